@@ -1,0 +1,1 @@
+//! The fan-out engine: one datagram in, N datagrams out.

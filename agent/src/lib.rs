@@ -1,0 +1,1 @@
+//! The agent: runs the roles of one snapshot and moves packets.

@@ -1,0 +1,3 @@
+//! The `castgate-agent` program.
+
+fn main() {}

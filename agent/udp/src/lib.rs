@@ -1,0 +1,1 @@
+//! Batched UDP and multicast sockets: the only crate with unsafe code.

@@ -1,0 +1,3 @@
+//! The `castgate` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Common Multicast API as a library: locate, join, receive, send.

@@ -1,0 +1,1 @@
+//! The lab: network namespaces, real peers, tests named after what a user does.

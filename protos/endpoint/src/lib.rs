@@ -1,0 +1,1 @@
+//! Sans-IO state machines of the tunnel and hierarchy protocols.

@@ -1,0 +1,185 @@
+//! `cargo xtask test`: every check and every test, then one count line.
+//!
+//! ```text
+//!   tools ──▶ checks (format, lints, rules, docs, licences) ──▶ build ──▶ cargo test ──▶ lab (root) ──▶ count line
+//! ```
+//! A check counts as one test. A test that cannot run appends a line to the file named in `CASTGATE_SKIP_FILE`: it is
+//! printed with its reason and counted as skipped, never as passed.
+
+use crate::{checks, shell, tools};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+/// How much to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What needs no root.
+    Quick,
+    /// Everything.
+    Everything,
+}
+
+/// Runs the suite; `Err` when anything failed or, under `CI`, was skipped.
+pub fn run(scope: Scope) -> Result<()> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let skip_file = SkipFile::new()?;
+
+    if scope == Scope::Everything {
+        if !shell::is_root() {
+            bail!("the lab builds network namespaces: run `cargo xtask test` as root, or `cargo xtask test --quick`");
+        }
+        tools::ensure_debian_packages()?;
+    }
+    let extra = if scope == Scope::Everything { checks::FULL } else { &[] };
+    for (name, check) in checks::QUICK.iter().chain(extra) {
+        let began = Instant::now();
+        let outcome = check();
+        println!(
+            "check {name}: {} ({:.0} s)",
+            if outcome.is_ok() { "ok" } else { "FAILED" },
+            began.elapsed().as_secs_f32()
+        );
+        tally.add(&outcome);
+        if let Err(error) = outcome {
+            tally.failures.push(format!("check {name}: {error:#}"));
+        }
+    }
+
+    // The tests start the real programs: they are built first, once.
+    cargo_test(&["test", "--workspace", "--exclude", "castgate-e2e"], &skip_file, &mut tally)?;
+    if scope == Scope::Everything {
+        shell::run(&mut shell::cargo(&[
+            "build",
+            "--locked",
+            "--quiet",
+            "--package",
+            "castgate-cli",
+            "--package",
+            "castgate-agent",
+        ]))?;
+        cargo_test(&["test", "--package", "castgate-e2e"], &skip_file, &mut tally)?;
+    }
+
+    let skipped = skip_file.take()?;
+    // A test that skipped itself came back as passed.
+    tally.passed = tally.passed.saturating_sub(skipped.len());
+    tally.skipped += skipped.len();
+    for line in &skipped {
+        println!("SKIPPED: {line}");
+    }
+    for line in &tally.failures {
+        println!("FAILED: {line}");
+    }
+    println!("took {} s", start.elapsed().as_secs());
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if tally.failed > 0 {
+        bail!("{} of {} failed", tally.failed, tally.passed + tally.failed);
+    }
+    if tally.skipped > 0 && std::env::var_os("CI").is_some() {
+        bail!("{} skipped: CI allows none", tally.skipped);
+    }
+    Ok(())
+}
+
+/// Runs one `cargo test` and reads its result lines while they pass by.
+fn cargo_test(arguments: &[&str], skip_file: &SkipFile, tally: &mut Tally) -> Result<()> {
+    let mut command = shell::cargo(arguments);
+    command.args(["--locked", "--no-fail-fast", "--quiet"]).env("CASTGATE_SKIP_FILE", &skip_file.path);
+    println!("run {}", shell::line(&command));
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo test does not start")?;
+    let stdout = child.stdout.take().expect("standard output was piped");
+    let before = tally.clone();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cargo test printed something other than text")?;
+        let is_progress =
+            line.starts_with("running ") || line.chars().all(|letter| matches!(letter, '.' | 'i' | 'F' | ' '));
+        if !tally.read(&line) && !is_progress {
+            println!("{line}");
+        }
+    }
+    let status = child.wait().context("cargo test cannot be waited for")?;
+    println!("  {} passed, {} failed", tally.passed - before.passed, tally.failed - before.failed);
+    if !status.success() && tally.failed == before.failed {
+        // It did not build, or a test program died before its result line.
+        tally.failed += 1;
+        tally.failures.push(format!("`{}` ended with {status} without a count", shell::line(&command)));
+    }
+    if status.success() && tally.passed == before.passed {
+        bail!("`{}` ran no test", shell::line(&command));
+    }
+    Ok(())
+}
+
+/// What has happened so far.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, outcome: &Result<()>) {
+        if outcome.is_ok() { self.passed += 1 } else { self.failed += 1 }
+    }
+
+    /// Takes a `test result: …` line; says whether it was one.
+    fn read(&mut self, line: &str) -> bool {
+        let Some(counts) = line.strip_prefix("test result: ") else { return false };
+        let count = |word: &str| {
+            let number =
+                counts.split(&[';', '.'][..]).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
+            number.unwrap_or(0_usize)
+        };
+        self.passed += count("passed");
+        self.failed += count("failed");
+        self.skipped += count("ignored");
+        true
+    }
+}
+
+/// Where tests write why they could not run.
+struct SkipFile {
+    path: PathBuf,
+}
+
+impl SkipFile {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("castgate-skipped-{}", std::process::id()));
+        std::fs::write(&path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self { path })
+    }
+
+    fn take(&self) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(&self.path).context("the list of skipped tests is gone")?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+impl Drop for SkipFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_is_counted_and_others_are_not() {
+        let mut tally = Tally::default();
+        assert!(!tally.read("running 3 tests"));
+        assert!(
+            tally
+                .read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s")
+        );
+        assert!(tally.read("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out"));
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (14, 3, 1));
+    }
+}

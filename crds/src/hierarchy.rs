@@ -1,0 +1,62 @@
+//! Where an object registers: the part of the spec that tunnel servers and databases have in common.
+//!
+//! A registration says "I serve these networks, or this country" to every parent named. Granting such a registration is the
+//! parent's side: [`TunnelAccount`](crate::TunnelAccount).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+use crate::units::TimeSpan;
+
+/// Where this object registers, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hierarchy {
+    /// The databases it registers with. With none it is found by nobody but those who know its address.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub parents: Vec<Parent>,
+    /// Networks whose clients it is offered to, such as 192.0.2.0/24; 0.0.0.0/0 offers it to everybody as the last resort.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::prefixes")]
+    pub networks: Vec<String>,
+    /// Country whose clients it is offered to, after ISO 3166-1 alpha-2. Write "NO" in quotes: YAML takes it for false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::country")]
+    pub country: Option<String>,
+    /// How often the registration is refreshed. A parent forgets it after two of its own intervals.
+    #[serde(default = "update_interval")]
+    pub update_interval: TimeSpan,
+}
+
+impl Default for Hierarchy {
+    fn default() -> Self {
+        Self { parents: Vec::new(), networks: Vec::new(), country: None, update_interval: update_interval() }
+    }
+}
+
+/// 300 s: draft-liefooghe-castgate-02 §4.1.4 leaves the value to the implementation.
+pub(crate) fn update_interval() -> TimeSpan {
+    TimeSpan::new("300s")
+}
+
+/// One database that takes our registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    /// Where it answers, such as `http://tds.example.net:5632`. Without a port 5632 is meant.
+    #[schemars(schema_with = "schema::url")]
+    pub url: String,
+    /// The Secret with the login and the password that its operator gave us, under the keys `login` and `password`.
+    pub credentials_secret_ref: SecretRef,
+}
+
+/// Names a Secret of the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(schema_with = "schema::name")]
+    pub name: String,
+}

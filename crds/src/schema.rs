@@ -1,0 +1,111 @@
+//! Pieces of schema that several kinds share: integers with ranges, addresses, names, CEL rules.
+//!
+//! Schemas of Rust's own unsigned integers carry formats (`uint16`) that an API server does not know, and `IpAddr` one that it
+//! warns about; these functions say the same with what it does know.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// Octets of an IPv4 address as a regular expression, anchored by the caller.
+macro_rules! octet {
+    () => {
+        "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+    };
+}
+/// A group: 224.0.0.0/4. That 224.0.0.0/24 is refused needs a look ahead and is a CEL rule.
+const GROUP: &str = concat!("^(22[4-9]|23[0-9])", "\\.", octet!(), "\\.", octet!(), "\\.", octet!(), "$");
+/// A country after ISO 3166-1 alpha-2.
+const COUNTRY: &str = "^[A-Z]{2}$";
+/// Names of objects and channels: a DNS label.
+const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// An integer between `first` and `last`; 32 bits wide where that is enough.
+fn integer(first: i64, last: i64) -> Schema {
+    let format = if last <= i64::from(i32::MAX) { "int32" } else { "int64" };
+    json_schema!({ "type": "integer", "format": format, "minimum": first, "maximum": last })
+}
+
+pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 65_535)
+}
+
+pub(crate) fn ttl(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 255)
+}
+
+/// Threads: more than one machine of today can use, and far below what would hurt it.
+pub(crate) fn workers(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 128)
+}
+
+/// Upper bound of a table: a million rows are about a gigabyte.
+pub(crate) fn table_size(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 1_000_000)
+}
+
+pub(crate) fn ipv4(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "ipv4", "maxLength": 15 })
+}
+
+pub(crate) fn group(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "format": "ipv4", "pattern": GROUP, "maxLength": 15,
+        "x-kubernetes-validations": [rule(
+            "!self.startsWith('224.0.0.')",
+            "224.0.0.0/24 belongs to routing protocols and is never tunnelled",
+        )],
+    })
+}
+
+pub(crate) fn country(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": COUNTRY, "maxLength": 2 })
+}
+
+/// Prefixes such as `192.0.2.0/24` or `2001:db8::/32`, without host bits.
+pub(crate) fn prefixes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 256, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "format": "cidr", "maxLength": 43,
+            "x-kubernetes-validations": [rule(
+                "!isCIDR(self) || cidr(self) == cidr(self).masked()",
+                "a prefix has no host bits: write 192.0.2.0/24, not 192.0.2.1/24",
+            )],
+        },
+    })
+}
+
+pub(crate) fn countries(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 256, "x-kubernetes-list-type": "set", "items": country(generator),
+    })
+}
+
+/// The name of another object or of a row in a list.
+pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": LABEL, "minLength": 1, "maxLength": 63 })
+}
+
+/// A network interface as the kernel names it: at most 15 octets, no slash, no blank.
+pub(crate) fn interface_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[^/\\s]+$", "minLength": 1, "maxLength": 15 })
+}
+
+/// A login: HTTP Basic separates it from the password by a colon.
+pub(crate) fn login(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[!-9;-~]+$", "minLength": 1, "maxLength": 64 })
+}
+
+/// A key of a Secret.
+pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[-._a-zA-Z0-9]+$", "minLength": 1, "maxLength": 253 })
+}
+
+pub(crate) fn url(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^http://[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 })
+}
+
+/// One rule in CEL with the sentence that a person sees when it does not hold.
+pub(crate) fn rule(rule: &str, message: &str) -> Value {
+    json!({ "rule": rule, "message": message })
+}

@@ -1,0 +1,96 @@
+//! `TunnelAccount`: the right to register with one of our databases.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+/// A tunnel account lets a server or a database register with one of our databases, within limits.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "castgate.dev",
+    version = "v1alpha1",
+    kind = "TunnelAccount",
+    plural = "tunnelaccounts",
+    shortname = "tacc",
+    category = "castgate",
+    namespaced,
+    derive = "PartialEq",
+    doc = "A tunnel account lets a server or a database register with one of our databases, within limits.",
+    printcolumn(name = "Database", type_ = "string", json_path = ".spec.databaseRef.name"),
+    printcolumn(name = "Login", type_ = "string", json_path = ".spec.login"),
+    printcolumn(name = "Types", type_ = "string", json_path = ".spec.allow.types"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelAccountSpec {
+    /// The database that takes the registration.
+    pub database_ref: DatabaseRef,
+    /// The name to log in with; once per database.
+    #[schemars(schema_with = "schema::login")]
+    pub login: String,
+    /// The Secret that holds the password.
+    pub password_secret_ref: PasswordRef,
+    /// What may be registered.
+    pub allow: Allow,
+}
+
+/// Names a `TunnelDatabase` of the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseRef {
+    /// Its name.
+    #[schemars(schema_with = "schema::name")]
+    pub name: String,
+}
+
+/// Names one value of a Secret of the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordRef {
+    /// Name of the Secret.
+    #[schemars(schema_with = "schema::name")]
+    pub name: String,
+    /// Key in the Secret.
+    #[serde(default = "password_key")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub key: String,
+}
+
+fn password_key() -> String {
+    "password".to_owned()
+}
+
+/// What an account may register. What is not listed is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Allow {
+    /// Tunnel servers (TS), databases (TDS), or both.
+    #[schemars(length(min = 1, max = 2))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub types: Vec<EntryType>,
+    /// It may register these networks and any within; 0.0.0.0/0 is every network.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::prefixes")]
+    pub networks: Vec<String>,
+    /// It may register for these countries.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::countries")]
+    pub countries: Vec<String>,
+    /// It may register entries with an address in these prefixes; with none, any address.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::prefixes")]
+    pub sources: Vec<String>,
+}
+
+/// What registers: the words of draft-liefooghe-castgate-02.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum EntryType {
+    /// A tunnel server.
+    #[serde(rename = "TS")]
+    TunnelServer,
+    /// A tunnel database.
+    #[serde(rename = "TDS")]
+    TunnelDatabase,
+}

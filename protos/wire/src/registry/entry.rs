@@ -1,0 +1,263 @@
+//! What a registry holds and hands out: entries, and the words they are made of.
+
+use super::Country;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A network in prefix notation, without host bits.
+pub type Prefix = ipnet::IpNet;
+
+/// Reads a network: a prefix whose host bits are cleared, or a bare address, which stands for itself alone.
+pub(super) fn parse_prefix(text: &str) -> Option<Prefix> {
+    text.parse::<Prefix>().map(|prefix| prefix.trunc()).or_else(|_| text.parse::<IpAddr>().map(Prefix::from)).ok()
+}
+
+/// Reads a port; 0 is none.
+pub(super) fn parse_port(text: &str) -> Option<u16> {
+    parse_digits(text).filter(|port| *port != 0)
+}
+
+/// Reads a decimal number. `from_str` alone would take a plus sign.
+pub(super) fn parse_digits<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Which kind of server an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryType {
+    /// A tunnel server: `TS` in requests, `0` in XML.
+    TunnelServer,
+    /// A tunnel database: `TDS` in requests, `1` in XML.
+    TunnelDatabase,
+}
+
+impl EntryType {
+    /// Reads either notation, in any case, in either place (castgate UMTP notes).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is = |word| text.eq_ignore_ascii_case(word);
+        if is("TS") || is("0") {
+            Some(Self::TunnelServer)
+        } else if is("TDS") || is("1") {
+            Some(Self::TunnelDatabase)
+        } else {
+            None
+        }
+    }
+
+    /// The word that requests use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::TunnelServer => "TS",
+            Self::TunnelDatabase => "TDS",
+        }
+    }
+
+    /// The digit that XML uses.
+    #[must_use]
+    pub const fn digit(self) -> &'static str {
+        match self {
+            Self::TunnelServer => "0",
+            Self::TunnelDatabase => "1",
+        }
+    }
+}
+
+impl fmt::Display for EntryType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// UMTP over UDP.
+    Udp,
+    /// UMTP over HTTP; the HTTP of a database.
+    Tcp,
+    /// An AMT relay (RFC 7450; castgate UMTP notes).
+    Amt,
+    /// A word that we do not know, in upper case.
+    Unknown(String),
+}
+
+impl Protocol {
+    /// The word on the wire.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Amt => "AMT",
+            Self::Unknown(word) => word,
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = Infallible;
+
+    /// Takes any case, and any word.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let word = text.to_ascii_uppercase();
+        Ok(match word.as_str() {
+            "UDP" => Self::Udp,
+            "TCP" => Self::Tcp,
+            "AMT" => Self::Amt,
+            _ => Self::Unknown(word),
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Which protocols a QUERY is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ProtocolFilter {
+    /// `ALL`, and what is not said at all: UDP and TCP, as before there were others.
+    All,
+    /// One protocol.
+    Only(Protocol),
+}
+
+impl ProtocolFilter {
+    /// The word on the wire.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::All => "ALL",
+            Self::Only(protocol) => protocol.word(),
+        }
+    }
+
+    /// Whether an entry of this protocol belongs into the answer.
+    ///
+    /// castgate UMTP notes: `ALL` means UDP and TCP, so that those who do not know AMT never see it; an entry that says no
+    /// protocol is an old one, and matches everything but AMT.
+    #[must_use]
+    pub fn matches(&self, protocol: Option<&Protocol>) -> bool {
+        match (self, protocol) {
+            (Self::All, Some(protocol)) => matches!(protocol, Protocol::Udp | Protocol::Tcp),
+            (Self::All, None) => true,
+            (Self::Only(wanted), Some(protocol)) => wanted == protocol,
+            (Self::Only(wanted), None) => matches!(wanted, Protocol::Udp | Protocol::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for ProtocolFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One server in the answer to a QUERY.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// The address as registered.
+    pub address: IpAddr,
+    /// The port as registered.
+    pub port: u16,
+    /// Which kind of server.
+    pub entry_type: EntryType,
+    /// How it is reached, if it says so.
+    pub protocol: Option<Protocol>,
+    /// In answers to `TYPE=TDS`: the length of the registered network that matched, 0 for a country.
+    pub prefix_len: Option<u8>,
+}
+
+/// One entry in the answer to a TRANSFER.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TransferEntry {
+    /// The server.
+    pub server: Server,
+    /// The account that registered it.
+    pub login: String,
+    /// Its password, or the hash of it.
+    pub password: String,
+    /// The countries that it serves.
+    pub countries: Vec<Country>,
+    /// The networks that it serves.
+    pub networks: Vec<Prefix>,
+}
+
+/// Passwords are not for logs.
+impl fmt::Debug for TransferEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, login, password: _, countries, networks } = self;
+        f.debug_struct("TransferEntry")
+            .field("server", server)
+            .field("login", login)
+            .field("countries", countries)
+            .field("networks", networks)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_digits_are_types_in_any_case() {
+        for text in ["TS", "ts", "0"] {
+            assert_eq!(EntryType::parse(text), Some(EntryType::TunnelServer));
+        }
+        for text in ["TDS", "Tds", "1"] {
+            assert_eq!(EntryType::parse(text), Some(EntryType::TunnelDatabase));
+        }
+        for text in ["", "2", "00", "TSX"] {
+            assert_eq!(EntryType::parse(text), None);
+        }
+    }
+
+    #[test]
+    fn host_bits_are_masked_and_a_bare_address_stands_for_itself() {
+        let shown = |text| parse_prefix(text).map(|prefix| prefix.to_string());
+        assert_eq!(shown("134.184.1.7/16").as_deref(), Some("134.184.0.0/16"));
+        assert_eq!(shown("134.184.1.7").as_deref(), Some("134.184.1.7/32"));
+        assert_eq!(shown("2001:db8::1/32").as_deref(), Some("2001:db8::/32"));
+        assert_eq!(shown("2001:db8::1").as_deref(), Some("2001:db8::1/128"));
+        assert_eq!(shown("134.184.1.7/33"), None);
+        assert_eq!(shown("134.184/16"), None);
+    }
+
+    #[test]
+    fn all_means_udp_and_tcp_so_that_amt_is_seen_by_those_who_ask_for_it() {
+        let foreign = Protocol::Unknown("QUIC".into());
+        assert!(ProtocolFilter::All.matches(Some(&Protocol::Udp)));
+        assert!(ProtocolFilter::All.matches(Some(&Protocol::Tcp)));
+        assert!(ProtocolFilter::All.matches(None));
+        assert!(!ProtocolFilter::All.matches(Some(&Protocol::Amt)));
+        assert!(!ProtocolFilter::All.matches(Some(&foreign)));
+        let amt = ProtocolFilter::Only(Protocol::Amt);
+        assert!(amt.matches(Some(&Protocol::Amt)) && !amt.matches(Some(&Protocol::Udp)) && !amt.matches(None));
+        assert!(ProtocolFilter::Only(foreign.clone()).matches(Some(&foreign)));
+    }
+
+    #[test]
+    fn a_transfer_entry_does_not_show_its_password() {
+        let entry = TransferEntry {
+            server: Server {
+                address: IpAddr::from([134, 184, 1, 95]),
+                port: 6777,
+                entry_type: EntryType::TunnelDatabase,
+                protocol: None,
+                prefix_len: None,
+            },
+            login: "as2026u1".into(),
+            password: "u12!56D".into(),
+            countries: Vec::new(),
+            networks: Vec::new(),
+        };
+        assert!(!format!("{entry:?}").contains("u12"));
+    }
+}

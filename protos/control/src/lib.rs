@@ -1,1 +1,26 @@
-//! What the control plane tells an agent: the snapshot.
+//! What the control plane tells an agent: one whole [`AgentSnapshot`], never a delta.
+//!
+//! ```text
+//!   manifests ──▶ planner ──▶ AgentSnapshot ──▶ YAML file or stream ──▶ AgentSnapshot ──▶ roles of the agent
+//! ```
+//! Owns the shape, the defaults and the rules of the snapshot. A value that [`AgentSnapshot::from_yaml`] returns keeps all of
+//! them; one that a program put together is proven by [`AgentSnapshot::check`]. Knows no socket, no clock, no Kubernetes.
+
+mod database;
+mod error;
+mod integer;
+mod pattern;
+mod registrar;
+mod server;
+mod snapshot;
+mod words;
+
+pub use database::{Account, Allow, DatabaseSnapshot};
+pub use error::SnapshotError;
+pub use pattern::PatternSource;
+pub use registrar::{Parent, RegistrarSnapshot, Registration};
+pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
+pub use snapshot::AgentSnapshot;
+
+#[cfg(test)]
+mod tests;

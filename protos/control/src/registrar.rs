@@ -1,0 +1,140 @@
+//! The registrar role: what this agent announces, and to whom.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+
+use castgate_wire::registry::{Country, EntryType, Protocol};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{SnapshotError, integer, words};
+
+/// Entries that are announced to every parent, refreshed, and taken back at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistrarSnapshot {
+    /// What is announced.
+    pub entries: Vec<Registration>,
+    /// The databases that are told.
+    pub parents: Vec<Parent>,
+    /// How often, in seconds; a parent that answers with another interval is followed. Default: 300.
+    #[serde(default = "default_interval", deserialize_with = "integer::read")]
+    pub interval_seconds: NonZeroU32,
+    /// First wait after a parent that did not answer, in seconds; doubled each time up to the interval. Default: 2.
+    #[serde(default = "default_retry", deserialize_with = "integer::read")]
+    pub retry_seconds: NonZeroU32,
+}
+
+/// One entry as a parent will hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Registration {
+    /// `TS` or `TDS`.
+    #[serde(rename = "type", with = "words::one")]
+    pub entry_type: EntryType,
+    /// The address under which clients reach it.
+    pub source: IpAddr,
+    /// The port under which clients reach it.
+    #[serde(deserialize_with = "integer::read")]
+    pub port: NonZeroU16,
+    /// What a tunnel server speaks there; absent for a database.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "words::optional")]
+    pub protocol: Option<Protocol>,
+    /// Networks whose clients it is for. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<IpNet>,
+    /// Country whose clients it is for. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "words::optional")]
+    pub country: Option<Country>,
+}
+
+/// A database above us and the login that it gave us.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Parent {
+    /// `http://HOST[:PORT]`; port 5632 when absent.
+    pub url: String,
+    /// User name at that database.
+    pub login: String,
+    /// Password at that database.
+    pub password: String,
+}
+
+/// Without the password: a snapshot may end up in a log.
+impl fmt::Debug for Parent {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { url, login, password: _ } = self;
+        formatter.debug_struct("Parent").field("url", url).field("login", login).finish_non_exhaustive()
+    }
+}
+
+impl RegistrarSnapshot {
+    /// A registrar with the default intervals.
+    #[must_use]
+    pub fn new(entries: Vec<Registration>, parents: Vec<Parent>) -> Self {
+        Self { entries, parents, interval_seconds: default_interval(), retry_seconds: default_retry() }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), SnapshotError> {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let field = format!("entries[{index}]");
+            entry.check().map_err(|error| error.within(&field))?;
+            if self.entries[..index].iter().any(|other| other.key() == entry.key()) {
+                return Err(SnapshotError::new(field, "is there twice (same type, source, port and protocol)"));
+            }
+        }
+        for (index, parent) in self.parents.iter().enumerate() {
+            let field = format!("parents[{index}]");
+            parent.check().map_err(|error| error.within(&field))?;
+            if self.parents[..index].iter().any(|other| other.url == parent.url) {
+                return Err(SnapshotError::new(format!("{field}.url"), format_args!("{} is there twice", parent.url)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Registration {
+    fn key(&self) -> (EntryType, IpAddr, NonZeroU16, Option<&Protocol>) {
+        (self.entry_type, self.source, self.port, self.protocol.as_ref())
+    }
+
+    fn check(&self) -> Result<(), SnapshotError> {
+        if self.source.is_unspecified() || self.source.is_multicast() {
+            return Err(SnapshotError::new("source", format_args!("{} is not the address of a host", self.source)));
+        }
+        match (self.entry_type, &self.protocol) {
+            (EntryType::TunnelServer, None) => {
+                Err(SnapshotError::new("protocol", "is missing: a tunnel server names it"))
+            }
+            (EntryType::TunnelDatabase, Some(_)) => Err(SnapshotError::new("protocol", "is not for a database")),
+            (EntryType::TunnelServer, Some(_)) | (EntryType::TunnelDatabase, None) => Ok(()),
+        }
+    }
+}
+
+impl Parent {
+    fn check(&self) -> Result<(), SnapshotError> {
+        let authority = self.url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let good = authority.is_some_and(|authority| {
+            !authority.is_empty()
+                && !authority.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | '?' | '#'))
+        });
+        if !good {
+            return Err(SnapshotError::new("url", format_args!("{:?} is not http://HOST[:PORT]", self.url)));
+        }
+        if self.login.is_empty() || self.login.contains(|c: char| c == ':' || c.is_control()) {
+            return Err(SnapshotError::new("login", format_args!("{:?} cannot be a login", self.login)));
+        }
+        Ok(())
+    }
+}
+
+const fn default_interval() -> NonZeroU32 {
+    NonZeroU32::new(300).expect("300 is not zero")
+}
+
+const fn default_retry() -> NonZeroU32 {
+    NonZeroU32::new(2).expect("2 is not zero")
+}

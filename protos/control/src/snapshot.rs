@@ -1,0 +1,95 @@
+//! The whole snapshot: reading, writing, and the rules between its parts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError};
+
+/// Everything one agent shall do. A role that is absent does not run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentSnapshot {
+    /// Grows with each change; reports carry the one that is in force. Default: 0.
+    #[serde(default)]
+    pub generation: u64,
+    /// Whose snapshot it is: `namespace/name`.
+    pub agent: String,
+    /// Tunnel server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSnapshot>,
+    /// Tunnel database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseSnapshot>,
+    /// Announcements at databases above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registrar: Option<RegistrarSnapshot>,
+    /// Channels fed by this agent itself. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<PatternSource>,
+}
+
+impl AgentSnapshot {
+    /// Reads a snapshot from YAML (or JSON, which is YAML) and proves it.
+    ///
+    /// # Errors
+    /// One sentence that names the field: `server.limits.ttl: 300 is not in 1..=255`.
+    pub fn from_yaml(text: &str) -> Result<Self, SnapshotError> {
+        let mut track = serde_path_to_error::Track::new();
+        let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
+            Self::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track))
+        });
+        let snapshot = read.map_err(|error| {
+            let field = track.path().to_string();
+            SnapshotError::new(if field == "." { String::new() } else { field }, reason(&error))
+        })?;
+        snapshot.check()?;
+        Ok(snapshot)
+    }
+
+    /// Writes the snapshot so that [`from_yaml`](Self::from_yaml) reads the same.
+    ///
+    /// # Panics
+    /// Never: a snapshot is made of texts, numbers and lists only.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("texts, numbers and lists can be written as YAML")
+    }
+
+    /// Proves the rules that the types do not hold by themselves.
+    ///
+    /// # Errors
+    /// One sentence that names the first field that breaks a rule.
+    pub fn check(&self) -> Result<(), SnapshotError> {
+        let Self { generation: _, agent, server, database, registrar, patterns } = self;
+        if agent.trim().is_empty() {
+            return Err(SnapshotError::new("agent", "is empty"));
+        }
+        if let Some(server) = server {
+            server.check().map_err(|error| error.within("server"))?;
+        }
+        if let Some(database) = database {
+            database.check().map_err(|error| error.within("database"))?;
+        }
+        if let Some(registrar) = registrar {
+            registrar.check().map_err(|error| error.within("registrar"))?;
+        }
+        for (index, pattern) in patterns.iter().enumerate() {
+            let field = format!("patterns[{index}]");
+            pattern.check().map_err(|error| error.within(&field))?;
+            if patterns[..index].iter().any(|other| other.channel == pattern.channel) {
+                return Err(SnapshotError::new(
+                    format!("{field}.channel"),
+                    format_args!("{} is fed twice", pattern.channel),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong, without the excerpt of the file: the place is already named by its field.
+fn reason(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::Message { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}

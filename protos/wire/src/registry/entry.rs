@@ -9,6 +9,18 @@ use std::str::FromStr;
 /// A network in prefix notation, without host bits.
 pub type Prefix = ipnet::IpNet;
 
+/// Octets of a value that an error repeats; the rest of a long value helps nobody.
+const SHOWN_LEN_MAX: usize = 64;
+
+/// A value as an error repeats it.
+pub(super) fn shown(value: &str) -> String {
+    let mut shown = value[..value.floor_char_boundary(SHOWN_LEN_MAX)].to_owned();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Reads a network: a prefix whose host bits are cleared, or a bare address, which stands for itself alone.
 pub(super) fn parse_prefix(text: &str) -> Option<Prefix> {
     text.parse::<Prefix>().map(|prefix| prefix.trunc()).or_else(|_| text.parse::<IpAddr>().map(Prefix::from)).ok()

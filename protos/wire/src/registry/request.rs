@@ -6,9 +6,6 @@ use super::{Country, CountryError};
 use std::fmt;
 use std::net::IpAddr;
 
-/// Octets of a value that an error repeats; the rest of a long value helps nobody.
-const SHOWN_LEN_MAX: usize = 64;
-
 /// What a caller wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
@@ -345,10 +342,5 @@ fn read_protocol(text: &str) -> Option<Protocol> {
 }
 
 fn bad((_, name): Name, value: &str, expected: &'static str) -> ParseError {
-    let mut value = value.to_owned();
-    if value.len() > SHOWN_LEN_MAX {
-        value.truncate(value.floor_char_boundary(SHOWN_LEN_MAX));
-        value.push('…');
-    }
-    ParseError::Bad { name, value, expected }
+    ParseError::Bad { name, value: entry::shown(value), expected }
 }

@@ -1,0 +1,91 @@
+//! Fields to markup, in the order of the draft, one element a line as in its examples.
+
+use super::super::{Server, TransferEntry};
+use std::fmt::Write;
+
+const DECLARATION: &str = "<?xml version=\"1.0\"?>\n";
+
+/// Writes the answer to a QUERY.
+#[must_use]
+pub fn emit_servers(servers: &[Server]) -> String {
+    document(servers, |xml, server| {
+        head(xml, server);
+        if let Some(len) = server.prefix_len {
+            leaf(xml, "PREFIXLEN", &len.to_string());
+        }
+    })
+}
+
+/// Writes the answer to a TRANSFER.
+#[must_use]
+pub fn emit_transfer(entries: &[TransferEntry]) -> String {
+    document(entries, |xml, entry| {
+        let TransferEntry { server, login, password, countries, networks } = entry;
+        head(xml, server);
+        leaf(xml, "LOGIN", login);
+        leaf(xml, "PASSWORD", password);
+        list(xml, "COUNTRIES", "COUNTRY", countries);
+        list(xml, "NETWORKS", "NETWORK", networks);
+    })
+}
+
+fn document<S>(servers: &[S], content: impl Fn(&mut String, &S)) -> String {
+    let mut xml = String::from(DECLARATION);
+    if servers.is_empty() {
+        xml.push_str("<SERVERS/>\n");
+        return xml;
+    }
+    xml.push_str("<SERVERS>\n");
+    for server in servers {
+        xml.push_str("<SERVER>\n");
+        content(&mut xml, server);
+        xml.push_str("</SERVER>\n");
+    }
+    xml.push_str("</SERVERS>\n");
+    xml
+}
+
+/// What both forms begin with. The draft has no server without a PROTOCOL: who said none gets an empty one.
+fn head(xml: &mut String, server: &Server) {
+    let Server { address, port, entry_type, protocol, prefix_len: _ } = server;
+    leaf(xml, "ADDRESS", &address.to_string());
+    leaf(xml, "PORT", &port.to_string());
+    leaf(xml, "TYPE", entry_type.digit());
+    leaf(xml, "PROTOCOL", protocol.as_ref().map_or("", |protocol| protocol.word()));
+}
+
+fn list<V: ToString>(xml: &mut String, name: &str, item: &str, values: &[V]) {
+    if values.is_empty() {
+        return;
+    }
+    writeln!(xml, "<{name}>").expect(ENDLESS);
+    for value in values {
+        leaf(xml, item, &value.to_string());
+    }
+    writeln!(xml, "</{name}>").expect(ENDLESS);
+}
+
+const ENDLESS: &str = "a String takes everything";
+
+fn leaf(xml: &mut String, name: &str, value: &str) {
+    write!(xml, "<{name}>").expect(ENDLESS);
+    let inner = value.trim();
+    let before = value.len() - value.trim_start().len();
+    for (at, character) in value.char_indices() {
+        match character {
+            '&' => xml.push_str("&amp;"),
+            '<' => xml.push_str("&lt;"),
+            '>' => xml.push_str("&gt;"),
+            // XML has no way to write these; whoever lets them into a login loses them here.
+            '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}' => xml.push('\u{fffd}'),
+            // Readers trim blanks at the ends and fold ends of lines.
+            _ if character.is_control()
+                || (character.is_whitespace() && !(before..before + inner.len()).contains(&at)) =>
+            {
+                write!(xml, "&#{};", u32::from(character)).expect(ENDLESS);
+            }
+            _ => xml.push(character),
+        }
+    }
+    writeln!(xml, "</{name}>").expect(ENDLESS);
+}

@@ -1,0 +1,212 @@
+//! Markup to fields: knows which element may stand where, and nothing about values.
+
+use super::{DEPTH_MAX, LEN_MAX, ParseError, entry};
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+/// What the children of one SERVER say, trimmed; empty ones say nothing.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) address: Option<String>,
+    pub(super) port: Option<String>,
+    pub(super) entry_type: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) prefix_len: Option<String>,
+    pub(super) login: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) countries: Vec<String>,
+    pub(super) networks: Vec<String>,
+}
+
+/// An element, by its name and by where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Element {
+    Servers,
+    Server,
+    Address,
+    Port,
+    Type,
+    Protocol,
+    PrefixLen,
+    Login,
+    Password,
+    Countries,
+    Country,
+    Networks,
+    Network,
+    /// One that we do not know, or one that we know in another place; what is inside is skipped.
+    Other,
+}
+
+impl Element {
+    fn child(self, name: &str) -> Self {
+        let children: &[(&str, Self)] = match self {
+            Self::Servers => &[("SERVER", Self::Server)],
+            Self::Server => &[
+                ("ADDRESS", Self::Address),
+                ("PORT", Self::Port),
+                ("TYPE", Self::Type),
+                ("PROTOCOL", Self::Protocol),
+                ("PREFIXLEN", Self::PrefixLen),
+                ("LOGIN", Self::Login),
+                ("PASSWORD", Self::Password),
+                ("COUNTRIES", Self::Countries),
+                ("NETWORKS", Self::Networks),
+            ],
+            Self::Countries => &[("COUNTRY", Self::Country)],
+            Self::Networks => &[("NETWORK", Self::Network)],
+            _ => &[],
+        };
+        children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Self::Other, |(_, child)| *child)
+    }
+}
+
+/// Reads the fields of every SERVER.
+pub(super) fn servers(document: &[u8]) -> Result<Vec<Fields>, ParseError> {
+    if document.len() > LEN_MAX {
+        return Err(ParseError::TooLong(document.len()));
+    }
+    let text = std::str::from_utf8(document).map_err(|_| ParseError::NotUtf8)?;
+    let mut reader = Reader::from_str(text);
+    // An empty element is one that starts and ends.
+    reader.config_mut().expand_empty_elements = true;
+    let mut walk = Walk::default();
+    loop {
+        match reader.read_event().map_err(|error| ParseError::IllFormed(error.to_string()))? {
+            Event::Start(tag) | Event::Empty(tag) => walk.start(tag.local_name().as_ref())?,
+            Event::End(_) => walk.end(),
+            Event::Text(text) => walk.literal(&text.xml10_content())?,
+            Event::CData(text) => walk.literal(&text.xml10_content())?,
+            Event::GeneralRef(reference) => {
+                let character = match reference.resolve_char_ref() {
+                    Ok(character) => character,
+                    Err(error) => return Err(ParseError::IllFormed(error.to_string())),
+                };
+                let predefined = || quick_xml::escape::resolve_predefined_entity(&reference);
+                match character {
+                    Some(character) => walk.resolved(character.encode_utf8(&mut [0; 4]))?,
+                    None => {
+                        walk.resolved(predefined().ok_or_else(|| ParseError::Entity(entry::shown(&reference)))?)?;
+                    }
+                }
+            }
+            Event::DocType(_) => return Err(ParseError::Doctype),
+            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            Event::Eof => return walk.finish(),
+        }
+    }
+}
+
+/// Where we are, and what was found so far.
+#[derive(Debug, Default)]
+struct Walk {
+    open: Vec<Element>,
+    closed_root: bool,
+    value: Value,
+    servers: Vec<Fields>,
+}
+
+impl Walk {
+    fn start(&mut self, name: &str) -> Result<(), ParseError> {
+        let element = match self.open.last() {
+            Some(parent) => parent.child(name),
+            None if self.closed_root => return Err(ParseError::IllFormed("a second root element".into())),
+            None if name.eq_ignore_ascii_case("SERVERS") => Element::Servers,
+            None => return Err(ParseError::NotServers(entry::shown(name))),
+        };
+        if self.open.len() == DEPTH_MAX {
+            return Err(ParseError::TooDeep);
+        }
+        match element {
+            Element::Server => self.servers.push(Fields::default()),
+            // What is skipped may stand in the middle of a value.
+            Element::Other => {}
+            _ => self.value = Value::default(),
+        }
+        self.open.push(element);
+        Ok(())
+    }
+
+    /// The reader has checked that this end belongs to the last start.
+    fn end(&mut self) {
+        let element = self.open.pop();
+        self.closed_root = self.open.is_empty();
+        let (Some(element), Some(fields)) = (element, self.servers.last_mut()) else { return };
+        let slot = match element {
+            Element::Address => &mut fields.address,
+            Element::Port => &mut fields.port,
+            Element::Type => &mut fields.entry_type,
+            Element::Protocol => &mut fields.protocol,
+            Element::PrefixLen => &mut fields.prefix_len,
+            Element::Login => &mut fields.login,
+            Element::Password => &mut fields.password,
+            Element::Country => return fields.countries.extend(self.value.take()),
+            Element::Network => return fields.networks.extend(self.value.take()),
+            Element::Servers | Element::Server | Element::Countries | Element::Networks | Element::Other => return,
+        };
+        // The first that is not empty counts.
+        if slot.is_none() {
+            *slot = self.value.take();
+        }
+    }
+
+    fn literal(&mut self, text: &str) -> Result<(), ParseError> {
+        match self.open.last() {
+            None if !text.trim().is_empty() => Err(ParseError::IllFormed("text outside of the root element".into())),
+            None | Some(Element::Other) => Ok(()),
+            Some(_) => {
+                self.value.push_literal(text);
+                Ok(())
+            }
+        }
+    }
+
+    fn resolved(&mut self, text: &str) -> Result<(), ParseError> {
+        match self.open.last() {
+            None => Err(ParseError::IllFormed("text outside of the root element".into())),
+            Some(Element::Other) => Ok(()),
+            Some(_) => {
+                self.value.push_resolved(text);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Fields>, ParseError> {
+        match (self.open.is_empty(), self.closed_root) {
+            (true, true) => Ok(self.servers),
+            (true, false) => Err(ParseError::IllFormed("no root element".into())),
+            (false, _) => Err(ParseError::IllFormed("an element without an end".into())),
+        }
+    }
+}
+
+/// The text of an element, trimmed as it grows. A blank that was written as `&#32;` is meant, and stays.
+#[derive(Debug, Default)]
+struct Value {
+    text: String,
+    /// What lies behind is blanks that go unless more follows.
+    kept: usize,
+}
+
+impl Value {
+    fn push_literal(&mut self, text: &str) {
+        let text = if self.text.is_empty() { text.trim_start() } else { text };
+        let meant = text.trim_end().len();
+        if meant > 0 {
+            self.kept = self.text.len() + meant;
+        }
+        self.text.push_str(text);
+    }
+
+    fn push_resolved(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.kept = self.text.len();
+    }
+
+    fn take(&mut self) -> Option<String> {
+        let Self { mut text, kept } = std::mem::take(self);
+        text.truncate(kept);
+        (!text.is_empty()).then_some(text)
+    }
+}

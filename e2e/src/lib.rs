@@ -1,1 +1,12 @@
 //! The lab: network namespaces, real peers, tests named after what a user does.
+//!
+//! ```text
+//!   topology text ──▶ lab::Lab ──▶ hosts (namespaces), LANs (bridges), links (veth, or TAP pairs that impair), NAT
+//!                        │
+//!                        └──▶ processes in hosts: castgate, castgate-agent, ffmpeg, tshark; plain sockets in hosts
+//! ```
+//! A test builds its own [`lab::Lab`], starts in it what a user would start, and compares what arrives with what was sent.
+//! Nothing outlives the test, however it ends: see [`lab`]. Needs root; the tests are in `tests/`.
+
+pub mod lab;
+pub mod recorder;

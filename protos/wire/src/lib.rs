@@ -15,7 +15,10 @@
 //! Nothing in this crate panics on any input from a network. What is received liberally is emitted strictly: `emit` writes
 //! one spelling only, and `parse` of what `emit` wrote gives the same value.
 
+mod checksum;
+pub mod ipv4;
 pub mod pattern;
 pub mod registry;
 pub mod rtp;
+pub mod udp;
 pub mod umtp;

@@ -44,18 +44,7 @@ impl Repr {
         if first >> 6 != VERSION || (64..96).contains(&payload_type) {
             return None;
         }
-        let mut body = rest.get(usize::from(first & CSRC_COUNT_MASK) * CSRC_LEN..)?;
-        if first & EXTENSION_FLAG != 0 {
-            let ([_, _, l0, l1], after) = body.split_first_chunk::<EXTENSION_HEADER_LEN>()?;
-            body = after.get(usize::from(u16::from_be_bytes([*l0, *l1])) * 4..)?;
-        }
-        if first & PADDING_FLAG != 0 {
-            // The count includes itself.
-            let padding = usize::from(*body.last()?);
-            if padding == 0 || padding > body.len() {
-                return None;
-            }
-        }
+        body(first, rest)?;
         Some(Self {
             marker: second & MARKER_FLAG != 0,
             payload_type,
@@ -64,6 +53,33 @@ impl Repr {
             ssrc: u32::from_be_bytes([s0, s1, s2, s3]),
         })
     }
+}
+
+/// What a packet that looks like RTP carries: the payload without header, contributing sources, extension and padding.
+/// `None` when it does not look like RTP.
+#[must_use]
+pub fn media(payload: &[u8]) -> Option<&[u8]> {
+    Repr::parse(payload)?;
+    let (header, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
+    body(header[0], rest)
+}
+
+/// Walks over what the first octet announces behind the fixed header.
+fn body(first: u8, rest: &[u8]) -> Option<&[u8]> {
+    let mut body = rest.get(usize::from(first & CSRC_COUNT_MASK) * CSRC_LEN..)?;
+    if first & EXTENSION_FLAG != 0 {
+        let ([_, _, l0, l1], after) = body.split_first_chunk::<EXTENSION_HEADER_LEN>()?;
+        body = after.get(usize::from(u16::from_be_bytes([*l0, *l1])) * 4..)?;
+    }
+    if first & PADDING_FLAG != 0 {
+        // The count includes itself.
+        let padding = usize::from(*body.last()?);
+        if padding == 0 {
+            return None;
+        }
+        body = body.get(..body.len().checked_sub(padding)?)?;
+    }
+    Some(body)
 }
 
 #[cfg(test)]
@@ -117,6 +133,15 @@ mod tests {
         assert!(Repr::parse(&with_first(0xa0, b"a\0")).is_none());
         assert!(Repr::parse(&with_first(0xa0, b"a\x03")).is_none());
         assert!(Repr::parse(&with_first(0xa0, b"a\x02")).is_some());
+    }
+
+    #[test]
+    fn the_media_is_what_lies_between_header_and_padding() {
+        assert_eq!(media(PLAIN), Some(&b"\x47"[..]));
+        // Two contributing sources, an extension of one word, three octets of padding.
+        let rest = [&[1; 8][..], b"\xbe\xde\x00\x01\x09\x09\x09\x09", b"media", b"\x00\x00\x03"].concat();
+        assert_eq!(media(&with_first(0xb2, &rest)), Some(&b"media"[..]));
+        assert_eq!(media(&[0x47; 188]), None);
     }
 
     proptest! {

@@ -71,8 +71,7 @@ mod tests {
         for name in ["", "sixteen-octets--"] {
             // Without the device or the right to open it there is nothing to refuse either.
             if let Err(error) = Tap::create(name) {
-                let expected =
-                    [io::ErrorKind::InvalidInput, io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+                let expected = [io::ErrorKind::InvalidInput, io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
                 assert!(expected.contains(&error.kind()), "{error}");
             } else {
                 panic!("`{name}` was taken");

@@ -1,0 +1,59 @@
+//! What a socket shall be before it is bound.
+
+use std::net::SocketAddrV4;
+
+/// Settings of a [`UdpSocket`](crate::UdpSocket); `Options::new(address)` and then the fields that differ.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Local address; a group address takes only what was sent to that group, port 0 asks for any port.
+    pub bind: SocketAddrV4,
+    /// Several sockets of one user share the address; for unicast the kernel picks one of them for each datagram, or the
+    /// [steering](crate::UdpSocket::steer_by_source) does. Default: off.
+    pub reuse_port: bool,
+    /// Several programs share the address, each taking every multicast datagram. Default: off.
+    pub reuse_address: bool,
+    /// Wanted receive buffer, in octets; the kernel may give less. Default: the kernel's.
+    pub receive_buffer_bytes: Option<usize>,
+    /// Wanted send buffer, in octets; the kernel may give less. Default: the kernel's.
+    pub send_buffer_bytes: Option<usize>,
+    /// Also take groups that other sockets of this host joined. Default: off, the opposite of the kernel's.
+    pub multicast_all: bool,
+    /// Report the TTL with which each datagram arrived. Default: off.
+    pub receive_ttl: bool,
+    /// Report the interface and the destination address of each datagram. Default: off.
+    pub receive_packet_info: bool,
+    /// Report how many datagrams did not fit into the receive buffer. Default: off.
+    pub count_overflow: bool,
+    /// How multicast leaves. Default: as the routing table says, TTL 1, heard on this host.
+    pub multicast_out: Option<MulticastOut>,
+}
+
+/// How multicast datagrams leave through a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MulticastOut {
+    /// Index of the interface.
+    pub interface: u32,
+    /// TTL of messages that name none; 0 never leaves the host.
+    pub ttl: u8,
+    /// Whether other sockets of this host hear them too.
+    pub loopback: bool,
+}
+
+impl Options {
+    /// The defaults, bound to `bind`.
+    #[must_use]
+    pub const fn new(bind: SocketAddrV4) -> Self {
+        Self {
+            bind,
+            reuse_port: false,
+            reuse_address: false,
+            receive_buffer_bytes: None,
+            send_buffer_bytes: None,
+            multicast_all: false,
+            receive_ttl: false,
+            receive_packet_info: false,
+            count_overflow: false,
+            multicast_out: None,
+        }
+    }
+}

@@ -8,5 +8,10 @@
 //! A test builds its own [`lab::Lab`], starts in it what a user would start, and compares what arrives with what was sent.
 //! Nothing outlives the test, however it ends: see [`lab`]. Needs root; the tests are in `tests/`.
 
+pub mod capture;
+pub mod forger;
+pub mod hostile;
 pub mod lab;
+pub mod media;
+pub mod programs;
 pub mod recorder;

@@ -61,8 +61,11 @@ impl Namespace {
         command
     }
 
-    /// Runs lines of `ip` commands inside.
-    pub(super) fn ip(&self, lines: &str) -> Result<()> {
+    /// Applies lines of `ip` commands inside.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn ip(&self, lines: &str) -> Result<()> {
         ip_batch(&["-n", &self.name], lines)
     }
 

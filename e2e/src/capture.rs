@@ -1,0 +1,98 @@
+//! tshark as a second opinion: what really was on the wire.
+
+use crate::lab::{Host, Process, wait};
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(15);
+
+/// A capture that runs.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+}
+
+/// A UDP datagram as tshark read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// Sender.
+    pub from: SocketAddrV4,
+    /// Receiver.
+    pub to: SocketAddrV4,
+    /// Hops left.
+    pub ttl: u8,
+    /// The octets.
+    pub payload: Vec<u8>,
+}
+
+impl Capture {
+    /// Captures what matches `filter` (as tcpdump spells it) on a host's interface to a LAN. Returns when it captures.
+    ///
+    /// # Errors
+    /// When tshark does not start in time.
+    pub fn start(host: &Host, lan: &str, filter: &str, folder: &std::path::Path) -> Result<Self> {
+        let file = folder.join(format!("{}-{lan}.pcapng", host.name()));
+        let mut tshark = host.command("tshark");
+        tshark.args(["-q", "-n", "-i", lan, "-f", filter, "-w"]).arg(&file);
+        let process = host.spawn("tshark", tshark)?;
+        // The file gets its header when the interface is open and the filter is set.
+        wait::until("the capture's file", LONG, || {
+            std::fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 0).then_some(())
+        })
+        .with_context(|| process.stderr())?;
+        Ok(Self { process, file })
+    }
+
+    /// Ends the capture and reads every UDP datagram of it.
+    ///
+    /// # Errors
+    /// When tshark fails or prints what it never prints.
+    pub fn stop(mut self) -> Result<Vec<Captured>> {
+        self.process.interrupt(LONG)?;
+        let output = Command::new("tshark")
+            .args(["-n", "-r"])
+            .arg(&self.file)
+            .args(["-Y", "udp && ip", "-T", "fields", "-E", "separator=;"])
+            .args(["ip.src", "udp.srcport", "ip.dst", "udp.dstport", "ip.ttl", "udp.payload"].map(|f| format!("-e{f}")))
+            .output()
+            .context("tshark does not start")?;
+        anyhow::ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).context("tshark printed something other than text")?;
+        text.lines().map(|line| captured(line).with_context(|| format!("tshark printed `{line}`"))).collect()
+    }
+}
+
+fn captured(line: &str) -> Option<Captured> {
+    let fields: Vec<&str> = line.split(';').collect();
+    let [source, source_port, destination, destination_port, ttl, payload] = fields.as_slice() else { return None };
+    let address = |ip: &str, port: &str| Some(SocketAddrV4::new(ip.parse::<Ipv4Addr>().ok()?, port.parse().ok()?));
+    Some(Captured {
+        from: address(source, source_port)?,
+        to: address(destination, destination_port)?,
+        ttl: ttl.parse().ok()?,
+        payload: unhex(payload)?,
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().filter(|octet| *octet != b':').collect();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_fields_is_a_datagram() {
+        let datagram = captured("192.0.2.1;4000;192.0.2.2;10100;63;0392089f").unwrap();
+        assert_eq!(datagram.to, "192.0.2.2:10100".parse().unwrap());
+        assert_eq!((datagram.ttl, datagram.payload), (63, vec![0x03, 0x92, 0x08, 0x9f]));
+        assert_eq!(captured("192.0.2.1;4000"), None);
+    }
+}

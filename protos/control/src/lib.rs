@@ -24,3 +24,7 @@ pub use snapshot::AgentSnapshot;
 
 #[cfg(test)]
 mod tests;
+
+// Words of the wire that stand in a snapshot: who plans snapshots needs no other crate for them.
+pub use castgate_wire::registry::{Country, EntryType, Protocol};
+pub use castgate_wire::umtp::Channel;

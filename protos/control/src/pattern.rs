@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU64};
 
+use castgate_wire::pattern::HEADER_LEN;
 use castgate_wire::umtp::Channel;
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +11,6 @@ use crate::{SnapshotError, integer, words};
 
 /// Largest payload that still fits an Ethernet frame after a tunnel server added its trailer: 1500 - 20 - 8 - 16.
 const PAYLOAD_OCTETS_MAX: u16 = 1456;
-
-const HEADER_LEN: usize = 32;
 
 /// One channel that this agent feeds natively.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

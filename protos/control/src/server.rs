@@ -69,16 +69,19 @@ pub struct ServerTimers {
     /// An address with too many wrong cookies is not listened to for so long. Default: 60 000.
     #[serde(deserialize_with = "integer::read")]
     pub ignore_for_ms: NonZeroU32,
+    /// Tunnels of one address are torn down for a loop at most once in this time. Default: 1 000.
+    #[serde(deserialize_with = "integer::read")]
+    pub loop_interval_ms: NonZeroU32,
 }
 
 /// Bounds of the server role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServerLimits {
-    /// Tunnels at one time. Default: 65 536.
+    /// Tunnels at one time. Default: 100 000.
     #[serde(deserialize_with = "integer::read")]
     pub tunnels: NonZeroU32,
-    /// Channels at one time. Default: 4 096.
+    /// Channels at one time. Default: 10 000.
     #[serde(deserialize_with = "integer::read")]
     pub channels: NonZeroU32,
     /// Channels of one tunnel. Default: 256.
@@ -235,6 +238,7 @@ impl Default for ServerTimers {
             answer_interval_ms: non_zero(1_000),
             wrong_cookie_window_ms: non_zero(60_000),
             ignore_for_ms: non_zero(60_000),
+            loop_interval_ms: non_zero(1_000),
         }
     }
 }
@@ -242,8 +246,8 @@ impl Default for ServerTimers {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            tunnels: non_zero(65_536),
-            channels: non_zero(4_096),
+            tunnels: non_zero(100_000),
+            channels: non_zero(10_000),
             channels_per_tunnel: non_zero(256),
             ttl: default_ttl(),
             wrong_cookies: non_zero(16),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroU64};
 
-const HEADER_LEN: usize = 32;
+use castgate_wire::pattern::HEADER_LEN;
 use castgate_wire::registry::{Country, EntryType, Protocol};
 use castgate_wire::umtp::Channel;
 use proptest::prelude::*;
@@ -168,13 +168,14 @@ fn servers() -> impl Strategy<Value = ServerSnapshot> {
             ttl,
         },
     );
-    let timers = any::<[NonZeroU32; 6]>().prop_map(|[join, idle, epoch, answer, window, ignore]| ServerTimers {
+    let timers = any::<[NonZeroU32; 7]>().prop_map(|[join, idle, epoch, answer, window, ignore, again]| ServerTimers {
         join_timeout_ms: join,
         idle_timeout_ms: idle,
         cookie_epoch_ms: epoch,
         answer_interval_ms: answer,
         wrong_cookie_window_ms: window,
         ignore_for_ms: ignore,
+        loop_interval_ms: again,
     });
     let limits = any::<([NonZeroU32; 4], NonZeroU8)>().prop_map(
         |([tunnels, channels, channels_per_tunnel, wrong_cookies], ttl)| ServerLimits {

@@ -1,1 +1,43 @@
-//! Manifests to agent snapshots, purely.
+//! Manifests to agent snapshots, purely: no socket, no clock, no file, no cluster.
+//!
+//! ```text
+//!   (path, text)… ──▶ load ──▶ Objects ──▶ plan ──▶ Plan { agents: [AgentSnapshot], channels, client hints }
+//!                      │                    │
+//!                      └──── Problems ◀─────┘      all of them, sorted, one sentence each
+//! ```
+//! `castgate up`, `castgate validate` and the operator share it, so the same manifests mean the same everywhere. Equal input
+//! gives equal output, whatever the order of files and objects: who compares two plans may stay silent when nothing changed.
+//!
+//! [`load`] refuses what is wrong anywhere. [`plan`] places every object on one machine, and refuses what cannot be there.
+//!
+//! ```
+//! let manifest = "
+//! apiVersion: castgate.dev/v1alpha1
+//! kind: TunnelServer
+//! metadata: { name: brussels, namespace: castgate }
+//! spec: { interfaces: [{ name: lo }], limits: { ttl: 300 } }
+//! ";
+//! let problems = castgate_planner::load([("ts.yaml", manifest)]).unwrap_err();
+//! assert_eq!(
+//!     problems.to_string(),
+//!     "ts.yaml: TunnelServer castgate/brussels: spec.limits.ttl: 300 is not in 1..=255"
+//! );
+//! ```
+
+mod check;
+mod document;
+mod load;
+mod nearest;
+mod objects;
+mod plan;
+mod problem;
+mod schema;
+mod url;
+
+pub use load::{Validation, load, validate};
+pub use objects::{
+    Account, Bundle, BundleChannel, Database, Entry, Hierarchy, ObjectName, Objects, Parent, Secret, Server,
+};
+pub use plan::{ClientHints, Plan, PlannedChannel, plan};
+pub use problem::{Problem, Problems};
+pub use url::{DatabaseUrl, DatabaseUrlError};

@@ -21,10 +21,9 @@ pub use pattern::PatternSource;
 pub use registrar::{Parent, RegistrarSnapshot, Registration};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
-
-#[cfg(test)]
-mod tests;
-
 // Words of the wire that stand in a snapshot: who plans snapshots needs no other crate for them.
 pub use castgate_wire::registry::{Country, EntryType, Protocol};
 pub use castgate_wire::umtp::Channel;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! The objects together: every name leads somewhere, and nobody is in another's way.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddrV4};
+
+use castgate_control::EntryType;
+
+use super::account::check_login;
+use super::bundle::{overlap, place};
+use crate::document::Kind;
+use crate::load::Documents;
+use crate::nearest::suggestion;
+use crate::objects::{Account, Bundle, Database, Entry, Hierarchy, ObjectName, Objects, Secret, Server};
+use crate::problem::{Problem, Reporter};
+
+/// Keys of the Secret with the login that a parent gave us.
+const LOGIN: &str = "login";
+const PASSWORD: &str = "password";
+
+pub(crate) fn together(documents: &Documents, objects: &Objects, problems: &mut Vec<Problem>) {
+    let known = Known { documents, objects };
+    for (name, entry) in &objects.servers {
+        let title = format!("{} {name}", Kind::TunnelServer);
+        let mut reporter = Reporter::new(&entry.file, &title, problems);
+        check_bundles(&known, name, &entry.object, &mut reporter);
+        let Server { listen, hierarchy, .. } = &entry.object;
+        check_parents(&known, name, EntryType::TunnelServer, *listen, hierarchy, &mut reporter);
+    }
+    for (name, entry) in &objects.databases {
+        let title = format!("{} {name}", Kind::TunnelDatabase);
+        let mut reporter = Reporter::new(&entry.file, &title, problems);
+        let Database { listen, hierarchy, .. } = &entry.object;
+        check_parents(&known, name, EntryType::TunnelDatabase, *listen, hierarchy, &mut reporter);
+        check_cycle(&known, name, &entry.object, &mut reporter);
+    }
+    check_accounts(&known, problems);
+    // An address that is named is one place on whatever machine it is; those that are not named are a matter of planning.
+    listeners(objects, problems, |listener| !listener.address.ip().is_unspecified());
+}
+
+/// All that was read, good or not: what is there but wrong is not missing.
+struct Known<'a> {
+    documents: &'a Documents,
+    objects: &'a Objects,
+}
+
+impl Known<'_> {
+    /// Whether the object that `from` names is there; reports it when not.
+    fn exists(&self, kind: Kind, from: &ObjectName, name: &str, field: &str, reporter: &mut Reporter) -> bool {
+        if self.documents.contains_key(&(kind, from.sibling(name))) {
+            return true;
+        }
+        let siblings =
+            self.documents.keys().filter(|(other, sibling)| *other == kind && sibling.namespace == from.namespace);
+        let suggestion = suggestion(name, siblings.map(|(_, sibling)| sibling.name.as_str()));
+        reporter.report(field, format_args!("there is no {kind} {}{suggestion}", from.sibling(name)));
+        false
+    }
+
+    /// The text under a key of a Secret; reports what is missing.
+    fn secret_text(
+        &self,
+        from: &ObjectName,
+        name: &str,
+        key: &str,
+        field: &str,
+        reporter: &mut Reporter,
+    ) -> Option<&str> {
+        let secret = self.objects.secrets.get(&from.sibling(name)).map(|entry: &Entry<Secret>| &entry.object)?;
+        match secret.text(key) {
+            Some("") => reporter.report(field, format_args!("key \"{key}\" of Secret {} is empty", from.sibling(name))),
+            Some(text) => return Some(text),
+            None => reporter.report(field, format_args!("Secret {} has no key \"{key}\"", from.sibling(name))),
+        }
+        None
+    }
+
+    /// The database of these manifests that answers at this place.
+    fn database_at(&self, address: SocketAddrV4) -> Option<(&ObjectName, &Database)> {
+        let databases = self.objects.databases.iter();
+        databases.map(|(name, entry)| (name, &entry.object)).find(|(_, database)| database.listen == address)
+    }
+
+    fn account_of(&self, database: &ObjectName, login: &str) -> Option<(&ObjectName, &Account)> {
+        let accounts = self.objects.accounts.iter().map(|(name, entry)| (name, &entry.object));
+        accounts
+            .filter(|(name, account)| name.sibling(&account.database) == *database)
+            .find(|(_, account)| account.login == login)
+    }
+}
+
+/// The bundles of a server exist and are not in each other's way.
+fn check_bundles(known: &Known, name: &ObjectName, server: &Server, reporter: &mut Reporter) {
+    let mut before: Vec<(&str, &Bundle)> = Vec::new();
+    for (index, bundle_name) in server.bundles.iter().enumerate() {
+        let field = format!("spec.bundles[{index}].name");
+        if !known.exists(Kind::ChannelBundle, name, bundle_name, &field, reporter) {
+            continue;
+        }
+        let Some(Entry { object: bundle, .. }) = known.objects.bundles.get(&name.sibling(bundle_name)) else {
+            continue;
+        };
+        for channel in &bundle.channels {
+            for (other_name, other) in
+                before.iter().flat_map(|(name, other)| other.channels.iter().map(move |row| (name, row)))
+            {
+                if let Some(ports) = overlap(other, channel) {
+                    let place = place(channel, ports);
+                    let what = format!(
+                        "channel \"{}\" of \"{bundle_name}\" and channel \"{}\" of \"{other_name}\" both hold {place}",
+                        channel.name, other.name
+                    );
+                    reporter.report(&field, what);
+                }
+            }
+        }
+        before.push((bundle_name, bundle));
+    }
+}
+
+/// The Secrets for the parents exist, and a parent of these manifests would let us in.
+fn check_parents(
+    known: &Known,
+    name: &ObjectName,
+    kind: EntryType,
+    listen: SocketAddrV4,
+    hierarchy: &Hierarchy,
+    reporter: &mut Reporter,
+) {
+    for (index, parent) in hierarchy.parents.iter().enumerate() {
+        let path = format!("spec.hierarchy.parents[{index}]");
+        let field = format!("{path}.credentialsSecretRef.name");
+        if !known.exists(Kind::Secret, name, &parent.secret, &field, reporter) {
+            continue;
+        }
+        let login = known.secret_text(name, &parent.secret, LOGIN, &field, reporter);
+        let password = known.secret_text(name, &parent.secret, PASSWORD, &field, reporter);
+        if let Some(Err(reason)) = login.map(check_login) {
+            reporter.report(&field, format_args!("Secret {}: {reason}", name.sibling(&parent.secret)));
+            continue;
+        }
+        let Some((database, _)) = address_of(parent.url.host(), parent.url.port()).and_then(|at| known.database_at(at))
+        else {
+            continue;
+        };
+        // Reported as a cycle.
+        if kind == EntryType::TunnelDatabase && database == name {
+            continue;
+        }
+        let (Some(login), Some(password)) = (login, password) else { continue };
+        let Some((account_name, account)) = known.account_of(database, login) else {
+            let what = format!("login \"{login}\" has no TunnelAccount at TunnelDatabase {database}");
+            reporter.report(&field, what);
+            continue;
+        };
+        let granted = known.objects.secrets.get(&account_name.sibling(&account.secret));
+        if granted.and_then(|entry| entry.object.text(&account.key)).is_some_and(|granted| granted != password) {
+            reporter.report(&field, format_args!("the password is not that of TunnelAccount {account_name}"));
+        }
+        for (field, what) in refused(account, kind, listen, hierarchy) {
+            reporter
+                .report(format!("spec.{field}"), format_args!("TunnelAccount {account_name} does not allow {what}"));
+        }
+    }
+}
+
+/// What an account does not allow of what would be registered.
+fn refused(account: &Account, kind: EntryType, listen: SocketAddrV4, hierarchy: &Hierarchy) -> Vec<(String, String)> {
+    let allow = &account.allow;
+    let mut refused = Vec::new();
+    if !allow.types.contains(&kind) {
+        let word = match kind {
+            EntryType::TunnelServer => "TS",
+            EntryType::TunnelDatabase => "TDS",
+        };
+        refused.push(("hierarchy.parents".to_owned(), format!("type {word}")));
+    }
+    for (index, network) in hierarchy.networks.iter().enumerate() {
+        if !allow.networks.iter().any(|allowed| allowed.contains(network)) {
+            refused.push((format!("hierarchy.networks[{index}]"), format!("network {network}")));
+        }
+    }
+    if let Some(country) = hierarchy.country.filter(|country| !allow.countries.contains(country)) {
+        refused.push(("hierarchy.country".to_owned(), format!("country {country}")));
+    }
+    let source = IpAddr::V4(*listen.ip());
+    if !source.is_unspecified()
+        && !allow.sources.is_empty()
+        && !allow.sources.iter().any(|prefix| prefix.contains(&source))
+    {
+        refused.push((
+            if kind == EntryType::TunnelServer { "umtp.address" } else { "http.address" }.to_owned(),
+            format!("address {source}"),
+        ));
+    }
+    refused
+}
+
+/// A database that is, over its parents, above itself.
+fn check_cycle(known: &Known, name: &ObjectName, database: &Database, reporter: &mut Reporter) {
+    let above = |database: &Database| {
+        let urls = database.hierarchy.parents.iter().map(|parent| &parent.url);
+        urls.filter_map(|url| address_of(url.host(), url.port())).collect::<Vec<_>>()
+    };
+    for (index, parent) in database.hierarchy.parents.iter().enumerate() {
+        let mut seen: Vec<&ObjectName> = Vec::new();
+        let mut open: Vec<_> = address_of(parent.url.host(), parent.url.port()).into_iter().collect();
+        while let Some((ancestor, database)) = open.pop().and_then(|at| known.database_at(at)) {
+            if ancestor == name {
+                let what = if seen.is_empty() { "is this database itself" } else { "leads back to this database" };
+                reporter.report(format!("spec.hierarchy.parents[{index}].url"), format_args!("{} {what}", parent.url));
+                break;
+            }
+            if !seen.contains(&ancestor) {
+                seen.push(ancestor);
+                open.extend(above(database));
+            }
+        }
+    }
+}
+
+/// The database and the password of every account exist; a login is there once per database.
+fn check_accounts(known: &Known, problems: &mut Vec<Problem>) {
+    let mut logins: BTreeMap<(ObjectName, &str), &ObjectName> = BTreeMap::new();
+    for (name, Entry { file, object: account }) in &known.objects.accounts {
+        let title = format!("{} {name}", Kind::TunnelAccount);
+        let mut reporter = Reporter::new(file, &title, problems);
+        known.exists(Kind::TunnelDatabase, name, &account.database, "spec.databaseRef.name", &mut reporter);
+        if known.exists(Kind::Secret, name, &account.secret, "spec.passwordSecretRef.name", &mut reporter) {
+            known.secret_text(name, &account.secret, &account.key, "spec.passwordSecretRef.key", &mut reporter);
+        }
+        let database = name.sibling(&account.database);
+        if let Some(first) = logins.insert((database.clone(), &account.login), name) {
+            let what = format!("\"{}\" is the login of TunnelAccount {first} at {database} too", account.login);
+            reporter.report("spec.login", what);
+            logins.insert((database, &account.login), first);
+        }
+    }
+}
+
+/// Something that wants an address and a port for itself.
+#[derive(Debug)]
+pub(crate) struct Listener<'a> {
+    pub(crate) title: String,
+    pub(crate) file: &'a str,
+    pub(crate) field: &'static str,
+    pub(crate) transport: &'static str,
+    pub(crate) address: SocketAddrV4,
+}
+
+/// Reports those of the `chosen` listeners that want the same place.
+pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: impl Fn(&Listener) -> bool) {
+    let servers = objects.servers.iter().map(|(name, Entry { file, object })| Listener {
+        title: format!("{} {name}", Kind::TunnelServer),
+        file,
+        field: "spec.umtp",
+        transport: "UDP",
+        address: object.listen,
+    });
+    let databases = objects.databases.iter().map(|(name, Entry { file, object })| Listener {
+        title: format!("{} {name}", Kind::TunnelDatabase),
+        file,
+        field: "spec.http",
+        transport: "TCP",
+        address: object.listen,
+    });
+    let all: Vec<_> = servers.chain(databases).filter(chosen).collect();
+    for (index, listener) in all.iter().enumerate() {
+        let clash = all[..index].iter().find(|other| {
+            let same = other.address.ip() == listener.address.ip()
+                || other.address.ip().is_unspecified()
+                || listener.address.ip().is_unspecified();
+            other.transport == listener.transport && other.address.port() == listener.address.port() && same
+        });
+        if let Some(other) = clash {
+            let what = format!(
+                "{} port {} is taken: {} listens on {}",
+                listener.transport, listener.address, other.title, other.address
+            );
+            Reporter::new(listener.file, &listener.title, problems).report(listener.field, what);
+        }
+    }
+}
+
+fn address_of(host: &str, port: u16) -> Option<SocketAddrV4> {
+    Some(SocketAddrV4::new(host.parse().ok()?, port))
+}

@@ -1,0 +1,49 @@
+//! Objects to what runs: one snapshot per agent, and what a client should be told.
+//!
+//! The place is one machine, that of `castgate up`: every object has its agent here, so addresses must not collide and whoever
+//! registers must say under which address.
+
+mod agents;
+mod hints;
+mod password;
+
+pub use hints::{ClientHints, PlannedChannel};
+
+use castgate_control::AgentSnapshot;
+
+use crate::check::listeners;
+use crate::objects::Objects;
+use crate::problem::{Problem, Problems};
+
+/// What shall run on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// One snapshot per agent: databases from the root down, then servers. Every generation is 1; who publishes counts on.
+    pub agents: Vec<AgentSnapshot>,
+    /// Databases that register nowhere, as `HOST:PORT` to ask; without any, the parents that servers register with.
+    pub roots: Vec<String>,
+    /// Every channel that can be joined through some server, sorted by bundle, in the order of the bundle.
+    pub channels: Vec<PlannedChannel>,
+    /// What a client of these manifests would be started with.
+    pub client: ClientHints,
+}
+
+/// Plans all objects onto one machine.
+///
+/// # Errors
+///
+/// What cannot be on one machine: two listeners on one port, a registration without an address.
+pub fn plan(objects: &Objects) -> Result<Plan, Problems> {
+    let mut problems: Vec<Problem> = Vec::new();
+    listeners(objects, &mut problems, |_| true);
+    let agents = agents::agents(objects, &mut problems);
+    match Problems::new(problems) {
+        Some(problems) => Err(problems),
+        None => Ok(Plan {
+            agents,
+            roots: hints::roots(objects),
+            channels: hints::channels(objects),
+            client: hints::client(objects),
+        }),
+    }
+}

@@ -1,0 +1,121 @@
+//! What people and clients are told about a plan: where to ask, what to join.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use castgate_control::{Channel, Country, Ports};
+
+use super::agents::bundle_of;
+use crate::objects::{BundleChannel, Objects, Server};
+
+/// One channel that can be joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedChannel {
+    /// The bundle, as `namespace/name`.
+    pub bundle: String,
+    /// What people call it.
+    pub name: String,
+    /// The channel on the first of its ports.
+    pub channel: Channel,
+    /// All its ports.
+    pub ports: Ports,
+    /// Whether clients may send into it.
+    pub send: bool,
+    /// Whether an agent of this plan sends numbered datagrams into it.
+    pub pattern: bool,
+    /// What it carries, for people.
+    pub description: Option<String>,
+}
+
+impl PlannedChannel {
+    /// The name to give to `castgate receive`: `ham:ip:232.1.2.3@192.0.2.10:5004`.
+    #[must_use]
+    pub fn group_name(&self) -> String {
+        format!("ham:ip:{}", self.channel)
+    }
+}
+
+/// With what a client of these manifests is started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientHints {
+    /// The database to ask first, as `HOST:PORT`; `None` when nothing is registered anywhere.
+    pub tds: Option<String>,
+    /// The country to ask for.
+    pub country: Option<Country>,
+    /// The first channel with a pattern, else the first of all.
+    pub channel: Option<Channel>,
+    /// A server that carries that channel.
+    pub server: Option<SocketAddrV4>,
+}
+
+pub(super) fn roots(objects: &Objects) -> Vec<String> {
+    let databases = objects.databases.values().map(|entry| &entry.object);
+    let own = databases.clone().filter(|database| database.hierarchy.parents.is_empty());
+    let own: Vec<_> = own.map(|database| reachable(database.listen).to_string()).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    // Everything registers with strangers: those are where one asks.
+    let servers = objects.servers.values().map(|entry| &entry.object.hierarchy);
+    let parents = databases.map(|database| &database.hierarchy).chain(servers).flat_map(|hierarchy| &hierarchy.parents);
+    let hosts: BTreeSet<_> = parents.map(|parent| format!("{}:{}", parent.url.host(), parent.url.port())).collect();
+    hosts.into_iter().collect()
+}
+
+pub(super) fn channels(objects: &Objects) -> Vec<PlannedChannel> {
+    let served: BTreeSet<_> = objects
+        .servers
+        .iter()
+        .flat_map(|(name, entry)| entry.object.bundles.iter().map(|bundle| name.sibling(bundle)))
+        .collect();
+    let bundles = objects.bundles.iter().filter(|(name, _)| served.contains(name));
+    bundles
+        .flat_map(|(name, entry)| {
+            entry.object.channels.iter().map(|channel| PlannedChannel {
+                bundle: name.to_string(),
+                name: channel.name.clone(),
+                channel: channel_of(channel),
+                ports: channel.ports,
+                send: channel.send,
+                pattern: channel.pattern.is_some(),
+                description: channel.description.clone(),
+            })
+        })
+        .collect()
+}
+
+pub(super) fn client(objects: &Objects) -> ClientHints {
+    let channels = channels(objects);
+    let channel = channels.iter().find(|channel| channel.pattern).or(channels.first()).map(|channel| channel.channel);
+    let carries = |name, server: &Server| {
+        let mut rows = server.bundles.iter().flat_map(|bundle| &bundle_of(objects, name, bundle).channels);
+        rows.any(|row| Some(channel_of(row)) == channel)
+    };
+    let servers = || objects.servers.iter().map(|(name, entry)| (name, &entry.object));
+    let server = servers().find(|(name, server)| carries(name, server)).map(|(_, server)| server);
+    let hierarchies = server
+        .into_iter()
+        .chain(servers().map(|(_, server)| server))
+        .map(|server| &server.hierarchy)
+        .chain(objects.databases.values().map(|entry| &entry.object.hierarchy));
+    ClientHints {
+        tds: roots(objects).into_iter().next(),
+        country: first_country(hierarchies.map(|hierarchy| hierarchy.country)),
+        channel,
+        server: server.map(|server| reachable(server.listen)),
+    }
+}
+
+fn first_country(mut countries: impl Iterator<Item = Option<Country>>) -> Option<Country> {
+    countries.find_map(|country| country)
+}
+
+/// The channel on the first of its ports.
+pub(super) fn channel_of(channel: &BundleChannel) -> Channel {
+    Channel { group: channel.group, source: channel.source, port: channel.ports.first() }
+}
+
+/// Where something that listens is reached from this machine.
+fn reachable(listen: SocketAddrV4) -> SocketAddrV4 {
+    if listen.ip().is_unspecified() { SocketAddrV4::new(Ipv4Addr::LOCALHOST, listen.port()) } else { listen }
+}

@@ -1,0 +1,422 @@
+//! Who may register at a database, and what (castgate UMTP notes: accounts limit types, networks, countries and sources).
+//!
+//! Owns logins, password hashes and the list of what an account may claim. Checking a password costs tens of milliseconds
+//! of a core on purpose; so [`Accounts::check`] hands the work out as a value that any thread can [`run`](PasswordCheck::run),
+//! and remembers a good one, because a registration is refreshed with the same password for months.
+//!
+//! ```text
+//!   login, password ──check──▶ Verified                     (seen before)
+//!                          └─▶ PasswordCheck ──run──▶ bool ──note──▶ remembered
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use argon2::password_hash::{PasswordHash, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params};
+use castgate_wire::registry::{Country, EntryType, Prefix, Register};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+/// Passwords remembered as good. One for each login that refreshes, with room for many; 24 octets each.
+const VERIFIED_MAX: usize = 16_384;
+/// Longest password that is looked at, in octets: longer ones are nobody's.
+const PASSWORD_BYTES_MAX: usize = 1024;
+/// Memory a hash may cost, in KiB: a hash is configuration, but a mistyped one shall not take the machine down.
+const MEMORY_KIB_MAX: u32 = 256 * 1024;
+/// Passes a hash may cost.
+const PASSES_MAX: u32 = 16;
+/// Lanes a hash may have.
+const LANES_MAX: u32 = 16;
+
+/// A login that a database granted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Account {
+    login: String,
+    password_hash: String,
+    allow: Allow,
+}
+
+/// What an account may claim. An empty list of types, networks or countries allows none of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// Kinds of entries.
+    pub types: Vec<EntryType>,
+    /// Every network of an entry lies within one of these. A public entry needs a prefix of length 0 here.
+    pub networks: Vec<Prefix>,
+    /// Countries an entry may name.
+    pub countries: Vec<Country>,
+    /// The entry's own address lies within one of these; empty: any address.
+    pub sources: Vec<Prefix>,
+}
+
+/// Something that an entry claims and its account may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Claim {
+    /// The kind of entry.
+    #[error("this account may not register entries of TYPE {0}")]
+    Type(EntryType),
+    /// One of its networks.
+    #[error("this account may not register network {0}")]
+    Network(Prefix),
+    /// Its country.
+    #[error("this account may not register country {0}")]
+    Country(Country),
+    /// Its own address.
+    #[error("this account may not register source {0}")]
+    Source(IpAddr),
+}
+
+/// Why an account cannot be used at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// The hash is no PHC string.
+    #[error("account `{0}`: the password hash is not a PHC string: {1}")]
+    NotPhc(String, String),
+    /// The hash is of another function.
+    #[error("account `{0}`: the password hash is of {1}, only argon2id is taken")]
+    NotArgon2id(String, String),
+    /// The hash costs too much.
+    #[error(
+        "account `{0}`: the password hash costs more than {MEMORY_KIB_MAX} KiB, {PASSES_MAX} passes or {LANES_MAX} lanes"
+    )]
+    TooExpensive(String),
+}
+
+impl Account {
+    /// An account whose hash is proven to be one that we can check.
+    ///
+    /// # Errors
+    /// [`AccountError`] when `password_hash` is not a PHC string of argon2id with bearable costs.
+    pub fn new(login: String, password_hash: String, allow: Allow) -> Result<Self, AccountError> {
+        let hash = PasswordHash::new(&password_hash)
+            .map_err(|error| AccountError::NotPhc(login.clone(), error.to_string()))?;
+        if hash.algorithm != Algorithm::Argon2id.ident() {
+            return Err(AccountError::NotArgon2id(login, hash.algorithm.to_string()));
+        }
+        let params = Params::try_from(&hash).map_err(|error| AccountError::NotPhc(login.clone(), error.to_string()))?;
+        if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
+            return Err(AccountError::TooExpensive(login));
+        }
+        if hash.salt.is_none() || hash.hash.is_none() {
+            return Err(AccountError::NotPhc(login, "salt or hash is missing".to_owned()));
+        }
+        Ok(Self { login, password_hash, allow })
+    }
+
+    /// The user name.
+    #[must_use]
+    pub fn login(&self) -> &str {
+        &self.login
+    }
+
+    /// What it may claim.
+    #[must_use]
+    pub fn allow(&self) -> &Allow {
+        &self.allow
+    }
+}
+
+/// Hashes are not for logs.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { login, password_hash: _, allow } = self;
+        f.debug_struct("Account").field("login", login).field("allow", allow).finish_non_exhaustive()
+    }
+}
+
+impl Allow {
+    /// Whether an account may claim all of this.
+    ///
+    /// # Errors
+    /// The first [`Claim`] that it may not.
+    pub fn check(
+        &self,
+        entry_type: EntryType,
+        source: IpAddr,
+        networks: &[Prefix],
+        countries: &[Country],
+    ) -> Result<(), Claim> {
+        if !self.types.contains(&entry_type) {
+            return Err(Claim::Type(entry_type));
+        }
+        if !self.sources.is_empty() && !self.sources.iter().any(|range| range.contains(&source)) {
+            return Err(Claim::Source(source));
+        }
+        let inside = |network: &&Prefix| self.networks.iter().any(|range| range.contains(*network));
+        if let Some(network) = networks.iter().find(|network| !inside(network)) {
+            return Err(Claim::Network(*network));
+        }
+        match countries.iter().find(|country| !self.countries.contains(country)) {
+            Some(country) => Err(Claim::Country(*country)),
+            None => Ok(()),
+        }
+    }
+
+    /// [`check`](Self::check) for a REGISTER.
+    ///
+    /// # Errors
+    /// The first [`Claim`] that the account may not.
+    pub fn check_register(&self, register: &Register) -> Result<(), Claim> {
+        self.check(register.entry_type, register.source, &register.networks, register.country.as_slice())
+    }
+}
+
+/// Whether a password is known to be right.
+#[derive(Debug)]
+pub enum Check {
+    /// It was checked before.
+    Verified,
+    /// Somebody has to do the work.
+    Run(PasswordCheck),
+}
+
+/// A password to be checked. Holds all it needs, so that it can be moved to another thread.
+pub struct PasswordCheck {
+    login: String,
+    password: Vec<u8>,
+    /// `None`: there is no such login.
+    hash: Option<String>,
+    tag: u128,
+}
+
+/// Passwords are not for logs.
+impl fmt::Debug for PasswordCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordCheck").field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+impl PasswordCheck {
+    /// Does the work: tens of milliseconds and tens of MiB. An unknown login costs the same as a wrong password, so that
+    /// the time tells nobody which logins exist.
+    #[must_use]
+    pub fn run(&self) -> bool {
+        let Some(hash) = &self.hash else {
+            let mut unused = [0; Params::DEFAULT_OUTPUT_LEN];
+            let decoy = Argon2::default().hash_password_into(&self.password, b"no such login", &mut unused);
+            debug_assert!(decoy.is_ok(), "the salt has a good length and the password is bounded");
+            return false;
+        };
+        PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(&self.password, &hash).is_ok())
+    }
+}
+
+/// All accounts of a database, and which passwords are known to be right.
+#[derive(Debug)]
+pub struct Accounts {
+    by_login: HashMap<String, Account>,
+    key: [u8; 16],
+    verified: HashSet<u128>,
+    /// The same in order of age: the oldest goes first.
+    verified_order: VecDeque<u128>,
+}
+
+impl Accounts {
+    /// `key` is a secret of this process: what is remembered of passwords means nothing without it.
+    #[must_use]
+    pub fn new(accounts: Vec<Account>, key: [u8; 16]) -> Self {
+        let mut this =
+            Self { by_login: HashMap::new(), key, verified: HashSet::new(), verified_order: VecDeque::new() };
+        this.set(accounts);
+        this
+    }
+
+    /// Replaces all accounts. What is remembered stays true: it is bound to login, password and hash.
+    pub fn set(&mut self, accounts: Vec<Account>) {
+        self.by_login = accounts.into_iter().map(|account| (account.login.clone(), account)).collect();
+    }
+
+    /// The account of a login.
+    #[must_use]
+    pub fn account(&self, login: &str) -> Option<&Account> {
+        self.by_login.get(login)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_login.len()
+    }
+
+    /// Whether nobody may register.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_login.is_empty()
+    }
+
+    /// Whether the password is known to be right, or the work to find out.
+    #[must_use]
+    pub fn check(&self, login: &str, password: &str) -> Check {
+        let account = self.by_login.get(login).filter(|_| password.len() <= PASSWORD_BYTES_MAX);
+        let hash = account.map(|account| account.password_hash.clone());
+        let password = &password.as_bytes()[..password.len().min(PASSWORD_BYTES_MAX)];
+        let tag = self.tag(login, password, hash.as_deref().unwrap_or_default());
+        if hash.is_some() && self.verified.contains(&tag) {
+            return Check::Verified;
+        }
+        Check::Run(PasswordCheck { login: login.to_owned(), password: password.to_vec(), hash, tag })
+    }
+
+    /// Remembers a password that proved right. Whether the login is (still) good is what it returns: the account may have
+    /// been changed while the work was done.
+    pub fn note(&mut self, check: &PasswordCheck, right: bool) -> bool {
+        let account = self.by_login.get(&check.login);
+        let still_good =
+            right && check.hash.is_some() && account.map(|account| &account.password_hash) == check.hash.as_ref();
+        if still_good && self.verified.insert(check.tag) {
+            self.verified_order.push_back(check.tag);
+            if self.verified_order.len() > VERIFIED_MAX
+                && let Some(oldest) = self.verified_order.pop_front()
+            {
+                self.verified.remove(&oldest);
+            }
+        }
+        still_good
+    }
+
+    fn tag(&self, login: &str, password: &[u8], hash: &str) -> u128 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        for part in [login.as_bytes(), password, hash.as_bytes()] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use argon2::password_hash::{PasswordHasher, SaltString};
+
+    #[test]
+    fn the_right_password_is_checked_once_and_then_remembered() {
+        let mut accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
+        let Check::Run(check) = accounts.check("be", "s3cret") else { panic!("nothing is known yet") };
+        assert!(accounts.note(&check, check.run()));
+        assert!(matches!(accounts.check("be", "s3cret"), Check::Verified));
+        assert!(matches!(accounts.check("be", "other"), Check::Run(_)), "only the right one is remembered");
+    }
+
+    #[test]
+    fn a_wrong_password_and_an_unknown_login_are_refused_and_not_remembered() {
+        let mut accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
+        for (login, password) in [("be", "s3creT"), ("fr", "s3cret"), ("", ""), ("be", "")] {
+            for _ in 0..2 {
+                let Check::Run(check) = accounts.check(login, password) else { panic!("{login}:{password} is wrong") };
+                assert!(!accounts.note(&check, check.run()));
+            }
+        }
+        let Check::Run(check) = accounts.check("fr", "x") else { panic!("there is no fr") };
+        assert!(!accounts.note(&check, true), "an unknown login is never good, whatever the work says");
+    }
+
+    #[test]
+    fn a_longer_password_with_the_right_beginning_is_wrong() {
+        let right = "x".repeat(PASSWORD_BYTES_MAX);
+        let mut accounts = Accounts::new(vec![account("be", &right)], [7; 16]);
+        let Check::Run(check) = accounts.check("be", &right) else { panic!("nothing is known yet") };
+        assert!(accounts.note(&check, check.run()));
+        let Check::Run(check) = accounts.check("be", &(right + "y")) else { panic!("it is another password") };
+        assert!(!accounts.note(&check, check.run()));
+    }
+
+    #[test]
+    fn a_changed_or_removed_account_forgets_its_password() {
+        let mut accounts = Accounts::new(vec![account("be", "old")], [7; 16]);
+        let Check::Run(check) = accounts.check("be", "old") else { panic!("nothing is known yet") };
+        let right = check.run();
+        accounts.set(vec![account("be", "new")]);
+        assert!(!accounts.note(&check, right), "the password was changed while it was checked");
+        accounts.set(vec![account("be", "old")]);
+        assert!(accounts.note(&check, right));
+        accounts.set(Vec::new());
+        assert!(matches!(accounts.check("be", "old"), Check::Run(_)));
+        assert!(accounts.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
+        let Check::Run(mut check) = accounts.check("be", "s3cret") else { panic!("nothing is known yet") };
+        for tag in 0..VERIFIED_MAX as u128 + 10 {
+            check.tag = tag;
+            assert!(accounts.note(&check, true));
+        }
+        assert_eq!(accounts.verified.len(), VERIFIED_MAX);
+        assert_eq!(accounts.verified_order.len(), VERIFIED_MAX);
+        assert!(!accounts.verified.contains(&9) && accounts.verified.contains(&10));
+    }
+
+    #[test]
+    fn a_claim_beyond_the_account_is_named() {
+        let allow = Allow {
+            types: vec![EntryType::TunnelServer],
+            networks: vec!["134.184.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            countries: vec!["BE".parse().unwrap()],
+            sources: vec!["134.184.0.0/16".parse().unwrap()],
+        };
+        let check = |kind, source: &str, networks: &[&str], countries: &[&str]| {
+            let networks: Vec<Prefix> = networks.iter().map(|text| text.parse().unwrap()).collect();
+            let countries: Vec<Country> = countries.iter().map(|text| text.parse().unwrap()).collect();
+            let outcome = allow.check(kind, source.parse().unwrap(), &networks, &countries);
+            outcome.map_err(|claim| claim.to_string())
+        };
+        let ts = EntryType::TunnelServer;
+        assert_eq!(check(ts, "134.184.1.1", &["134.184.1.0/24", "2001:db8:1::/48"], &["BE"]), Ok(()));
+        assert_eq!(check(ts, "134.184.1.1", &["134.184.0.0/16"], &[]), Ok(()));
+        let refused = |sentence: &str| Err(format!("this account may not register {sentence}"));
+        assert_eq!(check(EntryType::TunnelDatabase, "134.184.1.1", &[], &["BE"]), refused("entries of TYPE TDS"));
+        assert_eq!(check(ts, "134.185.1.1", &[], &["BE"]), refused("source 134.185.1.1"));
+        assert_eq!(check(ts, "134.184.1.1", &["134.184.0.0/15"], &[]), refused("network 134.184.0.0/15"));
+        assert_eq!(check(ts, "134.184.1.1", &["134.184.1.0/24", "0.0.0.0/0"], &[]), refused("network 0.0.0.0/0"));
+        assert_eq!(check(ts, "134.184.1.1", &[], &["FR"]), refused("country FR"));
+    }
+
+    #[test]
+    fn an_account_without_claims_may_claim_nothing_but_from_anywhere() {
+        let mut allow = Allow::default();
+        let source = "192.0.2.1".parse().unwrap();
+        let ts = EntryType::TunnelServer;
+        assert_eq!(allow.check(ts, source, &[], &[]), Err(Claim::Type(ts)));
+        allow.types.push(ts);
+        assert_eq!(allow.check(ts, source, &[], &[]), Ok(()), "no list of sources means any source");
+    }
+
+    #[test]
+    fn hashes_of_other_functions_or_of_monstrous_cost_are_refused() {
+        let phc = hash("x");
+        let cases = [
+            ("plain", "is not a PHC string"),
+            (&phc.replace("argon2id", "argon2i"), "is of argon2i, only argon2id"),
+            (&phc.replace("m=8", "m=4194304"), "costs more than"),
+            (&phc.replace("t=1", "t=1000"), "costs more than"),
+            ("$argon2id$v=19$m=8,t=1,p=1", "salt or hash is missing"),
+            ("", "is not a PHC string"),
+        ];
+        for (text, part) in cases {
+            let error = Account::new("be".to_owned(), text.to_owned(), Allow::default()).unwrap_err().to_string();
+            assert!(error.starts_with("account `be`:") && error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn neither_password_nor_hash_is_shown() {
+        let accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
+        let shown = format!("{:?} {:?}", accounts.check("be", "s3cret"), accounts.account("be"));
+        assert!(!shown.contains("s3cret") && !shown.contains("argon2"), "{shown}");
+    }
+
+    fn account(login: &str, password: &str) -> Account {
+        Account::new(login.to_owned(), hash(password), Allow::default()).unwrap()
+    }
+
+    /// The cheapest hash there is: the tests are about us, not about argon2.
+    fn hash(password: &str) -> String {
+        let salt = SaltString::encode_b64(b"a salt for tests").unwrap();
+        let cheap = Argon2::new(Algorithm::Argon2id, argon2::Version::V0x13, Params::new(8, 1, 1, None).unwrap());
+        cheap.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+    }
+}

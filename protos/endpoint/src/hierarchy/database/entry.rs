@@ -1,0 +1,192 @@
+//! One entry of a database: its key, what it serves, and the form in which it is stored.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, Register, Server};
+use serde::{Deserialize, Serialize};
+
+use crate::hierarchy::clock::UnixMillis;
+
+/// What makes two REGISTERs the same entry (castgate UMTP notes: TYPE, SOURCE, PORT, PROTOCOL).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// TYPE.
+    pub entry_type: EntryType,
+    /// SOURCE.
+    pub source: IpAddr,
+    /// PORT.
+    pub port: u16,
+    /// PROTOCOL; where a REGISTER says none, UDP for a tunnel server and TCP for a database.
+    pub protocol: Protocol,
+}
+
+/// A server or a database below us, and whose clients it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Login of the account that registered it.
+    pub login: String,
+    /// Networks whose clients it serves.
+    pub networks: Vec<Prefix>,
+    /// Countries whose clients it serves; both networks and countries: both must match.
+    pub countries: Vec<Country>,
+}
+
+/// An [`Entry`] with the moment it goes by itself; made for serde, kept by the driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredEntry {
+    #[serde(rename = "type")]
+    entry_type: String,
+    source: IpAddr,
+    port: u16,
+    protocol: String,
+    login: String,
+    networks: Vec<Prefix>,
+    countries: Vec<String>,
+    expires: UnixMillis,
+}
+
+/// What is wrong with an entry that comes from a store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stored entry {source_address}:{port}: {value:?} is not a {what}")]
+pub struct StoredError {
+    source_address: IpAddr,
+    port: u16,
+    value: String,
+    what: &'static str,
+}
+
+impl Key {
+    pub(super) fn of_register(register: &Register) -> Self {
+        let usual = match register.entry_type {
+            EntryType::TunnelServer => Protocol::Udp,
+            EntryType::TunnelDatabase => Protocol::Tcp,
+        };
+        Self {
+            entry_type: register.entry_type,
+            source: register.source,
+            port: register.port,
+            protocol: register.protocol.clone().unwrap_or(usual),
+        }
+    }
+}
+
+/// One line, unique for each key: the key in a store, and the name in logs.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.entry_type, self.source, self.port, self.protocol)
+    }
+}
+
+impl Entry {
+    pub(super) fn of_register(register: &Register, login: &str) -> Self {
+        // The same network twice would be given back twice when the entry goes.
+        let mut networks = register.networks.clone();
+        networks.sort_unstable();
+        networks.dedup();
+        Self {
+            key: Key::of_register(register),
+            login: login.to_owned(),
+            networks,
+            countries: register.country.into_iter().collect(),
+        }
+    }
+
+    /// Networks that the prefix tier looks at. A prefix of length 0 contains everybody: there it would hide every country.
+    pub(super) fn specific_networks(&self) -> impl Iterator<Item = &Prefix> {
+        self.networks.iter().filter(|network| network.prefix_len() > 0)
+    }
+
+    /// Without a network of its own: for whole countries, or public.
+    pub(super) fn is_unspecific(&self) -> bool {
+        self.specific_networks().next().is_none()
+    }
+
+    /// For everybody: 0.0.0.0/0 (or ::/0) and no country.
+    pub(super) fn is_public(&self) -> bool {
+        self.countries.is_empty() && self.networks.iter().any(|network| network.prefix_len() == 0)
+    }
+
+    /// Whether a client of this country is meant, as far as countries go.
+    pub(super) fn serves(&self, country: Option<Country>) -> bool {
+        self.countries.is_empty() || country.is_some_and(|country| self.countries.contains(&country))
+    }
+
+    pub(super) fn to_server(&self, prefix_len: Option<u8>) -> Server {
+        let Key { entry_type, source, port, protocol } = self.key.clone();
+        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len }
+    }
+
+    pub(super) fn to_stored(&self, expires: UnixMillis) -> StoredEntry {
+        let Self { key: Key { entry_type, source, port, protocol }, login, networks, countries } = self.clone();
+        StoredEntry {
+            entry_type: entry_type.word().to_owned(),
+            source,
+            port,
+            protocol: protocol.word().to_owned(),
+            login,
+            networks,
+            countries: countries.iter().map(ToString::to_string).collect(),
+            expires,
+        }
+    }
+}
+
+impl StoredEntry {
+    /// When it goes by itself.
+    #[must_use]
+    pub fn expires(&self) -> UnixMillis {
+        self.expires
+    }
+
+    /// The entry in it.
+    ///
+    /// # Errors
+    /// [`StoredError`] when a word in it is none: the store was written by something else.
+    pub fn to_entry(&self) -> Result<Entry, StoredError> {
+        let wrong = |value: &str, what| StoredError {
+            source_address: self.source,
+            port: self.port,
+            value: value.to_owned(),
+            what,
+        };
+        let entry_type = EntryType::parse(&self.entry_type).ok_or_else(|| wrong(&self.entry_type, "type"))?;
+        let protocol = self.protocol.parse().map_err(|_| wrong(&self.protocol, "protocol"))?;
+        let country = |text: &String| text.parse().map_err(|_| wrong(text, "country"));
+        Ok(Entry {
+            key: Key { entry_type, source: self.source, port: self.port, protocol },
+            login: self.login.clone(),
+            networks: self.networks.clone(),
+            countries: self.countries.iter().map(country).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_survives_its_stored_form() {
+        let entry = Entry {
+            key: Key {
+                entry_type: EntryType::TunnelServer,
+                source: "2001:db8::1".parse().unwrap(),
+                port: 2268,
+                protocol: Protocol::Amt,
+            },
+            login: "be".to_owned(),
+            networks: vec!["134.184.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            countries: vec!["BE".parse().unwrap()],
+        };
+        let text = serde_json::to_string(&entry.to_stored(UnixMillis(5))).unwrap();
+        let stored: StoredEntry = serde_json::from_str(&text).unwrap();
+        assert_eq!((stored.expires(), stored.to_entry().unwrap()), (UnixMillis(5), entry));
+
+        let foreign = StoredEntry { entry_type: "TX".to_owned(), ..stored };
+        let sentence = foreign.to_entry().unwrap_err().to_string();
+        assert_eq!(sentence, "stored entry 2001:db8::1:2268: \"TX\" is not a type");
+    }
+}

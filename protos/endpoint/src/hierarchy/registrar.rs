@@ -1,0 +1,355 @@
+//! Announces entries at the databases above: REGISTER, refresh, BYE (draft-liefooghe-castgate-02 §4.1.3, §4.1.4).
+//!
+//! Owns one state for each pair of an entry and a parent. Parents are named by configuration; finding them is another room's.
+//! Sends nothing: [`Registrar::poll_call`] hands out requests, the driver brings back what came of each.
+//!
+//! ```text
+//!                      due                    200: next in one interval ± 10 %
+//!   Idle(at) ───────────────────▶ Registering ───────────────────────────────▶ Idle(at)
+//!      │ ▲                             │ refused, or no answer: 1, 2, 4 … 60 s      ▲
+//!      │ │                             └───────────────────────────────────────────┘
+//!      │ │  entry is wanted again while BYE is under way
+//!      │ └──────────────────────────────────┐
+//!      │ entry removed, or the end          │
+//!      └──────────────────────────────▶ Leaving (one BYE) ──▶ gone
+//! ```
+//! A request that is under way is never overtaken by the next one for the same pair: a BYE that arrives before its REGISTER
+//! would leave the entry behind for two intervals.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use castgate_wire::registry::{Bye, Register, Request};
+
+use super::address::DatabaseAddress;
+use super::lot::Lot;
+
+/// Longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Whatever a parent asks for, an entry is refreshed within a day and at most once a second.
+const INTERVAL_MAX: Duration = Duration::from_hours(24);
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Refreshes are spread by this share of the interval to both sides, in percent.
+const JITTER_PERCENT: u64 = 10;
+/// Longest sentence of a parent that is kept, in characters.
+const SENTENCE_CHARS_MAX: usize = 300;
+
+/// Timing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How often an entry is refreshed where the parent does not say.
+    pub interval: Duration,
+    /// First wait after a failure; doubled up to 60 s.
+    pub retry: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { interval: Duration::from_mins(5), retry: Duration::from_secs(1) }
+    }
+}
+
+/// A database above us, and who we are there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Where it is.
+    pub address: DatabaseAddress,
+    /// Our login there.
+    pub login: String,
+    /// Our password there.
+    pub password: String,
+}
+
+/// Passwords are not for logs.
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, login, password: _ } = self;
+        f.debug_struct("Parent").field("address", address).field("login", login).finish_non_exhaustive()
+    }
+}
+
+/// Names a [`Call`] until its result is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(u64);
+
+/// A request for the driver to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// To be handed back with the result.
+    pub id: CallId,
+    /// Whom to ask, and as whom.
+    pub parent: Parent,
+    /// What to ask.
+    pub request: Request,
+}
+
+/// What came of a [`Call`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Status 200; the interval is `X-CastGate-Update-Interval`, where present.
+    Done {
+        /// How often the parent wants to hear from us.
+        interval: Option<Duration>,
+    },
+    /// Any other status.
+    Refused {
+        /// The status and the parent's sentence.
+        sentence: String,
+        /// `Retry-After`, where present.
+        retry_after: Option<Duration>,
+    },
+    /// No answer: not connected, timed out, not HTTP.
+    Unreachable {
+        /// What happened.
+        sentence: String,
+    },
+}
+
+/// How one entry stands at one parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// The entry.
+    pub entry: &'a Register,
+    /// The parent.
+    pub parent: &'a DatabaseAddress,
+    /// Whether the last REGISTER was accepted.
+    pub registered: bool,
+    /// When a REGISTER was accepted last.
+    pub accepted_at: Option<Instant>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Why the last try failed; `None` after a success.
+    pub error: Option<&'a str>,
+}
+
+/// The state machine. Call [`handle_timeout`](Self::handle_timeout) at [`next_timeout`](Self::next_timeout), carry out every
+/// [`poll_call`](Self::poll_call) and bring each result to [`handle_outcome`](Self::handle_outcome).
+#[derive(Debug)]
+pub struct Registrar {
+    config: Config,
+    lot: Lot,
+    pairs: Vec<Pair>,
+    calls: VecDeque<Call>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Pair {
+    entry: Register,
+    parent: Parent,
+    /// False: the entry shall be gone from the parent.
+    wanted: bool,
+    phase: Phase,
+    /// Entry or login changed while a REGISTER was under way.
+    stale: bool,
+    /// A REGISTER was accepted, or its answer got lost: there may be something to take back.
+    may_be_there: bool,
+    accepted_at: Option<Instant>,
+    failures: u32,
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle { at: Instant },
+    Registering(CallId),
+    Leaving(CallId),
+}
+
+impl Registrar {
+    /// Announces every entry at every parent, the first time at once. `seed` spreads the refreshes.
+    #[must_use]
+    pub fn new(config: Config, entries: Vec<Register>, parents: Vec<Parent>, seed: u64, now: Instant) -> Self {
+        let mut this = Self { config, lot: Lot::new(seed), pairs: Vec::new(), calls: VecDeque::new(), next_id: 0 };
+        this.set(config, entries, parents, now);
+        this
+    }
+
+    /// Replaces what is announced and where. What stays the same is left in peace, what changed is announced at once, what
+    /// is no longer there is taken back.
+    pub fn set(&mut self, config: Config, entries: Vec<Register>, parents: Vec<Parent>, now: Instant) {
+        self.config = config;
+        for pair in &mut self.pairs {
+            pair.wanted = false;
+        }
+        for entry in &entries {
+            for parent in &parents {
+                let same = |pair: &&mut Pair| same_key(&pair.entry, entry) && pair.parent.address == parent.address;
+                match self.pairs.iter_mut().find(same) {
+                    Some(pair) => pair.want(entry, parent, now),
+                    None => self.pairs.push(Pair::new(entry.clone(), parent.clone(), now)),
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Takes back everything; see [`is_finished`](Self::is_finished).
+    pub fn shut_down(&mut self, now: Instant) {
+        for pair in &mut self.pairs {
+            pair.wanted = false;
+        }
+        self.settle(now);
+    }
+
+    /// Whether nothing is announced and nothing under way.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// The next request to make.
+    pub fn poll_call(&mut self) -> Option<Call> {
+        self.calls.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let idle = |pair: &Pair| match pair.phase {
+            Phase::Idle { at } => Some(at),
+            Phase::Registering(_) | Phase::Leaving(_) => None,
+        };
+        self.pairs.iter().filter_map(idle).min()
+    }
+
+    /// Time has passed. Early calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.settle(now);
+    }
+
+    /// Brings what came of a call. Results of calls that nobody waits for are ignored.
+    pub fn handle_outcome(&mut self, now: Instant, id: CallId, outcome: Outcome) {
+        let waits =
+            |pair: &&mut Pair| matches!(pair.phase, Phase::Registering(call) | Phase::Leaving(call) if call == id);
+        let Some(pair) = self.pairs.iter_mut().find(waits) else { return };
+        let at = match (pair.phase, outcome) {
+            // One BYE, whatever comes of it: what is not taken back goes by itself after two intervals.
+            (Phase::Leaving(_), outcome) => {
+                pair.may_be_there = false;
+                pair.accepted_at = None;
+                pair.error = match outcome {
+                    Outcome::Done { .. } => None,
+                    Outcome::Refused { sentence, .. } | Outcome::Unreachable { sentence } => Some(sentence),
+                };
+                now
+            }
+            (Phase::Registering(_), Outcome::Done { interval }) => {
+                pair.may_be_there = true;
+                pair.accepted_at = Some(now);
+                pair.failures = 0;
+                pair.error = None;
+                now + jittered(&mut self.lot, interval.unwrap_or(self.config.interval))
+            }
+            (Phase::Registering(_), Outcome::Refused { sentence, retry_after }) => {
+                let wait = pair.fail(sentence, self.config.retry);
+                // A parent that names a time is asked no earlier, but not forgotten for ever either.
+                now + wait.max(retry_after.unwrap_or_default().min(self.config.interval))
+            }
+            (Phase::Registering(_), Outcome::Unreachable { sentence }) => {
+                pair.may_be_there = true;
+                now + pair.fail(sentence, self.config.retry)
+            }
+            (Phase::Idle { .. }, _) => return,
+        };
+        pair.phase = Phase::Idle { at: if std::mem::take(&mut pair.stale) { now } else { at } };
+        self.settle(now);
+    }
+
+    /// How every entry stands at every parent, those on their way out included.
+    pub fn statuses(&self) -> impl Iterator<Item = Status<'_>> {
+        self.pairs.iter().map(|pair| Status {
+            entry: &pair.entry,
+            parent: &pair.parent.address,
+            registered: pair.accepted_at.is_some() && pair.error.is_none(),
+            accepted_at: pair.accepted_at,
+            failures: pair.failures,
+            error: pair.error.as_deref(),
+        })
+    }
+
+    /// Starts what is due and drops what is done.
+    fn settle(&mut self, now: Instant) {
+        let Self { pairs, calls, next_id, .. } = self;
+        pairs.retain_mut(|pair| {
+            let Phase::Idle { at } = pair.phase else { return true };
+            if pair.wanted && now < at {
+                return true;
+            }
+            if !pair.wanted && !pair.may_be_there {
+                return false;
+            }
+            let id = CallId(*next_id);
+            *next_id += 1;
+            let request = if pair.wanted {
+                pair.phase = Phase::Registering(id);
+                Request::Register(pair.entry.clone())
+            } else {
+                pair.phase = Phase::Leaving(id);
+                Request::Bye(Bye {
+                    source: pair.entry.source,
+                    port: pair.entry.port,
+                    entry_type: Some(pair.entry.entry_type),
+                    protocol: pair.entry.protocol.clone(),
+                    strict: false,
+                })
+            };
+            calls.push_back(Call { id, parent: pair.parent.clone(), request });
+            true
+        });
+    }
+}
+
+impl Pair {
+    fn new(entry: Register, parent: Parent, now: Instant) -> Self {
+        Self {
+            entry,
+            parent,
+            wanted: true,
+            phase: Phase::Idle { at: now },
+            stale: false,
+            may_be_there: false,
+            accepted_at: None,
+            failures: 0,
+            error: None,
+        }
+    }
+
+    fn want(&mut self, entry: &Register, parent: &Parent, now: Instant) {
+        self.wanted = true;
+        if self.entry == *entry && self.parent == *parent {
+            return;
+        }
+        self.entry = entry.clone();
+        self.parent = parent.clone();
+        match &mut self.phase {
+            Phase::Idle { at } => *at = now,
+            Phase::Registering(_) | Phase::Leaving(_) => self.stale = true,
+        }
+    }
+
+    /// Notes a failure; returns how long to wait.
+    fn fail(&mut self, sentence: String, first: Duration) -> Duration {
+        let doublings = self.failures.min(16);
+        self.failures = self.failures.saturating_add(1);
+        self.error = Some(sentence.chars().take(SENTENCE_CHARS_MAX).collect());
+        first.saturating_mul(1 << doublings).min(RETRY_MAX)
+    }
+}
+
+/// The key of an entry in a database: two REGISTERs with the same key are the same entry.
+fn same_key(one: &Register, other: &Register) -> bool {
+    (one.entry_type, one.source, one.port, &one.protocol)
+        == (other.entry_type, other.source, other.port, &other.protocol)
+}
+
+/// A thousand servers that started together shall not come back together.
+fn jittered(lot: &mut Lot, interval: Duration) -> Duration {
+    let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
+    let span_millis = u64::try_from(interval.as_millis()).expect("a day in milliseconds fits") * JITTER_PERCENT / 100;
+    interval - Duration::from_millis(span_millis) + Duration::from_millis(lot.below(2 * span_millis + 1))
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@
 //! one spelling only, and `parse` of what `emit` wrote gives the same value.
 
 mod checksum;
+pub mod fuzzing;
 pub mod ipv4;
 pub mod pattern;
 pub mod registry;

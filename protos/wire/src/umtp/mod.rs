@@ -12,6 +12,7 @@
 
 mod channel;
 mod command;
+pub mod frame;
 pub mod option;
 mod packet;
 mod repr;

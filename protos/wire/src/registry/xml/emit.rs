@@ -1,6 +1,7 @@
 //! Fields to markup, in the order of the draft, one element a line as in its examples.
 
-use super::super::{Server, TransferEntry};
+use super::read::is_xml;
+use crate::registry::{Server, TransferEntry};
 use std::fmt::Write;
 
 const DECLARATION: &str = "<?xml version=\"1.0\"?>\n";
@@ -77,7 +78,7 @@ fn leaf(xml: &mut String, name: &str, value: &str) {
             '<' => xml.push_str("&lt;"),
             '>' => xml.push_str("&gt;"),
             // XML has no way to write these; whoever lets them into a login loses them here.
-            '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}' => xml.push('\u{fffd}'),
+            _ if !is_xml(character) => xml.push('\u{fffd}'),
             // Readers trim blanks at the ends and fold ends of lines.
             _ if character.is_control()
                 || (character.is_whitespace() && !(before..before + inner.len()).contains(&at)) =>

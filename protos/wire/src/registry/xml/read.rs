@@ -151,6 +151,7 @@ impl Walk {
     }
 
     fn literal(&mut self, text: &str) -> Result<(), ParseError> {
+        check_characters(text)?;
         match self.open.last() {
             None if !text.trim().is_empty() => Err(ParseError::IllFormed("text outside of the root element".into())),
             None | Some(Element::Other) => Ok(()),
@@ -162,6 +163,7 @@ impl Walk {
     }
 
     fn resolved(&mut self, text: &str) -> Result<(), ParseError> {
+        check_characters(text)?;
         match self.open.last() {
             None => Err(ParseError::IllFormed("text outside of the root element".into())),
             Some(Element::Other) => Ok(()),
@@ -178,6 +180,18 @@ impl Walk {
             (true, false) => Err(ParseError::IllFormed("no root element".into())),
             (false, _) => Err(ParseError::IllFormed("an element without an end".into())),
         }
+    }
+}
+
+/// Whether XML 1.0 §2.2 has this character. The reader does not ask.
+pub(super) const fn is_xml(character: char) -> bool {
+    !matches!(character, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn check_characters(text: &str) -> Result<(), ParseError> {
+    match text.chars().find(|character| !is_xml(*character)) {
+        Some(character) => Err(ParseError::IllFormed(format!("the character {character:?}"))),
+        None => Ok(()),
     }
 }
 

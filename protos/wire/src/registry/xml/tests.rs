@@ -81,7 +81,15 @@ fn a_document_type_is_refused() {
 fn entities_of_ones_own_are_refused_also_where_nothing_is_read() {
     assert_eq!(one("<PORT>&port;</PORT>"), Err(ParseError::Entity("port".into())));
     assert_eq!(one("<X>&port;</X>"), Err(ParseError::Entity("port".into())));
-    assert!(matches!(one("<PORT>&#0;</PORT>"), Err(ParseError::IllFormed(_))));
+}
+
+#[test]
+fn characters_that_xml_does_not_have_are_refused() {
+    for children in
+        ["<PORT>&#0;</PORT>", "<PORT>&#1;</PORT>", "<PORT>\u{1}</PORT>", "<PORT>\u{fffe}</PORT>", "<X>\0</X>"]
+    {
+        assert!(matches!(one(children), Err(ParseError::IllFormed(_))), "{children:?}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn sums_that_carry_twice_are_folded_twice() {
-        assert_eq!(Checksum::default().add(&[0xff; 131_072]).finish(), 0);
+        assert_eq!(Checksum::default().add(&vec![0xff; 131_072]).finish(), 0);
         assert_eq!(Checksum::default().add(b"\xff\xff\xff\xff\x00\x01").finish(), !1);
     }
 }

@@ -1,8 +1,8 @@
 //! The four actions as values, and how they are read from the pairs of a request.
 
+use super::Country;
 use super::entry::{self, EntryType, Prefix, Protocol, ProtocolFilter};
 use super::pairs::{self, NotUtf8};
-use super::{Country, CountryError};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -294,10 +294,7 @@ impl Parameters {
     }
 
     fn country(&self) -> Result<Option<Country>, ParseError> {
-        let read = |text: &str| match Country::parse_optional(text) {
-            Ok(country) => Some(country),
-            Err(CountryError::NotTwoLetters | CountryError::Unknown) => None,
-        };
+        let read = |text: &str| Country::parse_optional(text).ok();
         Ok(self.optional(COUNTRY, "a country of two letters such as BE", read)?.flatten())
     }
 

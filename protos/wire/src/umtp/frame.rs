@@ -18,16 +18,24 @@ pub enum FrameError {
     TooShort(usize),
 }
 
-/// The first datagram of `octets` and what follows it; `None` when it is not there in full. A keep-alive is an empty
-/// datagram.
+/// The first frame of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The datagram; empty for a keep-alive.
+    pub datagram: &'a [u8],
+    /// What follows it.
+    pub rest: &'a [u8],
+}
+
+/// The first frame of `octets`; `None` when it is not there in full.
 ///
 /// # Errors
 /// [`FrameError`] when the peer counts otherwise than we: nothing after it can be trusted.
-pub fn split_first(octets: &[u8]) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+pub fn split_first(octets: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     let Some((len, rest)) = octets.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     match usize::from(u16::from_be_bytes(*len)) {
         len @ 1..FlowTrailer::LEN => Err(FrameError::TooShort(len)),
-        len => Ok(rest.split_at_checked(len)),
+        len => Ok(rest.split_at_checked(len).map(|(datagram, rest)| Frame { datagram, rest })),
     }
 }
 
@@ -47,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_keep_alive_is_an_empty_datagram() {
-        assert_eq!(split_first(b"\0\0\0\x04abcd"), Ok(Some((&b""[..], &b"\0\x04abcd"[..]))));
+        assert_eq!(split_first(b"\0\0\0\x04abcd"), Ok(Some(Frame { datagram: b"", rest: b"\0\x04abcd" })));
     }
 
     #[test]
@@ -69,7 +77,8 @@ mod tests {
         let mut octets = Vec::new();
         append(b"first", &mut octets);
         append(b"second", &mut octets);
-        let (first, rest) = split_first(&octets).unwrap().unwrap();
-        assert_eq!((first, split_first(rest)), (&b"first"[..], Ok(Some((&b"second"[..], &b""[..])))));
+        let first = split_first(&octets).unwrap().unwrap();
+        assert_eq!(first.datagram, b"first");
+        assert_eq!(split_first(first.rest), Ok(Some(Frame { datagram: b"second", rest: b"" })));
     }
 }

@@ -1,4 +1,4 @@
-//! UMTP: multicast in unicast UDP datagrams (draft-finlayson-umtp-09), with the commands and options that CastGate adds
+//! UMTP: multicast in unicast UDP datagrams (draft-finlayson-umtp-09), with the commands and options of enhanced UMTP
 //! (draft-liefooghe-castgate-02 §5).
 //!
 //! Owns the bytes of a tunnel datagram and nothing else. Who may send what, and what follows, is decided by the endpoint.

@@ -174,9 +174,10 @@ impl<'a> OptionRepr<'a> {
             Self::Magic(value) => put(&value.to_be_bytes()),
             Self::FlowId0(FlowId(id)) | Self::FlowId1(FlowId(id)) => put(&id.to_be_bytes()),
             Self::Friendly(octet) | Self::ChapId(octet) => put(&[octet]),
-            Self::Login(value) | Self::PapPassword(value) | Self::ChapPassword(value) => put(value),
+            Self::Login(value) | Self::PapPassword(value) | Self::ChapPassword(value) | Self::Unknown { value, .. } => {
+                put(value);
+            }
             Self::ChapChallenge(value) => put(value),
-            Self::Unknown { value, .. } => put(value),
             Self::End
             | Self::FlowId
             | Self::Auth

@@ -175,7 +175,7 @@ fn proxy_names_its_target_in_the_channel_fields() {
 fn probe_over_http() {
     let bytes = octets("000c 0392 089f 000000000000 0005");
     let probe = Trailer::without_channel(Command::Probe, A, GUESS);
-    let (datagram, rest) = frame::split_first(&bytes).expect("well-formed").expect("complete");
+    let frame::Frame { datagram, rest } = frame::split_first(&bytes).expect("well-formed").expect("complete");
     assert_eq!(Repr::parse(datagram), Ok(Repr::Command { trailer: probe, head: b"" }));
     assert!(rest.is_empty());
     let mut framed = Vec::new();

@@ -118,7 +118,11 @@ impl Guard {
         });
         let Some(entry) = place.map(|place| &mut row[place]) else { return false };
         let is_stale = |suspect: &Suspect| {
-            suspect.address != address || now.saturating_duration_since(suspect.since) >= rule.window
+            suspect.address != address
+                || match suspect.ignored_until {
+                    Some(ignored_until) => ignored_until <= now,
+                    None => now.saturating_duration_since(suspect.since) >= rule.window,
+                }
         };
         if entry.as_ref().is_none_or(is_stale) {
             *entry = Some(Suspect { address, since: now, ignored_until: None, guesses: Vec::new() });
@@ -133,10 +137,23 @@ impl Guard {
             return false;
         }
         suspect.ignored_until = Some(now + rule.ignore_for);
-        // Whoever is ignored is counted afresh afterwards.
-        suspect.since = now;
-        suspect.guesses = Vec::new();
         true
+    }
+
+    /// Whether an ignored address may prove itself after all: each port that made one of the forgiven guesses has one try.
+    ///
+    /// Behind one NAT, many clients of a restarted server look like a guesser. They were told the new cookie, and one of them that
+    /// returns it speaks for the address. A guesser gets a handful of tries more.
+    pub(super) fn last_try(&mut self, peer: SocketAddrV4, cookie: Cookie, is_right: bool) -> bool {
+        let address = *peer.ip();
+        let suspect = self.row(address).iter_mut().flatten().find(|suspect| suspect.address == address);
+        let Some(suspect) = suspect else { return false };
+        if suspect.guesses.contains(&(peer.port(), cookie)) {
+            return false;
+        }
+        let tries = suspect.guesses.len();
+        suspect.guesses.retain(|(port, _)| *port != peer.port());
+        is_right && suspect.guesses.len() < tries
     }
 }
 
@@ -187,6 +204,22 @@ mod tests {
         assert!(guard.ignores(*peer(1, 0).ip(), start + Duration::from_secs(59)));
         assert!(!guard.ignores(*peer(2, 0).ip(), start));
         assert!(!guard.ignores(*peer(1, 0).ip(), start + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn each_port_that_was_told_the_cookie_has_one_try_while_its_address_is_ignored() {
+        let start = Instant::now();
+        let mut guard = Guard::new(Key([1; 16]), 64);
+        for guess in 0..=16 {
+            guard.wrong_cookie(peer(1, guess), Cookie(0), RULE, start);
+        }
+        assert!(!guard.last_try(peer(1, 3), Cookie(0), false), "a repeated guess takes nothing away");
+        assert!(guard.last_try(peer(1, 3), Cookie(1), true));
+        assert!(!guard.last_try(peer(1, 3), Cookie(1), true), "one try");
+        assert!(!guard.last_try(peer(1, 4), Cookie(1), false));
+        assert!(!guard.last_try(peer(1, 4), Cookie(2), true), "one try, right or wrong");
+        assert!(!guard.last_try(peer(1, 16), Cookie(1), true), "never told");
+        assert!(!guard.last_try(peer(2, 1), Cookie(1), true), "not ignored");
     }
 
     #[test]

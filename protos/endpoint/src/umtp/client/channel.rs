@@ -156,7 +156,7 @@ mod tests {
         let mut lab = Lab::new();
         lab.answers = true;
         let seen = lab.run(60_000, |millis| millis == 100);
-        assert_eq!(seen.suspicions, [2_100, 6_100, 14_100, 29_100, 44_100, 59_100]);
+        assert_eq!(seen.suspicions, [2_100, 6_100, 14_100, 22_100, 30_100, 38_100, 46_100, 54_100]);
         assert_eq!(seen.reminders, seen.suspicions);
     }
 

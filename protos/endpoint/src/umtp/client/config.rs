@@ -12,7 +12,7 @@ pub struct Config {
     /// A channel silent for so long makes the client ask whether its server lives; `None` for channels that are often silent.
     /// Default 2 s.
     pub silence: Option<Duration>,
-    /// A channel that stays silent at a living server doubles its patience up to this. Default 15 s.
+    /// A channel that stays silent at a living server doubles its patience up to this. Default 8 s.
     pub silence_max: Duration,
     /// Wait for the answer to one PROBE of a server that is in use. Default 500 ms.
     pub probe_wait: Duration,
@@ -47,7 +47,7 @@ impl Default for Config {
             join_backoff: [500, 1000, 2000, 4000].map(Duration::from_millis),
             join_refresh: Duration::from_secs(15),
             silence: Some(Duration::from_secs(2)),
-            silence_max: Duration::from_secs(15),
+            silence_max: Duration::from_secs(8),
             probe_wait: Duration::from_millis(500),
             probe_tries: 3,
             contact_waits: [500, 750, 1000].map(Duration::from_millis),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Time from the last server's failure to the first round of the search: a server that has just sent us away needs a moment.
 const SEARCH_DELAY: Duration = Duration::from_millis(500);
 /// An answer that comes later than this after its PROBE is unsolicited.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+const ANSWER_TIME: Duration = Duration::from_secs(3);
 const PURPOSE_FIRST_GUESS: u64 = 1;
 
 /// Where the client stands.

@@ -54,7 +54,7 @@ impl Client {
             }
             Command::ProbeAck => {
                 let is_new = self.learn(&trailer);
-                let is_answer = self.asked.remove(&from).is_some();
+                let is_answer = self.is_asked(from, now);
                 if is_new || !is_answer {
                     self.rejoin(now);
                 }

@@ -113,9 +113,6 @@ impl Server {
         })?;
         let is_known = self.tunnels.contains_key(&from);
         let is_proven = is_known || self.has_tunnel_at(*from.ip());
-        if !is_proven && self.guard.ignores(*from.ip(), now) {
-            return Err(Reason::Ignored);
-        }
         let command = trailer.command;
         match command {
             Command::Data
@@ -132,6 +129,12 @@ impl Server {
         }
         let local = self.local_cookies(from, now);
         let is_right = local.accepts(trailer.destination_cookie);
+        if !is_proven
+            && self.guard.ignores(*from.ip(), now)
+            && !self.guard.last_try(from, trailer.destination_cookie, is_right)
+        {
+            return Err(Reason::Ignored);
+        }
         if !is_right && command != Command::Probe {
             if !is_proven && self.guard.wrong_cookie(from, trailer.destination_cookie, self.guard_rule(), now) {
                 return Err(Reason::Ignored);

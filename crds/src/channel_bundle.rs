@@ -8,6 +8,7 @@ use crate::schema::{self, rule};
 use crate::units::RateText;
 
 /// A channel bundle lists channels; a tunnel server that names the bundle lets its clients join them, and nothing else.
+#[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "castgate.dev",

@@ -54,7 +54,7 @@ pub fn to_yaml(definition: &CustomResourceDefinition) -> String {
 /// Writes every definition as one YAML stream: what `castgate crds` prints and `kubectl apply -f -` takes.
 #[must_use]
 pub fn all_to_yaml() -> String {
-    all().iter().map(|definition| format!("---\n{}", to_yaml(definition))).collect()
+    all().iter().map(to_yaml).fold(String::new(), |all, one| all + "---\n" + &one)
 }
 
 /// Returns the files under `generated/`: name and contents. `castgate crds --output DIR` writes them.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema;
 
 /// A tunnel account lets a server or a database register with one of our databases, within limits.
+#[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "castgate.dev",

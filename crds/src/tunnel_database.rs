@@ -9,6 +9,7 @@ use crate::schema;
 use crate::units::TimeSpan;
 
 /// A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.
+#[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "castgate.dev",

@@ -9,6 +9,7 @@ use crate::schema;
 use crate::units::TimeSpan;
 
 /// A tunnel server takes channels from a network that has multicast and carries them to clients that have none.
+#[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "castgate.dev",

@@ -14,6 +14,11 @@ const SPAN_MAX: Duration = Duration::from_hours(24);
 /// Fastest rate that is accepted.
 const RATE_BITS_MAX: u64 = 100_000_000_000;
 
+/// What a span of time looks like, for a schema.
+pub const TIME_SPAN_PATTERN: &str = "^[0-9]{1,8}(ms|s|m|h)$";
+/// What a rate looks like, for a schema.
+pub const RATE_PATTERN: &str = "^[0-9]{1,12}(bit|kbit|Mbit|Gbit|pps)$";
+
 /// A span of time as `500ms`, `60s`, `5m` or `1h`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -59,9 +64,9 @@ impl TimeSpan {
             _ => return Err(form()),
         };
         // Digits that overflow are a number out of range, not another form.
-        digits
-            .parse::<u64>()
-            .ok()
+        Some(digits)
+            .filter(|digits| digits.len() <= 8)
+            .and_then(|digits| digits.parse::<u64>().ok())
             .and_then(|number| number.checked_mul(millis_per_unit))
             .map(Duration::from_millis)
             .filter(|span| !span.is_zero() && *span <= SPAN_MAX)
@@ -79,7 +84,7 @@ impl JsonSchema for TimeSpan {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]{1,8}(ms|s|m|h)$", "maxLength": 10 })
+        json_schema!({ "type": "string", "pattern": TIME_SPAN_PATTERN, "maxLength": 10 })
     }
 }
 
@@ -115,7 +120,7 @@ impl JsonSchema for RateText {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]{1,12}(bit|kbit|Mbit|Gbit|pps)$", "maxLength": 16 })
+        json_schema!({ "type": "string", "pattern": RATE_PATTERN, "maxLength": 16 })
     }
 }
 
@@ -175,14 +180,15 @@ impl std::str::FromStr for Rate {
             "Mbit" => 1_000_000,
             "Gbit" => 1_000_000_000,
             "pps" => {
-                let packets = digits.parse().ok().filter(|packets| (1..=10_000_000).contains(packets));
+                let packets =
+                    digits.parse().ok().filter(|packets| digits.len() <= 12 && (1..=10_000_000).contains(packets));
                 return packets.map(Self::PacketsPerSecond).ok_or_else(range);
             }
             _ => return Err(form()),
         };
-        digits
-            .parse::<u64>()
-            .ok()
+        Some(digits)
+            .filter(|digits| digits.len() <= 12)
+            .and_then(|digits| digits.parse::<u64>().ok())
             .and_then(|number| number.checked_mul(bits_per_unit))
             .filter(|bits| (1..=RATE_BITS_MAX).contains(bits))
             .map(Self::BitsPerSecond)
@@ -212,7 +218,7 @@ mod tests {
         for text in ["", "60", "s", "60 s", "1.5s", "-1s", "60S", "1h30m", "1d"] {
             assert_eq!(TimeSpan::new(text).parse(), Err(TimeSpanError::Form(text.into())), "{text}");
         }
-        for text in ["0s", "25h", "86400001ms", "99999999999999999999s"] {
+        for text in ["0s", "25h", "86400001ms", "000000060s", "99999999999999999999s"] {
             assert_eq!(TimeSpan::new(text).parse(), Err(TimeSpanError::Range(text.into())), "{text}");
         }
     }

@@ -109,7 +109,7 @@ pub(crate) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<D
     };
     let mut found = Vec::new();
     for (index, document) in documents.into_iter().enumerate() {
-        let place = format!("document {}", index + 1);
+        let place = title_of(&document).unwrap_or_else(|| format!("document {}", index + 1));
         let mut reporter = Reporter::new(file, &place, problems);
         match document {
             // Two separators with nothing between them.
@@ -129,7 +129,19 @@ fn syntax(error: &serde_saphyr::Error) -> String {
     };
     let text = text.lines().next().unwrap_or_default();
     let place = text.find(" at line ").or_else(|| text.find(" (line "));
-    format!("is not YAML: {}", place.map_or(text, |end| &text[..end]))
+    let text = place.map_or(text, |end| &text[..end]);
+    // The parser's advice is for whoever calls it.
+    let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+    format!("is not YAML: {text}")
+}
+
+/// How a document that may be none of ours names itself.
+fn title_of(document: &Value) -> Option<String> {
+    let kind = document.get("kind")?.as_str()?;
+    let metadata = document.get("metadata")?;
+    let name = metadata.get("name")?.as_str()?;
+    let namespace = metadata.get("namespace").map_or(Some(NAMESPACE_DEFAULT), Value::as_str)?;
+    Some(if kind == Kind::Namespace.name() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") })
 }
 
 /// Finds out which object a document is.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::check;
 use crate::document::{self, Document, Kind, unknown};
 use crate::objects::{Entry, ObjectName, Objects};
-use crate::problem::{Problem, Problems, Reporter};
+use crate::problem::{Problem, Problems, Pruned, Reporter};
 use crate::schema::prune;
 
 /// What [`validate`] found.
@@ -101,37 +101,41 @@ fn take(document: &Document, schemas: &Schemas, objects: &mut Objects, problems:
         Kind::Namespace => {}
         Kind::Secret => {
             let object = check::secret(&document.body, reporter);
-            objects.secrets.insert(name, Entry { file, object });
+            objects.secrets.insert(name, Entry { file, object, pruned: Pruned::default() });
         }
         Kind::ChannelBundle => {
-            if let Some(spec) = spec_of::<ChannelBundleSpec>(document, schemas, reporter) {
-                let object = check::bundle(&spec, reporter);
-                objects.bundles.insert(name, Entry { file, object });
+            if let Some((spec, pruned)) = spec_of::<ChannelBundleSpec>(document, schemas, reporter) {
+                let object = check::bundle(&spec, &mut reporter.pruned(&pruned));
+                objects.bundles.insert(name, Entry { file, object, pruned });
             }
         }
         Kind::TunnelAccount => {
-            if let Some(spec) = spec_of::<TunnelAccountSpec>(document, schemas, reporter) {
-                let object = check::account(&spec, reporter);
-                objects.accounts.insert(name, Entry { file, object });
+            if let Some((spec, pruned)) = spec_of::<TunnelAccountSpec>(document, schemas, reporter) {
+                let object = check::account(&spec, &mut reporter.pruned(&pruned));
+                objects.accounts.insert(name, Entry { file, object, pruned });
             }
         }
         Kind::TunnelDatabase => {
-            if let Some(spec) = spec_of::<TunnelDatabaseSpec>(document, schemas, reporter) {
-                let object = check::database(&spec, reporter);
-                objects.databases.insert(name, Entry { file, object });
+            if let Some((spec, pruned)) = spec_of::<TunnelDatabaseSpec>(document, schemas, reporter) {
+                let object = check::database(&spec, &mut reporter.pruned(&pruned));
+                objects.databases.insert(name, Entry { file, object, pruned });
             }
         }
         Kind::TunnelServer => {
-            if let Some(spec) = spec_of::<TunnelServerSpec>(document, schemas, reporter) {
-                let object = check::server(&spec, reporter);
-                objects.servers.insert(name, Entry { file, object });
+            if let Some((spec, pruned)) = spec_of::<TunnelServerSpec>(document, schemas, reporter) {
+                let object = check::server(&spec, &mut reporter.pruned(&pruned));
+                objects.servers.insert(name, Entry { file, object, pruned });
             }
         }
     }
 }
 
 /// Checks a document against the schema of its kind and decodes what is left of the spec.
-fn spec_of<T: DeserializeOwned>(document: &Document, schemas: &Schemas, reporter: &mut Reporter) -> Option<T> {
+fn spec_of<T: DeserializeOwned>(
+    document: &Document,
+    schemas: &Schemas,
+    reporter: &mut Reporter,
+) -> Option<(T, Pruned)> {
     const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
     for field in document.body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
         reporter.report(field, unknown(field, FIELDS.into_iter()));
@@ -140,9 +144,9 @@ fn spec_of<T: DeserializeOwned>(document: &Document, schemas: &Schemas, reporter
         reporter.report("spec", "is missing");
         return None;
     };
-    let spec = prune(schemas.spec(document.kind), spec, "spec", reporter)?;
-    match serde_json::from_value(spec) {
-        Ok(spec) => Some(spec),
+    let (spec, pruned) = prune(schemas.spec(document.kind), spec, "spec", reporter);
+    match serde_json::from_value(spec?) {
+        Ok(spec) => Some((spec, pruned)),
         Err(error) => {
             // Schema and type come from one source: this is for the day they do not.
             reporter.report("spec", error);

@@ -10,6 +10,7 @@ use castgate_control::{Allow, Country, LoopCheck, Ports, ServerLimits, ServerTim
 use castgate_crds::units::Rate;
 use ipnet::IpNet;
 
+use crate::problem::Pruned;
 use crate::url::DatabaseUrl;
 
 /// Which object of a kind: `namespace/name`.
@@ -42,6 +43,8 @@ pub struct Entry<T> {
     pub file: String,
     /// The object.
     pub object: T,
+    /// What it lost on the way; nothing, unless there is a problem with it.
+    pub(crate) pruned: Pruned,
 }
 
 /// A set of objects without a known problem, sorted by namespace and name.

@@ -5,101 +5,114 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
-};
+use castgate_crds::units::{RATE_PATTERN, TIME_SPAN_PATTERN};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
 use serde_json::{Map, Value};
 
 use crate::document::unknown;
-use crate::problem::Reporter;
+use crate::problem::{Pruned, Reporter};
 
 /// Checks `value`, reports all that is wrong, and returns what is left when the wrong parts are taken out.
 ///
 /// What is left lets the later checks go on, so that one look shows every problem. A row of a list goes as a whole: half a
 /// channel would be blamed for what it lacks. `None` when a part that must be there had to go.
-pub(crate) fn prune(schema: &JSONSchemaProps, value: &Value, path: &str, reporter: &mut Reporter) -> Option<Value> {
-    match (schema.type_.as_deref(), value) {
-        (_, Value::Null) => reporter.report(path, "is empty: give it a value or remove it"),
-        (Some("object"), Value::Object(fields)) => return prune_object(schema, fields, path, reporter),
-        (Some("array"), Value::Array(rows)) => return Some(prune_array(schema, rows, path, reporter)),
-        (Some("integer"), Value::Number(_)) => return prune_integer(schema, value, path, reporter),
-        (Some("string"), Value::String(text)) => return prune_text(schema, text, path, reporter),
-        (Some("boolean"), Value::Bool(_)) => return Some(value.clone()),
-        (Some("string"), Value::Bool(_)) => {
-            reporter.report(path, format_args!("YAML takes this for {value}: write it in quotes"));
-        }
-        (Some("string"), Value::Number(_)) => {
-            reporter.report(path, format_args!("{value} is a number, not a text: write it in quotes"));
-        }
-        (Some(wanted), _) => {
-            reporter.report(path, format_args!("is {}, not {}", name_of(value), name_of_type(wanted)));
-        }
-        (None, _) => return Some(value.clone()),
-    }
-    None
-}
-
-fn prune_object(
+pub(crate) fn prune(
     schema: &JSONSchemaProps,
-    fields: &Map<String, Value>,
+    value: &Value,
     path: &str,
     reporter: &mut Reporter,
-) -> Option<Value> {
-    let properties = schema.properties.as_ref();
-    // Free keys: labels, data of a Secret.
-    if properties.is_none() {
-        if let Some(JSONSchemaPropsOrBool::Schema(row)) = &schema.additional_properties {
-            let kept = fields
-                .iter()
-                .filter_map(|(name, value)| Some((name.clone(), prune(row, value, &join(path, name), reporter)?)));
-            return Some(Value::Object(kept.collect()));
-        }
-        return Some(Value::Object(fields.clone()));
-    }
-    let known = || properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str));
-    let mut kept = Map::new();
-    for (name, value) in fields {
-        match properties.and_then(|properties| properties.get(name)) {
-            Some(property) => {
-                if let Some(value) = prune(property, value, &join(path, name), reporter) {
-                    kept.insert(name.clone(), value);
-                }
-            }
-            None => reporter.report(join(path, name), unknown(name, known())),
-        }
-    }
-    let required = schema.required.iter().flatten();
-    for name in required.clone().filter(|name| !fields.contains_key(*name)) {
-        reporter.report(join(path, name), "is missing");
-    }
-    required.clone().all(|name| kept.contains_key(name)).then_some(Value::Object(kept))
+) -> (Option<Value>, Pruned) {
+    let mut pruner = Pruner { reporter, pruned: Pruned::default(), in_row: false };
+    let left = pruner.any(schema, value, path);
+    (left, pruner.pruned)
 }
 
-fn prune_array(schema: &JSONSchemaProps, rows: &[Value], path: &str, reporter: &mut Reporter) -> Value {
-    if let Some(least) = schema.min_items.filter(|least| rows.len() < usize::try_from(*least).unwrap_or(0)) {
-        let what = if least == 1 { "nothing".to_owned() } else { format!("fewer than {least}") };
-        reporter.report(path, format_args!("lists {what}"));
-    }
-    if let Some(most) = schema.max_items.filter(|most| rows.len() > usize::try_from(*most).unwrap_or(usize::MAX)) {
-        reporter.report(path, format_args!("lists {}, more than {most}", rows.len()));
-    }
-    let Some(JSONSchemaPropsOrArray::Schema(row)) = &schema.items else { return Value::Array(rows.to_vec()) };
-    let mut kept = Vec::new();
-    let mut seen = HashSet::new();
-    for (index, value) in rows.iter().enumerate() {
-        let path = format!("{path}[{index}]");
-        let before = reporter.count();
-        let pruned = prune(row, value, &path, reporter);
-        if let Some((key, suffix)) = identity(schema, value)
-            && !seen.insert(key.clone())
-        {
-            reporter.report(format!("{path}{suffix}"), format_args!("{key} is listed twice"));
+struct Pruner<'a, 'b> {
+    reporter: &'a mut Reporter<'b>,
+    pruned: Pruned,
+    /// Whether what is looked at is part of a row.
+    in_row: bool,
+}
+
+impl Pruner<'_, '_> {
+    fn any(&mut self, schema: &JSONSchemaProps, value: &Value, path: &str) -> Option<Value> {
+        let report = &mut |what: &dyn std::fmt::Display| self.reporter.report(path, what);
+        match (schema.type_.as_deref(), value) {
+            (_, Value::Null) => report(&"is empty: give it a value or remove it"),
+            (Some("object"), Value::Object(fields)) => return self.object(schema, fields, path),
+            (Some("array"), Value::Array(rows)) => return Some(self.array(schema, rows, path)),
+            (Some("integer"), Value::Number(_)) => return integer(schema, value, path, self.reporter),
+            (Some("string"), Value::String(word)) => return text(schema, word, path, self.reporter),
+            (Some("boolean"), Value::Bool(_)) | (None, _) => return Some(value.clone()),
+            (Some("string"), Value::Bool(_)) => {
+                report(&format_args!("YAML takes this for {value}: write it in quotes"));
+            }
+            (Some("string"), Value::Number(_)) => match schema.pattern.as_deref() {
+                Some(TIME_SPAN_PATTERN) => report(&format_args!("{value} has no unit, as in 60s")),
+                Some(RATE_PATTERN) => report(&format_args!("{value} has no unit, as in 2Mbit")),
+                _ => report(&format_args!("{value} is a number, not a text: write it in quotes")),
+            },
+            (Some(wanted), _) => report(&format_args!("is {}, not {}", name_of(value), name_of_type(wanted))),
         }
-        if reporter.count() == before {
-            kept.extend(pruned);
-        }
+        self.pruned.fields.insert(path.to_owned());
+        None
     }
-    Value::Array(kept)
+
+    fn object(&mut self, schema: &JSONSchemaProps, fields: &Map<String, Value>, path: &str) -> Option<Value> {
+        let properties = schema.properties.as_ref()?;
+        let mut kept = Map::new();
+        let mut whole = true;
+        for (name, value) in fields {
+            let path = format!("{path}.{name}");
+            match properties.get(name) {
+                Some(property) => match self.any(property, value, &path) {
+                    Some(value) => drop(kept.insert(name.clone(), value)),
+                    None => whole = false,
+                },
+                None => self.reporter.report(path, unknown(name, properties.keys().map(String::as_str))),
+            }
+        }
+        let required = schema.required.iter().flatten();
+        for name in required.clone().filter(|name| !fields.contains_key(*name)) {
+            self.reporter.report(format!("{path}.{name}"), "is missing");
+        }
+        let complete = required.clone().all(|name| kept.contains_key(name));
+        (complete && (whole || !self.in_row)).then_some(Value::Object(kept))
+    }
+
+    fn array(&mut self, schema: &JSONSchemaProps, rows: &[Value], path: &str) -> Value {
+        let bound = |bound: Option<i64>, open| bound.map_or(open, |bound| usize::try_from(bound).unwrap_or(open));
+        if rows.len() < bound(schema.min_items, 0) {
+            // The only least number among our lists is one.
+            self.reporter.report(path, "lists nothing");
+        }
+        let most = bound(schema.max_items, usize::MAX);
+        if rows.len() > most {
+            self.reporter.report(path, format_args!("lists {}, more than {most}", rows.len()));
+        }
+        let Some(JSONSchemaPropsOrArray::Schema(row)) = &schema.items else { return Value::Array(rows.to_vec()) };
+        let outside = std::mem::replace(&mut self.in_row, true);
+        let mut kept = Vec::new();
+        let mut kept_indexes = Vec::new();
+        let mut seen = HashSet::new();
+        for (index, value) in rows.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            let left = self.any(row, value, &path);
+            if let Some((key, suffix)) = identity(schema, value)
+                && !seen.insert(key.clone())
+            {
+                self.reporter.report(format!("{path}{suffix}"), format_args!("{key} is listed twice"));
+            } else if let Some(left) = left {
+                kept.push(left);
+                kept_indexes.push(index);
+            }
+        }
+        self.in_row = outside;
+        if kept.len() < rows.len() {
+            self.pruned.rows.insert(path.to_owned(), kept_indexes);
+        }
+        Value::Array(kept)
+    }
 }
 
 /// What makes a row of a set or of a map-like list the same as another, and where that stands in the row.
@@ -114,7 +127,7 @@ fn identity(schema: &JSONSchemaProps, row: &Value) -> Option<(String, String)> {
     }
 }
 
-fn prune_integer(schema: &JSONSchemaProps, value: &Value, path: &str, reporter: &mut Reporter) -> Option<Value> {
+fn integer(schema: &JSONSchemaProps, value: &Value, path: &str, reporter: &mut Reporter) -> Option<Value> {
     // Bounds of ours are whole and far below 2^53, where a double is exact.
     #[expect(clippy::cast_possible_truncation, reason = "see above")]
     let bound = |bound: Option<f64>, open: i64| bound.map_or(open, |bound| bound as i64);
@@ -127,7 +140,7 @@ fn prune_integer(schema: &JSONSchemaProps, value: &Value, path: &str, reporter: 
     None
 }
 
-fn prune_text(schema: &JSONSchemaProps, text: &str, path: &str, reporter: &mut Reporter) -> Option<Value> {
+fn text(schema: &JSONSchemaProps, text: &str, path: &str, reporter: &mut Reporter) -> Option<Value> {
     if let Some(words) = &schema.enum_ {
         let words: Vec<_> = words.iter().filter_map(|word| word.0.as_str()).collect();
         if !words.contains(&text) {
@@ -143,10 +156,6 @@ fn prune_text(schema: &JSONSchemaProps, text: &str, path: &str, reporter: &mut R
         return None;
     }
     Some(Value::String(text.to_owned()))
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn name_of(value: &Value) -> &'static str {

@@ -50,7 +50,7 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         let form = || DatabaseUrlError::Form(text.to_owned());
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
-        if !scheme.eq_ignore_ascii_case("http") {
+        if scheme != "http" {
             return Err(DatabaseUrlError::Scheme(text.to_owned()));
         }
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
@@ -109,7 +109,7 @@ mod tests {
             "http://tds.example.net",
             "http://tds.example.net/",
             "http://tds.example.net:5632",
-            "HTTP://TDS.example.net:5632/script/castgate.cgs",
+            "http://TDS.example.net:5632/script/castgate.cgs",
         ] {
             assert_eq!(text.parse::<DatabaseUrl>().unwrap().to_string(), "http://tds.example.net:5632", "{text}");
         }

@@ -14,7 +14,7 @@ fn one_machine() -> Plan {
 
 #[test]
 fn the_plan_of_the_example_is_the_committed_one() {
-    let fresh: String = one_machine().agents.iter().map(|agent| format!("---\n{}", agent.to_yaml())).collect();
+    let fresh = one_machine().agents.iter().fold(String::new(), |all, agent| all + "---\n" + &agent.to_yaml());
     let path = common::path("tests/one-machine.plan.yaml");
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, &fresh).unwrap();

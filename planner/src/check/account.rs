@@ -12,6 +12,10 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
     let TunnelAccountSpec { database_ref, login, password_secret_ref, allow } = spec;
     fields::label(&database_ref.name, "spec.databaseRef.name", reporter);
     fields::label(&password_secret_ref.name, "spec.passwordSecretRef.name", reporter);
+    let key = &password_secret_ref.key;
+    if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet)) {
+        reporter.report("spec.passwordSecretRef.key", format_args!("\"{key}\" cannot be a key of a Secret"));
+    }
     if let Err(reason) = check_login(login) {
         reporter.report("spec.login", reason);
     }
@@ -22,7 +26,7 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
         database: database_ref.name.clone(),
         login: login.clone(),
         secret: password_secret_ref.name.clone(),
-        key: password_secret_ref.key.clone(),
+        key: key.clone(),
         allow: Allow {
             types,
             networks: fields::prefixes(networks, "spec.allow.networks", reporter),

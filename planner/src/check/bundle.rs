@@ -87,13 +87,13 @@ fn read_ports(port: Option<u16>, ports: Option<spec::Ports>, path: &str, reporte
     let number = |port| NonZeroU16::new(port).expect("the schema starts at 1");
     match (port, ports) {
         (Some(port), None) => Some(Ports::single(number(port))),
-        (None, Some(spec::Ports { first, last })) => match Ports::new(number(first), number(last)) {
-            Ok(ports) => Some(ports),
-            Err(_) => {
+        (None, Some(spec::Ports { first, last })) => {
+            let range = Ports::new(number(first), number(last)).ok();
+            if range.is_none() {
                 reporter.report(format!("{path}.ports.last"), format_args!("{last} is below first, {first}"));
-                None
             }
-        },
+            range
+        }
         (None, None) => {
             reporter.report(format!("{path}.port"), "is missing: name a port, or ports with first and last");
             None

@@ -29,7 +29,7 @@ pub(super) fn host(text: &str, path: &str, reporter: &mut Reporter) -> Option<Ip
 pub(super) fn group(text: &str, path: &str, reporter: &mut Reporter) -> Option<Ipv4Addr> {
     match text.parse::<Ipv4Addr>() {
         Ok(group) if !group.is_multicast() => {
-            reporter.report(path, format_args!("{group} is not a multicast group, which are 224.0.0.0/4"));
+            reporter.report(path, format_args!("{group} is not a multicast group: those are 224.0.0.0/4"));
         }
         Ok(group) if matches!(group.octets(), [224, 0, 0, _]) => {
             reporter.report(path, format_args!("{group} is in 224.0.0.0/24, which never leaves its link"));
@@ -64,7 +64,7 @@ pub(super) fn country(text: &str, path: &str, reporter: &mut Reporter) -> Option
         }
         // Words in common use that are not the code, such as UK.
         Ok(country) => {
-            reporter.report(path, format_args!("\"{text}\" is not the ISO 3166 code: that is \"{country}\""))
+            reporter.report(path, format_args!("\"{text}\" is not the ISO 3166 code: that is \"{country}\""));
         }
         Err(_) => reporter.report(path, format_args!("\"{text}\" is not a country of two letters (ISO 3166)")),
     }

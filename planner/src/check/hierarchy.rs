@@ -33,7 +33,8 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
             Err(error) => reporter.report(format!("{path}.url"), error),
         }
     }
-    if !rows.is_empty() && networks.is_empty() && country.is_none() {
+    let wrong = ["spec.hierarchy.country", "spec.hierarchy.networks"].iter().any(|field| reporter.was_pruned(field));
+    if !rows.is_empty() && networks.is_empty() && country.is_none() && !wrong {
         reporter
             .report("spec.hierarchy", "has parents but neither networks nor a country: no client would be sent here");
     }

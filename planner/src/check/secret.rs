@@ -39,12 +39,11 @@ fn texts(body: &Map<String, Value>, field: &str, reporter: &mut Reporter) -> Vec
             return Vec::new();
         }
     };
-    let text = |(key, value): (&String, &Value)| match value {
-        Value::String(text) => Some((key.clone(), text.clone())),
-        _ => {
+    let text = |(key, value): (&String, &Value)| {
+        if !value.is_string() {
             reporter.report(format!("{field}.{key}"), "is not a text: write it in quotes");
-            None
         }
+        Some((key.clone(), value.as_str()?.to_owned()))
     };
     rows.iter().filter_map(text).collect()
 }

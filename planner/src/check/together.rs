@@ -22,16 +22,18 @@ pub(crate) fn together(documents: &Documents, objects: &Objects, problems: &mut 
     for (name, entry) in &objects.servers {
         let title = format!("{} {name}", Kind::TunnelServer);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
-        check_bundles(&known, name, &entry.object, &mut reporter);
+        let reporter = &mut reporter.pruned(&entry.pruned);
+        check_bundles(&known, name, &entry.object, reporter);
         let Server { listen, hierarchy, .. } = &entry.object;
-        check_parents(&known, name, EntryType::TunnelServer, *listen, hierarchy, &mut reporter);
+        check_parents(&known, name, EntryType::TunnelServer, *listen, hierarchy, reporter);
     }
     for (name, entry) in &objects.databases {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
+        let reporter = &mut reporter.pruned(&entry.pruned);
         let Database { listen, hierarchy, .. } = &entry.object;
-        check_parents(&known, name, EntryType::TunnelDatabase, *listen, hierarchy, &mut reporter);
-        check_cycle(&known, name, &entry.object, &mut reporter);
+        check_parents(&known, name, EntryType::TunnelDatabase, *listen, hierarchy, reporter);
+        check_cycle(&known, name, &entry.object, reporter);
     }
     check_accounts(&known, problems);
     // An address that is named is one place on whatever machine it is; those that are not named are a matter of planning.
@@ -222,12 +224,13 @@ fn check_cycle(known: &Known, name: &ObjectName, database: &Database, reporter: 
 /// The database and the password of every account exist; a login is there once per database.
 fn check_accounts(known: &Known, problems: &mut Vec<Problem>) {
     let mut logins: BTreeMap<(ObjectName, &str), &ObjectName> = BTreeMap::new();
-    for (name, Entry { file, object: account }) in &known.objects.accounts {
+    for (name, Entry { file, object: account, pruned }) in &known.objects.accounts {
         let title = format!("{} {name}", Kind::TunnelAccount);
         let mut reporter = Reporter::new(file, &title, problems);
-        known.exists(Kind::TunnelDatabase, name, &account.database, "spec.databaseRef.name", &mut reporter);
-        if known.exists(Kind::Secret, name, &account.secret, "spec.passwordSecretRef.name", &mut reporter) {
-            known.secret_text(name, &account.secret, &account.key, "spec.passwordSecretRef.key", &mut reporter);
+        let reporter = &mut reporter.pruned(pruned);
+        known.exists(Kind::TunnelDatabase, name, &account.database, "spec.databaseRef.name", reporter);
+        if known.exists(Kind::Secret, name, &account.secret, "spec.passwordSecretRef.name", reporter) {
+            known.secret_text(name, &account.secret, &account.key, "spec.passwordSecretRef.key", reporter);
         }
         let database = name.sibling(&account.database);
         if let Some(first) = logins.insert((database.clone(), &account.login), name) {
@@ -250,14 +253,14 @@ pub(crate) struct Listener<'a> {
 
 /// Reports those of the `chosen` listeners that want the same place.
 pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: impl Fn(&Listener) -> bool) {
-    let servers = objects.servers.iter().map(|(name, Entry { file, object })| Listener {
+    let servers = objects.servers.iter().map(|(name, Entry { file, object, .. })| Listener {
         title: format!("{} {name}", Kind::TunnelServer),
         file,
         field: "spec.umtp",
         transport: "UDP",
         address: object.listen,
     });
-    let databases = objects.databases.iter().map(|(name, Entry { file, object })| Listener {
+    let databases = objects.databases.iter().map(|(name, Entry { file, object, .. })| Listener {
         title: format!("{} {name}", Kind::TunnelDatabase),
         file,
         field: "spec.http",
@@ -274,7 +277,7 @@ pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: 
         });
         if let Some(other) = clash {
             let what = format!(
-                "{} port {} is taken: {} listens on {}",
+                "{} {} is taken: {} listens on {}",
                 listener.transport, listener.address, other.title, other.address
             );
             Reporter::new(listener.file, &listener.title, problems).report(listener.field, what);

@@ -21,7 +21,7 @@ pub(super) fn agents(objects: &Objects, problems: &mut Vec<Problem>) -> Vec<Agen
     let (roots, others): (Vec<_>, Vec<_>) =
         objects.databases.iter().partition(|(_, entry)| entry.object.hierarchy.parents.is_empty());
     let mut agents = Vec::new();
-    for (name, Entry { file, object }) in roots.into_iter().chain(others) {
+    for (name, Entry { file, object, .. }) in roots.into_iter().chain(others) {
         let mut snapshot = empty("tdb", name);
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let reporter = &mut Reporter::new(file, &title, problems);
@@ -30,7 +30,7 @@ pub(super) fn agents(objects: &Objects, problems: &mut Vec<Problem>) -> Vec<Agen
         agents.push(proven(snapshot, reporter));
     }
     let mut fed = BTreeSet::new();
-    for (name, Entry { file, object }) in &objects.servers {
+    for (name, Entry { file, object, .. }) in &objects.servers {
         let mut snapshot = empty("ts", name);
         let title = format!("{} {name}", Kind::TunnelServer);
         let reporter = &mut Reporter::new(file, &title, problems);

@@ -4,16 +4,17 @@ use crate::UdpSocket;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Descriptors reported by one [`Poller::wait`]; what is ready beyond that is reported by the next.
+/// Descriptors reported by one [`Poller::wait`] at most.
 const EVENTS_MAX: usize = 64;
 
 /// Waits for many descriptors; each carries a token of the caller's choice.
+#[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
 }
 
 impl Poller {
@@ -23,7 +24,7 @@ impl Poller {
     /// What the kernel says: descriptors are used up.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Self { epoll })
     }
 
     /// Watches `source` until it is closed: it is reported by every [`wait`](Self::wait) as long as it can be read.
@@ -34,23 +35,25 @@ impl Poller {
         Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
     }
 
-    /// Sleeps until something can be read or the time is over, and gives the tokens of what can be read.
+    /// Sleeps until something can be read or the time is over. The tokens of what can be read are at the front of `ready`,
+    /// and the result is their number; what there was no room for is reported by the next call.
     ///
     /// # Errors
     /// What the kernel says; an interrupting signal is no error but an empty answer.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = u64> + use<'_>> {
+    pub fn wait(&self, timeout: Option<Duration>, ready: &mut [u64]) -> io::Result<usize> {
         let timeout = timeout.map(to_timespec);
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(self.events.iter().map(|event| event.data.u64())),
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+        let room = ready.len().min(EVENTS_MAX);
+        match epoll::wait(&self.epoll, &mut events[..room], timeout.as_ref()) {
+            Ok((events, _)) => {
+                for (place, event) in ready.iter_mut().zip(&*events) {
+                    *place = event.data.u64();
+                }
+                Ok(events.len())
+            }
+            Err(Errno::INTR) => Ok(0),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl std::fmt::Debug for Poller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Poller").field("epoll", &self.epoll).finish_non_exhaustive()
     }
 }
 
@@ -132,31 +135,31 @@ mod tests {
     #[test]
     fn a_bell_rung_by_another_thread_ends_the_wait() {
         let bell = Bell::new().unwrap();
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         poller.add(&bell, 7).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| bell.ring());
-            assert_eq!(poller.wait(None).unwrap().collect::<Vec<_>>(), [7]);
+            assert_eq!(tokens(&poller, None), [7]);
         });
         bell.hush();
-        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+        assert!(tokens(&poller, Some(Duration::ZERO)).is_empty());
     }
 
     #[test]
     fn a_socket_is_reported_until_it_is_read_and_forgotten_when_closed() {
         let bind = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
         let socket = UdpSocket::bind(&Options::new(bind)).unwrap();
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         poller.add(&socket, 3).unwrap();
         socket.send_to(b"x", socket.local_address().unwrap()).unwrap();
         for _ in 0..2 {
-            assert_eq!(poller.wait(None).unwrap().collect::<Vec<_>>(), [3]);
+            assert_eq!(tokens(&poller, None), [3]);
         }
         RecvBatch::new(1, 16).receive(&socket).unwrap();
-        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+        assert!(tokens(&poller, Some(Duration::ZERO)).is_empty());
         socket.send_to(b"x", socket.local_address().unwrap()).unwrap();
         drop(socket);
-        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+        assert!(tokens(&poller, Some(Duration::ZERO)).is_empty());
     }
 
     #[test]
@@ -164,5 +167,11 @@ mod tests {
         let socket = UdpSocket::bind(&Options::new(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))).unwrap();
         assert!(!wait_readable(&socket, Some(Duration::from_millis(1))).unwrap());
         assert!(wait_writable(&socket, Some(Duration::from_millis(1))).unwrap());
+    }
+
+    fn tokens(poller: &Poller, timeout: Option<Duration>) -> Vec<u64> {
+        let mut ready = [0; 4];
+        let count = poller.wait(timeout, &mut ready).unwrap();
+        ready[..count].to_vec()
     }
 }

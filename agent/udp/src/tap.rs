@@ -32,7 +32,7 @@ impl Tap {
         for (place, octet) in ifr_name.iter_mut().zip(name.bytes()) {
             *place = octet.cast_signed();
         }
-        let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).expect("both flags are below 2^15");
+        let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).map_err(io::Error::other)?;
         let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
         // SAFETY: TUNSETIFF reads and writes one `ifreq`; `request` is a whole one and outlives the call.
         let outcome = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };

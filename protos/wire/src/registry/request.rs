@@ -7,6 +7,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// What a caller wants.
+///
+/// ```
+/// use castgate_wire::registry::Request;
+///
+/// let (request, _) = Request::parse("action=query;type=0;country=\"uk\"")?;
+/// assert_eq!(request.emit(), "ACTION=QUERY&TYPE=TS&COUNTRY=GB&PROTOCOL=ALL");
+/// # Ok::<(), castgate_wire::registry::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Add or refresh an entry.

@@ -5,6 +5,23 @@ use super::trailer::FlowTrailer;
 use super::{Command, FlowId, ParseError, Trailer};
 
 /// A datagram: a trailer and what stands before it.
+///
+/// ```
+/// use castgate_wire::umtp::{Command, Cookie, Repr, Trailer};
+///
+/// let trailer = Trailer {
+///     source_cookie: Cookie(1442),
+///     destination_cookie: Cookie(914),
+///     channel: "224.2.127.254:9875".parse()?,
+///     ttl: 126,
+///     command: Command::Data,
+/// };
+/// let data = Repr::Command { trailer, head: b"hi" };
+/// let datagram = data.to_vec();
+/// assert_eq!(datagram, b"hi\x05\xa2\x03\x92\xe0\x02\x7f\xfe\x26\x93\x7e\x01");
+/// assert_eq!(Repr::parse(&datagram)?, data);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Repr<'a> {
     /// Every command but `FLOW_DATA`.

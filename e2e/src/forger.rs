@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The network of the forged addresses (RFC 2544: for tests, never routed).
+/// The network of the forged addresses (RFC 2544: for tests, never routed); half of it is used.
 const NETWORK: &str = "198.18.0.0/15";
 const NETWORK_FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// The forger's own hardware address; locally administered.
@@ -68,6 +68,15 @@ pub struct Answers {
     pub octets: u64,
     /// DATA among them.
     pub data: u64,
+}
+
+impl Traffic {
+    /// Datagrams sent in a second, on average.
+    #[must_use]
+    pub fn per_second(&self) -> u64 {
+        let milliseconds = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.sent * 1_000 / milliseconds
+    }
 }
 
 impl Forger {
@@ -141,7 +150,7 @@ impl Forger {
         Answers { datagrams: read(&self.seen.datagrams), octets: read(&self.seen.octets), data: read(&self.seen.data) }
     }
 
-    /// The cookies that the victim's PROBE_ACKs told, by forged address.
+    /// The cookies that the victim's `PROBE_ACK`s told, by forged address.
     #[must_use]
     pub fn cookies(&self) -> HashMap<SocketAddrV4, Cookie> {
         lock(&self.seen.cookies).clone()
@@ -159,10 +168,8 @@ impl Drop for Forger {
 
 /// A forged address and port, from dice.
 pub fn forged_address(random: &mut Random) -> SocketAddrV4 {
-    let bits = random.bits();
-    let host = u32::try_from(bits & 0x1_ffff).expect("17 bits");
-    let address = Ipv4Addr::from(u32::from(NETWORK_FIRST) | host);
-    SocketAddrV4::new(address, 1_024 | u16::try_from(bits >> 48).expect("16 bits"))
+    let address = Ipv4Addr::from(u32::from(NETWORK_FIRST) | u32::from(random.bits16()));
+    SocketAddrV4::new(address, 1_024 | random.bits16())
 }
 
 /// Reads what the victim sends to forged addresses until the forger is dropped.

@@ -47,7 +47,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Learns the server's cookie as an honest client would: PROBE, PROBE_ACK.
+    /// Learns the server's cookie as an honest client would: `PROBE`, `PROBE_ACK`.
     ///
     /// # Errors
     /// When the server does not answer.

@@ -9,9 +9,12 @@
 //! Nothing outlives the test, however it ends: see [`lab`]. Needs root; the tests are in `tests/`.
 
 pub mod capture;
+pub mod fleet;
 pub mod forger;
 pub mod hostile;
 pub mod lab;
 pub mod media;
 pub mod programs;
+pub mod receive;
 pub mod recorder;
+pub mod registry;

@@ -49,12 +49,13 @@ impl Recorder {
     /// Records what arrives at a socket of any kind.
     #[must_use]
     pub fn record(socket: UdpSocket) -> Self {
+        // Refused only when it is zero.
+        socket.set_read_timeout(Some(LOOK_UP)).ok();
         let (heard, stop) = (Arc::<Mutex<Vec<Datagram>>>::default(), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
             let (heard, stop) = (heard.clone(), stop.clone());
             move || {
                 let mut buffer = vec![0; 65_536];
-                socket.set_read_timeout(Some(LOOK_UP)).expect("the time-out is not zero");
                 while !stop.load(Ordering::Relaxed) {
                     match socket.recv_from(&mut buffer) {
                         Ok((len, std::net::SocketAddr::V4(from))) => {

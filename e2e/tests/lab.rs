@@ -1,8 +1,10 @@
 //! The lab itself: what it promises to the tests that stand on it.
 
 use anyhow::{Context, Result, ensure};
+use castgate_e2e::capture::Capture;
 use castgate_e2e::lab::impair::{Impairment, Way};
 use castgate_e2e::lab::{Lab, Scenario, wait};
+use castgate_e2e::media;
 use castgate_e2e::recorder::{Recorder, sender};
 use std::net::{SocketAddrV4, UdpSocket};
 use std::path::Path;
@@ -42,12 +44,40 @@ fn multicast_crosses_a_lan_and_stops_at_a_router() {
 }
 
 #[test]
+fn the_film_arrives_at_a_plain_socket_as_tshark_saw_it_leave_and_plays() {
+    Scenario::new("studio: source 10.1.0.10/24, player 10.1.0.2/24").needs(&["ffmpeg", "ffprobe", "tshark"]).run(
+        |lab| {
+            let channel = "232.1.2.3@10.1.0.10:5004".parse()?;
+            let recorder = Recorder::start(lab.host("player"), "studio", channel)?;
+            let capture = Capture::start(lab.host("source"), "studio", "udp port 5004", lab.folder())?;
+            let status = media::send(lab.host("source"), "studio", channel)?.wait(LONG * 2)?;
+            ensure!(status.success(), "ffmpeg ended with {status}");
+            recorder.wait_quiet(Duration::from_millis(300), LONG)?;
+            let (heard, captured) = (recorder.heard(), capture.stop()?);
+            ensure!(heard.len() > 400 && heard.len() == captured.len(), "{} of {}", heard.len(), captured.len());
+            ensure!(heard.iter().zip(&captured).all(|(heard, captured)| {
+                heard.payload == captured.payload && heard.from == captured.from && captured.ttl == 16
+            }));
+            let recording = lab.folder().join("recording.ts");
+            std::fs::write(&recording, recorder.octets())?;
+            media::check_plays(&recording)?;
+            // A film that lacks its middle does not pass for a whole one.
+            let octets = recorder.octets();
+            let third = octets.len() / 3 / 188 * 188;
+            std::fs::write(&recording, [&octets[..third], &octets[2 * third..]].concat())?;
+            ensure!(media::check_plays(&recording).is_err(), "a third is missing and nobody noticed");
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn a_link_drops_and_doubles_exactly_what_it_says() {
+    const SENT: u64 = 10_000;
     let topology = "
         internet: a 192.0.2.1/24, b 192.0.2.2/24
         link a internet: loss=2% duplicate=1% delay=5ms jitter=5ms seed=11
     ";
-    const SENT: u64 = 10_000;
     Scenario::new(topology).run(|lab| {
         let here: SocketAddrV4 = "192.0.2.2:7000".parse()?;
         let recorder = Recorder::record(big_buffer(lab, here)?);

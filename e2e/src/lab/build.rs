@@ -26,8 +26,8 @@ impl Lab {
             self.lans.insert(lan.name.clone(), Namespace::named(format!("{prefix}lan.{}", lan.name)));
         }
         let namespaces = || self.hosts.values().map(Host::namespace).chain(self.lans.values());
-        let lines: String = namespaces().map(|namespace| format!("netns add {}\n", namespace.name())).collect();
-        netns::ip_batch(&[], &lines).context("namespaces cannot be made: is this root?")?;
+        netns::ip_batch(&[], &netns::each("netns add", namespaces()))
+            .context("namespaces cannot be made: is this root?")?;
         // IPv6 would only add chatter of its own: nothing here uses it.
         namespaces().try_for_each(|namespace| namespace.set("ipv6/conf/all/disable_ipv6", "1"))?;
 

@@ -6,6 +6,7 @@ use super::wait;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,12 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A folder of the lab, for what programs on this host keep.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.outputs.folder().join(format!("{}-home", self.name))
     }
 
     /// Its namespace.

@@ -102,6 +102,12 @@ pub(super) fn feed(command: &mut Command, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// A line of `ip` for each namespace: the command and its name.
+pub(super) fn each<'a>(command: &str, namespaces: impl Iterator<Item = &'a Namespace>) -> String {
+    let lines: Vec<String> = namespaces.map(|namespace| format!("{command} {}\n", namespace.name)).collect();
+    lines.concat()
+}
+
 /// Names of every namespace whose name `pick` likes.
 pub(super) fn list(pick: impl Fn(&str) -> bool) -> Vec<Namespace> {
     let Ok(entries) = std::fs::read_dir(DIRECTORY) else { return Vec::new() };
@@ -118,8 +124,7 @@ pub(super) fn remove(namespaces: &[Namespace]) -> Result<()> {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
         }
     }
-    let lines: String = namespaces.iter().map(|namespace| format!("netns del {}\n", namespace.name)).collect();
-    ip_batch(&["-force"], &lines).context("namespaces cannot be removed")
+    ip_batch(&["-force"], &each("netns del", namespaces.iter())).context("namespaces cannot be removed")
 }
 
 /// Removes what labs of dead test programs left behind.

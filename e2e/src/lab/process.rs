@@ -154,6 +154,10 @@ impl Outputs {
         Self { folder, files: Mutex::default() }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Files for the standard output and error of a new program.
     fn reserve(&self, label: &str) -> [PathBuf; 2] {
         let mut files = self.files.lock().expect("nobody panics while he adds a name");

@@ -22,13 +22,15 @@ impl Random {
 
     /// The next 16 bits.
     pub fn bits16(&mut self) -> u16 {
-        u16::try_from(self.bits() >> 48).expect("48 of 64 bits are gone")
+        let [high, low, ..] = self.bits().to_be_bytes();
+        u16::from_be_bytes([high, low])
     }
 
     /// A number from 0 up to, not including, 1.
     pub fn fraction(&mut self) -> f64 {
+        let [a, b, c, d, ..] = self.bits().to_be_bytes();
         // 32 bits fit an f64 without rounding.
-        f64::from(u32::try_from(self.bits() >> 32).expect("32 of 64 bits are gone")) / 4_294_967_296.0
+        f64::from(u32::from_be_bytes([a, b, c, d])) / 4_294_967_296.0
     }
 
     /// True in this fraction of the cases.

@@ -52,6 +52,9 @@ pub fn udp(frame: &[u8]) -> Option<Udp<'_>> {
 }
 
 /// A frame with a UDP datagram, its IPv4 checksum right and its UDP checksum left out (which IPv4 allows).
+///
+/// # Panics
+/// When the payload does not fit a packet.
 #[must_use]
 pub fn build(to_mac: [u8; 6], from_mac: [u8; 6], datagram: &Udp<'_>) -> Vec<u8> {
     let udp_len = u16::try_from(8 + datagram.payload.len()).expect("a test's datagram fits a packet");

@@ -92,8 +92,8 @@ impl Link {
     }
 
     /// Asks the journal: every UDP datagram for which `pick` gives something, in the order in which they entered.
-    pub fn pick<T>(&self, mut pick: impl FnMut(&Passage) -> Option<T>) -> Vec<T> {
-        lock(&self.shared.journal).passages.iter().filter_map(|passage| pick(passage)).collect()
+    pub fn pick<T>(&self, pick: impl FnMut(&Passage) -> Option<T>) -> Vec<T> {
+        lock(&self.shared.journal).passages.iter().filter_map(pick).collect()
     }
 
     /// Forgets what was counted and kept.

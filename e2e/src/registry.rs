@@ -1,0 +1,81 @@
+//! A tunnel database asked by hand: plain HTTP over a socket, read without any code of the product.
+
+use crate::lab::{Host, wait};
+use anyhow::{Context, Result};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An answer: its status and body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status code.
+    pub status: u16,
+    /// What followed the header.
+    pub body: String,
+}
+
+/// Asks a database from a host: `ACTION=QUERY&TYPE=TS&COUNTRY=BE`.
+///
+/// # Errors
+/// When it cannot be reached or answers no HTTP.
+pub fn ask(host: &Host, database: SocketAddr, pairs: &str) -> Result<Answer> {
+    let request = format!("GET /script/castgate.cgs?{pairs} HTTP/1.1\r\nHost: {database}\r\nConnection: close\r\n\r\n");
+    let exchange = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&database, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(request.as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = host.enter(exchange)?.with_context(|| format!("{database} does not answer"))?;
+    let status = text.split_whitespace().nth(1).and_then(|code| code.parse().ok());
+    let (_, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
+    Ok(Answer { status: status.context("an answer without a status")?, body: body.to_owned() })
+}
+
+/// Whether a database lists `address` when asked for tunnel servers (`TS`) or databases (`TDS`) of a country.
+///
+/// # Errors
+/// When it does not answer.
+pub fn lists(host: &Host, database: SocketAddr, entry_type: &str, country: &str, address: &str) -> Result<bool> {
+    let answer = ask(host, database, &format!("ACTION=QUERY&TYPE={entry_type}&COUNTRY={country}"))?;
+    Ok(answer.status == 200 && answer.body.contains(&format!("<ADDRESS>{address}</ADDRESS>")))
+}
+
+/// Waits until a database lists an address.
+///
+/// # Errors
+/// When it does not in time.
+pub fn wait_listed(
+    host: &Host,
+    database: SocketAddr,
+    entry_type: &str,
+    country: &str,
+    address: &str,
+    longest: Duration,
+) -> Result<()> {
+    wait::until(&format!("{address} listed by {database}"), longest, || {
+        lists(host, database, entry_type, country, address).ok().filter(|listed| *listed).map(drop)
+    })
+}
+
+/// Waits until a database no longer lists an address.
+///
+/// # Errors
+/// When it still does.
+pub fn wait_unlisted(
+    host: &Host,
+    database: SocketAddr,
+    entry_type: &str,
+    country: &str,
+    address: &str,
+    longest: Duration,
+) -> Result<()> {
+    wait::until(&format!("{address} no longer listed by {database}"), longest, || {
+        lists(host, database, entry_type, country, address).ok().filter(|listed| !*listed).map(drop)
+    })
+}

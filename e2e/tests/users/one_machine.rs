@@ -1,0 +1,159 @@
+//! Somebody with one machine and no multicast around: the first command of the README.
+
+use crate::{SOON, SSM_RULE};
+use anyhow::{Context, Result, ensure};
+use castgate_e2e::fleet::ServerConfig;
+use castgate_e2e::lab::{Host, Process, Scenario};
+use castgate_e2e::programs::program;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A machine with nothing but its loopback and an ordinary user.
+const MACHINE: &str = "nowhere: machine 10.9.0.1/24";
+
+/// A command of the ordinary user `nobody` on a host.
+fn as_nobody(host: &Host, program_path: &Path) -> Command {
+    let mut command = host.command("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--pdeathsig", "KILL"]).arg(program_path);
+    command
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/one-machine")
+}
+
+/// The programs lie where an ordinary user may not look; a copy does not.
+fn reachable(lab_folder: &Path, name: &str) -> Result<PathBuf> {
+    let copy = lab_folder.join(name);
+    std::fs::copy(program(name)?, &copy).with_context(|| format!("{name} cannot be copied"))?;
+    Ok(copy)
+}
+
+fn state_folder(lab_folder: &Path) -> Result<PathBuf> {
+    let folder = lab_folder.join("state");
+    std::fs::create_dir_all(&folder)?;
+    std::os::unix::fs::chown(&folder, Some(65_534), Some(65_534))?;
+    Ok(folder)
+}
+
+#[test]
+fn one_command_without_root_shows_a_channel_and_the_line_to_type_next() {
+    Scenario::new(MACHINE).run(|lab| {
+        let machine = lab.host("machine");
+        let castgate = reachable(lab.folder(), "castgate")?;
+        let example = copy_folder(&example(), &lab.folder().join("one-machine"))?;
+        let state = state_folder(lab.folder())?;
+        let mut up = as_nobody(machine, &castgate);
+        up.arg("up")
+            .arg("-f")
+            .arg(&example)
+            .arg("--state")
+            .arg(&state)
+            .env("HOME", &state)
+            .env("XDG_CACHE_HOME", &state);
+        let started = Instant::now();
+        let mut up = machine.spawn("castgate up", up)?;
+
+        let typed = up.wait_line("the line to type next", Duration::from_secs(5), |line| {
+            let at = line.find("castgate receive ")?;
+            Some(line[at..].trim().to_owned())
+        })?;
+        up.wait_line("packets", Duration::from_secs(10).saturating_sub(started.elapsed()), packets_in)?;
+
+        // Exactly what was printed, word by word, as the same user.
+        let words: Vec<&str> = typed.split_whitespace().skip(1).collect();
+        let mut receive = as_nobody(machine, &castgate);
+        receive.args(&words).args(["--for", "3s", "--json"]).env("HOME", &state).env("XDG_CACHE_HOME", &state);
+        let text = machine.run("the typed line", receive, SOON)?;
+        let total: serde_json::Value =
+            serde_json::from_str(text.lines().last().context("the typed line printed nothing")?)?;
+        ensure!(total["packets"].as_u64().is_some_and(|packets| packets > 50), "`{typed}` gave {total}");
+        ensure!(total["lost"].as_u64() == Some(0), "`{typed}` gave {total}");
+
+        let status = up.interrupt(SOON)?;
+        ensure!(status.success(), "castgate up ended with {status}: {}", up.stderr());
+        Ok(())
+    });
+}
+
+/// A plain line that reports packets: a number above zero in front of the word.
+fn packets_in(line: &str) -> Option<()> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let counts = words.windows(2).filter(|pair| pair[1].starts_with("packets"));
+    counts
+        .map(|pair| pair[0].replace([',', '_'], ""))
+        .find_map(|count| count.parse().ok().filter(|n: &u64| *n > 0))
+        .map(drop)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(to.to_path_buf())
+}
+
+#[test]
+fn a_fleet_that_was_asked_for_ten_seconds_ends_by_itself() {
+    Scenario::new(MACHINE).run(|lab| {
+        let machine = lab.host("machine");
+        let state = state_folder(lab.folder())?;
+        let mut up = machine.command(program("castgate")?);
+        up.arg("up").arg("-f").arg(example()).arg("--state").arg(&state).args(["--for", "4s"]);
+        up.env("HOME", &state).env("XDG_CACHE_HOME", &state);
+        let mut up: Process = machine.spawn("castgate up", up)?;
+        up.wait_line("packets", SOON, packets_in)?;
+        let status = up.wait(SOON * 2)?;
+        ensure!(status.success(), "castgate up ended with {status}: {}", up.stderr());
+        Ok(())
+    });
+}
+
+#[test]
+fn bad_manifests_are_named_and_nothing_starts() {
+    Scenario::new(MACHINE).run(|lab| {
+        let machine = lab.host("machine");
+        let good = copy_folder(&example(), &lab.folder().join("good"))?;
+        let files: Vec<PathBuf> = std::fs::read_dir(&good)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        let with_bundle = files
+            .iter()
+            .find(|file| std::fs::read_to_string(file).is_ok_and(|text| text.contains("kind: ChannelBundle")))
+            .context("the example has no ChannelBundle")?;
+        let text = std::fs::read_to_string(with_bundle)?;
+        let broken = text.replacen("232.1.2.3", "10.1.2.3", 1);
+        ensure!(broken != text, "the example's group is not where this test looks for it");
+        std::fs::write(with_bundle, broken)?;
+        let mut up = machine.command(program("castgate")?);
+        up.arg("up").arg("-f").arg(&good).args(["--for", "3s"]).env("HOME", lab.folder());
+        let mut up = machine.spawn("castgate up", up)?;
+        let status = up.wait(SOON)?;
+        ensure!(!status.success(), "a bad manifest was taken");
+        let complaint = up.stderr();
+        let file = with_bundle.file_name().and_then(|name| name.to_str()).context("a file has a name")?;
+        ensure!(
+            complaint.contains(file) && complaint.contains("group") && complaint.contains("10.1.2.3"),
+            "{complaint}"
+        );
+        Ok(())
+    });
+}
+
+/// The agent's own file is checked the same way.
+#[test]
+fn an_agent_with_a_bad_snapshot_says_what_is_wrong_and_ends() {
+    Scenario::new(MACHINE).run(|lab| {
+        let machine = lab.host("machine");
+        let config = lab.folder().join("bad.yaml");
+        let snapshot = ServerConfig::new("10.9.0.1".parse()?, &["nowhere"]).permit(SSM_RULE).snapshot("machine");
+        std::fs::write(&config, snapshot.replace("ports: 5004", "prots: 5004"))?;
+        let mut agent = machine.command(program("castgate-agent")?);
+        agent.arg("--config").arg(&config).arg("--state").arg(lab.folder().join("agent-state"));
+        let mut agent = machine.spawn("castgate-agent", agent)?;
+        let status = agent.wait(SOON)?;
+        ensure!(!status.success() && agent.stderr().contains("prots"), "{status}: {}", agent.stderr());
+        Ok(())
+    });
+}

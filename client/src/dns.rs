@@ -1,0 +1,211 @@
+//! Names to addresses, for the locator's walk and for a server that is named by hand.
+//!
+//! The name servers are those of `/etc/resolv.conf`, or the one that `CASTGATE_RESOLVER=ADDRESS[:PORT]` names. What is
+//! an address already needs no resolver, so a host without DNS still reaches whatever is named by address.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use castgate_endpoint::hierarchy::locator::ServiceTarget;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
+use thiserror::Error;
+
+/// The environment variable that names the resolver.
+pub const RESOLVER_VARIABLE: &str = "CASTGATE_RESOLVER";
+
+/// Turns names into addresses.
+#[derive(Debug, Clone, Default)]
+pub struct Dns {
+    resolver: Option<SocketAddr>,
+}
+
+/// Why a name led to no address.
+#[derive(Debug, Error)]
+pub enum DnsError {
+    /// `CASTGATE_RESOLVER` does not hold an address.
+    #[error("{RESOLVER_VARIABLE} is {0:?}, which is not ADDRESS or ADDRESS:PORT")]
+    Variable(String),
+    /// No resolver could be set up.
+    #[error("no name server can be asked for {name}: {error}")]
+    Resolver {
+        /// The name that was to be looked up.
+        name: String,
+        /// What failed.
+        error: NetError,
+    },
+    /// The name leads nowhere.
+    #[error("the name {name} was not found: {error}")]
+    Lookup {
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        error: NetError,
+    },
+    /// The name has only addresses of another family.
+    #[error("the name {0} has no IPv4 address, and UMTP knows no other")]
+    NoIpv4(String),
+    /// Not `HOST:PORT`.
+    #[error("{0:?} is not HOST:PORT, for example 192.0.2.1:10100")]
+    Form(String),
+}
+
+impl Dns {
+    /// Reads `CASTGATE_RESOLVER`.
+    ///
+    /// # Errors
+    /// [`DnsError::Variable`] when it holds something else than an address.
+    pub fn from_environment() -> Result<Self, DnsError> {
+        match std::env::var(RESOLVER_VARIABLE) {
+            Ok(text) if !text.is_empty() => Self::with_resolver(&text),
+            _ => Ok(Self::default()),
+        }
+    }
+
+    /// Asks the resolver `ADDRESS[:PORT]` and no other.
+    ///
+    /// # Errors
+    /// [`DnsError::Variable`] when the text is no address.
+    pub fn with_resolver(text: &str) -> Result<Self, DnsError> {
+        let bare = |text: &str| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+        let resolver = text.parse().or_else(|_| bare(text)).map_err(|_| DnsError::Variable(text.to_owned()))?;
+        Ok(Self { resolver: Some(resolver) })
+    }
+
+    /// The SRV records of a service; an error also when the name has none.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver or no such record.
+    pub async fn services(&self, name: &str) -> Result<Vec<ServiceTarget>, DnsError> {
+        let lookup = self
+            .resolver(name)?
+            .srv_lookup(rooted(name))
+            .await
+            .map_err(|error| DnsError::Lookup { name: name.to_owned(), error })?;
+        let target = |data: &RData| match data {
+            RData::SRV(service) => Some(ServiceTarget {
+                priority: service.priority,
+                weight: service.weight,
+                port: service.port,
+                target: service.target.to_string(),
+            }),
+            _ => None,
+        };
+        Ok(lookup.answers().iter().filter_map(|record| target(&record.data)).collect())
+    }
+
+    /// The addresses of a host.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver or no address.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        match self.resolver(name)?.lookup_ip(rooted(name)).await {
+            Ok(lookup) => Ok(lookup.iter().collect()),
+            Err(error) => Err(DnsError::Lookup { name: name.to_owned(), error }),
+        }
+    }
+
+    /// The IPv4 addresses of `HOST:PORT`, which is how a tunnel server is named by hand.
+    ///
+    /// # Errors
+    /// [`DnsError`] when the text is no `HOST:PORT` or the name leads nowhere.
+    pub async fn servers(&self, text: &str) -> Result<Vec<SocketAddrV4>, DnsError> {
+        let form = || DnsError::Form(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(form)?;
+        if let Ok(address) = host.parse::<Ipv4Addr>() {
+            return Ok(vec![SocketAddrV4::new(address, port)]);
+        }
+        if host.starts_with('[') {
+            return Err(DnsError::NoIpv4(text.to_owned()));
+        }
+        if host.is_empty() || host.contains([':', '/', ' ']) {
+            return Err(form());
+        }
+        let ipv4 = |address| match address {
+            IpAddr::V4(address) => Some(SocketAddrV4::new(address, port)),
+            IpAddr::V6(_) => None,
+        };
+        let servers: Vec<_> = self.addresses(host).await?.into_iter().filter_map(ipv4).collect();
+        if servers.is_empty() { Err(DnsError::NoIpv4(host.to_owned())) } else { Ok(servers) }
+    }
+
+    fn resolver(&self, name: &str) -> Result<TokioResolver, DnsError> {
+        let built = match self.resolver {
+            Some(address) => {
+                let mut server = NameServerConfig::udp_and_tcp(address.ip());
+                server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
+            }
+            None => TokioResolver::builder_tokio().and_then(|builder| builder.build()),
+        };
+        built.map_err(|error| DnsError::Resolver { name: name.to_owned(), error })
+    }
+}
+
+/// The name as DNS takes it without trying search domains.
+fn rooted(name: &str) -> String {
+    format!("{}.", name.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UdpSocket;
+
+    #[test]
+    fn the_resolver_is_an_address_with_or_without_port() {
+        assert_eq!(Dns::with_resolver("127.0.0.9").unwrap().resolver, Some("127.0.0.9:53".parse().unwrap()));
+        assert_eq!(Dns::with_resolver("127.0.0.9:5353").unwrap().resolver, Some("127.0.0.9:5353".parse().unwrap()));
+        assert!(matches!(Dns::with_resolver("resolver"), Err(DnsError::Variable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_server_is_host_and_port() {
+        let dns = Dns::with_resolver("127.0.0.1:1").unwrap();
+        assert_eq!(dns.servers("127.0.2.1:10100").await.unwrap(), ["127.0.2.1:10100".parse().unwrap()]);
+        for text in ["127.0.2.1", ":10100", "127.0.2.1:0", "::1:10100", "a b:1"] {
+            assert!(matches!(dns.servers(text).await, Err(DnsError::Form(_))), "{text}");
+        }
+        assert!(matches!(dns.servers("[::1]:10100").await, Err(DnsError::NoIpv4(_))));
+    }
+
+    #[tokio::test]
+    async fn the_named_resolver_is_asked_for_service_and_address() {
+        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
+        let answering = tokio::spawn(answer_queries(name_server));
+        let services = dns.services("_castgate._tcp.example.org").await.unwrap();
+        let expected = ServiceTarget { priority: 1, weight: 2, port: 5632, target: "tds.example.org.".to_owned() };
+        assert_eq!(services, [expected]);
+        assert_eq!(dns.addresses("tds.example.org").await.unwrap(), ["127.0.4.1".parse::<IpAddr>().unwrap()]);
+        answering.abort();
+    }
+
+    /// A name server that knows one service and one address and has nothing else.
+    async fn answer_queries(socket: UdpSocket) {
+        let mut query = [0; 512];
+        loop {
+            let (len, from) = socket.recv_from(&mut query).await.unwrap();
+            let question_end = query[12..len].iter().position(|octet| *octet == 0).unwrap() + 12 + 5;
+            let kind = query[question_end - 3];
+            let data: Option<Vec<u8>> = match kind {
+                1 => Some(vec![127, 0, 4, 1]),
+                33 => Some([&[0, 1, 0, 2, 0x16, 0x00][..], b"\x03tds\x07example\x03org\0"].concat()),
+                _ => None,
+            };
+            let mut answer = query[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0]);
+            answer.extend(&query[12..question_end]);
+            if let Some(data) = data {
+                answer.extend([0xc0, 0x0c, 0, kind, 0, 1, 0, 0, 0, 60]);
+                answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+                answer.extend(data);
+            }
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    }
+}

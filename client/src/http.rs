@@ -1,0 +1,231 @@
+//! One HTTP exchange with a tunnel database: HTTP/1.1 without TLS, bounded in time and size.
+//!
+//! The address the request is made *from* matters: a database matches it against the networks of its servers
+//! (draft-liefooghe-castgate-02 §6.3), so a client that binds its tunnel to an address binds this connection to it too.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use castgate_endpoint::hierarchy::locator::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+/// Longest request line sent as GET; longer ones go as POST, before a server has to say 414.
+const GET_BYTES_MAX: usize = 2_000;
+
+/// Name and password at a tunnel database.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The account.
+    pub login: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Never shows the password.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Credentials").field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+/// One request to a database.
+#[derive(Debug, Clone)]
+pub struct Exchange<'a> {
+    /// Where to connect to.
+    pub peer: SocketAddr,
+    /// The `Host` field: the database as it was named.
+    pub authority: &'a str,
+    /// Path and pairs: `/script/castgate.cgs?ACTION=QUERY&…`.
+    pub target: &'a str,
+    /// The address to connect from, where it matters.
+    pub local: Option<IpAddr>,
+    /// Who asks, where the database wants to know.
+    pub credentials: Option<&'a Credentials>,
+}
+
+/// What a database answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Which tier matched, from `X-CastGate-Match`, where the database says so.
+    pub matched: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// The connection was not made.
+    #[error("no connection to {peer}: {error}")]
+    Connect {
+        /// Whom we called.
+        peer: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The connection or the answer took too long.
+    #[error("{peer} did not answer within {} s", after.as_secs())]
+    Timeout {
+        /// Whom we called.
+        peer: SocketAddr,
+        /// How long we waited.
+        after: std::time::Duration,
+    },
+    /// Not HTTP, or cut off.
+    #[error("{peer} does not speak HTTP as expected: {error}")]
+    Protocol {
+        /// Whom we called.
+        peer: SocketAddr,
+        /// What was wrong.
+        error: hyper::Error,
+    },
+    /// A body that cannot be read or is too long.
+    #[error("the answer of {peer} cannot be read: {error}")]
+    Body {
+        /// Whom we called.
+        peer: SocketAddr,
+        /// What was wrong.
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Exchange<'_> {
+    /// Sends the request and waits for the answer.
+    ///
+    /// # Errors
+    /// [`HttpError`] when no complete answer comes in time; any HTTP status is an answer.
+    pub async fn run(&self) -> Result<Answer, HttpError> {
+        timeout(ANSWER_TIMEOUT, self.run_untimed())
+            .await
+            .unwrap_or(Err(HttpError::Timeout { peer: self.peer, after: ANSWER_TIMEOUT }))
+    }
+
+    async fn run_untimed(&self) -> Result<Answer, HttpError> {
+        let peer = self.peer;
+        let stream = timeout(CONNECT_TIMEOUT, connect(peer, self.local))
+            .await
+            .map_err(|_| HttpError::Timeout { peer, after: CONNECT_TIMEOUT })?
+            .map_err(|error| HttpError::Connect { peer, error })?;
+        let protocol = |error| HttpError::Protocol { peer, error };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+        let driver = tokio::spawn(connection);
+        let answer = async {
+            let response = sender.send_request(self.request()).await.map_err(protocol)?;
+            let (head, body) = response.into_parts();
+            let matched = head.headers.get("x-castgate-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = collected.map_err(|error| HttpError::Body { peer, error })?.to_bytes();
+            Ok(Answer { status: head.status, matched, body })
+        }
+        .await;
+        driver.abort();
+        answer
+    }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        let builder = Request::builder().header(HOST, self.authority).header("connection", "close");
+        let builder = match self.credentials {
+            Some(Credentials { login, password }) => {
+                builder.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{login}:{password}"))))
+            }
+            None => builder,
+        };
+        let request = match self.target.split_once('?') {
+            Some((path, pairs)) if pairs.len() > GET_BYTES_MAX => builder
+                .method(Method::POST)
+                .uri(path)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(Full::from(pairs.to_owned())),
+            _ => builder.method(Method::GET).uri(self.target).body(Full::default()),
+        };
+        request.expect("a database's address, path and pairs hold nothing that HTTP cannot carry")
+    }
+}
+
+async fn connect(peer: SocketAddr, local: Option<IpAddr>) -> io::Result<tokio::net::TcpStream> {
+    let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(local) = local.filter(|local| local.is_ipv4() == peer.is_ipv4()) {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(peer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_query_is_a_get_from_the_local_address_and_its_body_comes_back() {
+        let (peer, server) = serve(b"HTTP/1.1 200 OK\r\nX-CastGate-Match: country\r\nContent-Length: 2\r\n\r\nhi").await;
+        let local = Some("127.0.3.77".parse().unwrap());
+        let answer = Exchange { local, ..get(peer) }.run().await.unwrap();
+        assert_eq!((answer.status, answer.matched.as_deref(), &answer.body[..]), (StatusCode::OK, Some("country"), &b"hi"[..]));
+        let (from, head) = server.await.unwrap();
+        assert_eq!(from.ip().to_string(), "127.0.3.77");
+        assert!(head.starts_with("GET /script/castgate.cgs?ACTION=QUERY&TYPE=TS HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: tds.example.org:5632\r\n") && !head.contains("authorization"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn credentials_go_as_basic_and_long_pairs_as_post() {
+        let (peer, server) = serve(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
+        let credentials = Credentials { login: "be".to_owned(), password: "secret".to_owned() };
+        let target = format!("/script/castgate.cgs?ACTION=REGISTER&NETWORKS={}", "192.0.2.0/24,".repeat(300));
+        let exchange = Exchange { target: &target, credentials: Some(&credentials), ..get(peer) };
+        let answer = exchange.run().await.unwrap();
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        let (_, head) = server.await.unwrap();
+        assert!(head.starts_with("POST /script/castgate.cgs HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("authorization: Basic YmU6c2VjcmV0\r\n"), "{head}");
+        assert!(!format!("{credentials:?}").contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_with_the_address() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = free.local_addr().unwrap();
+        drop(free);
+        let error = get(peer).run().await.unwrap_err();
+        assert!(matches!(error, HttpError::Connect { .. }) && error.to_string().contains(&peer.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_off() {
+        let (peer, _server) = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").await;
+        let error = get(peer).run().await.unwrap_err();
+        assert!(matches!(error, HttpError::Body { .. }), "{error}");
+    }
+
+    fn get(peer: SocketAddr) -> Exchange<'static> {
+        let target = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
+        Exchange { peer, authority: "tds.example.org:5632", target, local: None, credentials: None }
+    }
+
+    /// Answers one connection with fixed octets; yields who called and what was sent.
+    async fn serve(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<(SocketAddr, String)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, from) = listener.accept().await.unwrap();
+            let mut head = vec![0; 8_192];
+            let len = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            (from, String::from_utf8_lossy(&head[..len]).into_owned())
+        });
+        (peer, server)
+    }
+}

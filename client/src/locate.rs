@@ -1,0 +1,208 @@
+//! Carries out the locator's walk: names by DNS, questions over HTTP, memory on disk.
+//!
+//! ```text
+//!   endpoint::hierarchy::locator ──Step──▶ this driver ──▶ dns, http, cache
+//!                                ◀─handle_*─┘
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::SystemTime;
+
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
+use castgate_endpoint::hierarchy::locator::{self, Ask, Found, Step, Wanted};
+use castgate_wire::registry::{Country, Protocol, ProtocolFilter, xml};
+use hyper::StatusCode;
+use thiserror::Error;
+use tracing::debug;
+
+use crate::cache::CacheFolder;
+use crate::dns::Dns;
+use crate::http::Exchange;
+
+/// Finds the tunnel servers of one place, as often as it is asked.
+#[derive(Debug, Clone)]
+pub struct Locator {
+    roots: Vec<DatabaseAddress>,
+    wanted: Wanted,
+    local: Option<Ipv4Addr>,
+    dns: Dns,
+    cache: CacheFolder,
+}
+
+/// Why no tunnel server was found.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LocateError {
+    /// The walk ended without servers.
+    #[error(transparent)]
+    Walk(#[from] locator::LocateError),
+    /// There are servers, but none that a tunnel of ours reaches.
+    #[error("the database names {0} tunnel servers, and none of them by an IPv4 address")]
+    NoIpv4(usize),
+}
+
+impl Locator {
+    /// Asks these roots for servers that speak UMTP over UDP.
+    #[must_use]
+    pub fn new(roots: Vec<DatabaseAddress>, country: Option<Country>, dns: Dns, cache: CacheFolder) -> Self {
+        let wanted = Wanted { country, protocol: ProtocolFilter::Only(Protocol::Udp) };
+        Self { roots, wanted, local: None, dns, cache }
+    }
+
+    /// Asks from this address, which is what the databases match.
+    #[must_use]
+    pub fn from_address(mut self, local: Option<Ipv4Addr>) -> Self {
+        self.local = local;
+        self
+    }
+
+    /// The databases the walk starts at.
+    #[must_use]
+    pub fn roots(&self) -> &[DatabaseAddress] {
+        &self.roots
+    }
+
+    /// Walks once.
+    ///
+    /// # Errors
+    /// [`LocateError`] when no server was found; it tells every question that was asked.
+    pub async fn locate(&self) -> Result<Found, LocateError> {
+        let cache = self.cache.load(&self.roots, &self.wanted);
+        let now = SystemTime::now().into();
+        let mut walk = locator::Locator::new(self.roots.clone(), self.wanted.clone(), cache, seed(), now);
+        loop {
+            match walk.step() {
+                Step::ResolveService { name } => {
+                    walk.handle_service(self.dns.services(&name).await.map_err(|error| error.to_string()));
+                }
+                Step::ResolveAddress { name } => {
+                    walk.handle_addresses(self.dns.addresses(&name).await.map_err(|error| error.to_string()));
+                }
+                Step::Ask(ask) => {
+                    let answer = self.ask(&ask).await;
+                    debug!(database = %ask.address, ?answer, "asked");
+                    walk.handle_answer(answer);
+                }
+                Step::Found(found) => {
+                    if !found.from_cache {
+                        self.cache.store(&self.roots, &self.wanted, &found.cache);
+                    }
+                    return Ok(found);
+                }
+                Step::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Walks once and keeps what a UMTP tunnel can be built to.
+    ///
+    /// # Errors
+    /// [`LocateError`] as [`locate`](Self::locate), or when all servers are named by IPv6 addresses.
+    pub async fn servers(&self) -> Result<Vec<SocketAddrV4>, LocateError> {
+        let found = self.locate().await?;
+        let servers = ipv4_servers(&found);
+        if servers.is_empty() { Err(LocateError::NoIpv4(found.servers.len())) } else { Ok(servers) }
+    }
+
+    async fn ask(&self, ask: &Ask) -> Result<locator::Answer, String> {
+        let exchange = Exchange {
+            peer: ask.address,
+            authority: &ask.authority,
+            target: &ask.target,
+            local: self.local.map(IpAddr::V4),
+            credentials: None,
+        };
+        let answer = exchange.run().await.map_err(|error| error.to_string())?;
+        if answer.status != StatusCode::OK {
+            return Err(format!("answered {}", answer.status));
+        }
+        let servers = xml::parse_servers(&answer.body).map_err(|error| error.to_string())?;
+        Ok(locator::Answer { servers, tier: answer.matched })
+    }
+}
+
+/// The servers of a walk in their order, without those that UMTP cannot reach.
+#[must_use]
+pub fn ipv4_servers(found: &Found) -> Vec<SocketAddrV4> {
+    let ipv4 = |address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    };
+    found.servers.iter().filter_map(|server| ipv4(SocketAddr::new(server.address, server.port))).collect()
+}
+
+/// Which member of a list is asked first differs from client to client; nothing depends on it being secret.
+fn seed() -> u64 {
+    let mut octets = [0; 8];
+    match getrandom::fill(&mut octets) {
+        Ok(()) => u64::from_ne_bytes(octets),
+        Err(_) => u64::from(std::process::id()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castgate_endpoint::hierarchy::locator::HopOutcome;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_walk_goes_from_the_root_to_the_country_and_is_remembered() {
+        let country = serve("200 OK", &entry("127.0.2.1:10100", 0)).await;
+        let root = serve("200 OK", &entry(&country.to_string(), 1)).await;
+        let folder = tempfile::tempdir().unwrap();
+        let locator = locator(&[root], CacheFolder::at(folder.path()));
+        let found = locator.locate().await.unwrap();
+        let asked: Vec<_> = found.hops.iter().map(|hop| hop.asked.clone()).collect();
+        assert_eq!(asked, [root.to_string(), country.to_string()]);
+        assert_eq!(ipv4_servers(&found), ["127.0.2.1:10100".parse().unwrap()]);
+        // The second walk starts at the country.
+        assert_eq!(locator.locate().await.unwrap().hops.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_status_and_a_dead_root_are_told() {
+        let refusing = serve("503 Service Unavailable", "").await;
+        let error = locator(&[refusing], CacheFolder::none()).locate().await.unwrap_err();
+        let LocateError::Walk(walk) = &error else { panic!("{error}") };
+        assert_eq!(walk.hops[0].outcome, HopOutcome::Failed("answered 503 Service Unavailable".to_owned()));
+        assert!(error.to_string().contains(&refusing.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn servers_without_an_ipv4_address_are_no_use() {
+        let root = serve("200 OK", &entry("[2001:db8::1]:10100", 0)).await;
+        assert_eq!(locator(&[root], CacheFolder::none()).servers().await, Err(LocateError::NoIpv4(1)));
+    }
+
+    fn locator(roots: &[SocketAddr], cache: CacheFolder) -> Locator {
+        let roots = roots.iter().map(|root| DatabaseAddress::of_socket(*root)).collect();
+        Locator::new(roots, None, Dns::with_resolver("127.0.0.1:1").unwrap(), cache)
+    }
+
+    fn entry(address: &str, kind: u8) -> String {
+        let address: SocketAddr = address.parse().unwrap();
+        let protocol = if kind == 0 { "UDP" } else { "TCP" };
+        format!(
+            "<SERVERS><SERVER><ADDRESS>{}</ADDRESS><PORT>{}</PORT><TYPE>{kind}</TYPE><PROTOCOL>{protocol}</PROTOCOL></SERVER></SERVERS>",
+            address.ip(),
+            address.port()
+        )
+    }
+
+    /// A database that answers everybody the same.
+    async fn serve(status: &str, body: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4_096];
+                let len = stream.read(&mut head).await.unwrap();
+                assert!(head[..len].starts_with(b"GET /script/castgate.cgs?ACTION=QUERY&TYPE=TS"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        address
+    }
+}

@@ -1,0 +1,209 @@
+//! Receiving one channel, by whichever path brings it.
+//!
+//! ```text
+//!                    ┌─ native ──▶ kernel join on an interface
+//!   Receiver::open ──┼─ umtp   ──▶ tunnel
+//!                    └─ auto   ──▶ native for LISTEN, if an interface is named ──nothing heard──▶ tunnel
+//! ```
+//! `auto` is that simple on purpose: a network that has the channel shows it within a moment, since a join makes routers
+//! send at once, and without a named interface nobody claimed that there is multicast around.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::time::timeout_at;
+
+use crate::event::{Datagram, Event, Path};
+use crate::interface::find_interface;
+use crate::name::GroupName;
+use crate::native::NativeGroup;
+use crate::tunnel::{Tunnel, TunnelError, TunnelSettings};
+
+/// How long `auto` listens natively before it takes the tunnel: IGMP's unsolicited report interval, one second, and half
+/// of that again for the packets to come.
+const LISTEN: Duration = Duration::from_millis(1_500);
+
+/// Which path a receiver may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Native where an interface is named and the channel is heard on it, otherwise a tunnel.
+    Auto,
+    /// The kernel joins, nothing else.
+    Native,
+    /// A tunnel, nothing else.
+    Umtp,
+}
+
+/// Settings of a receiver.
+#[derive(Debug, Clone)]
+pub struct ReceiverSettings {
+    /// The channel.
+    pub name: GroupName,
+    /// Which path may be taken.
+    pub via: Via,
+    /// The interface for the native path, by name or address.
+    pub interface: Option<String>,
+    /// The tunnel, where servers are known.
+    pub tunnel: Option<TunnelSettings>,
+}
+
+/// Why nothing can be received.
+#[derive(Debug, Error)]
+pub enum ReceiveError {
+    /// Neither an interface nor servers.
+    #[error("nothing says where {0} is to be had: name a tunnel database, a tunnel server, or an interface")]
+    NoPath(GroupName),
+    /// A tunnel is wanted, and no server is known.
+    #[error("nothing says which tunnel server to use: name a tunnel database or a tunnel server")]
+    NoServer,
+    /// The kernel did not join.
+    #[error("cannot join {name} natively: {error}")]
+    Native {
+        /// The channel.
+        name: GroupName,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The tunnel cannot be built.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+}
+
+/// A joined channel.
+#[derive(Debug)]
+pub struct Receiver {
+    name: GroupName,
+    source: Source,
+    /// The path was decided and nobody was told yet.
+    untold: Option<Path>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Native { group: NativeGroup, fallback: Option<Fallback> },
+    Tunnel(Box<Tunnel>),
+}
+
+/// What follows when nothing was heard natively until then.
+#[derive(Debug)]
+struct Fallback {
+    until: Instant,
+    tunnel: TunnelSettings,
+}
+
+impl Receiver {
+    /// Joins the channel.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when there is no path, the kernel refuses, or no server is found.
+    pub async fn open(settings: ReceiverSettings) -> Result<Self, ReceiveError> {
+        let ReceiverSettings { name, via, interface, tunnel } = settings;
+        let native = |fallback| {
+            let index = interface.as_deref().map_or(Ok(0), |interface| find_interface(interface).map(|found| found.index));
+            match index.and_then(|index| NativeGroup::join(&name.channel(), index)) {
+                Ok(group) => Ok(Source::Native { group, fallback }),
+                Err(error) => Err(ReceiveError::Native { name, error }),
+            }
+        };
+        let source = match (via, interface.is_some(), tunnel) {
+            (Via::Native, _, _) | (Via::Auto, true, None) => native(None)?,
+            (Via::Auto, true, Some(tunnel)) => native(Some(Fallback { until: Instant::now() + LISTEN, tunnel }))?,
+            (Via::Auto, false, Some(tunnel)) | (Via::Umtp, _, Some(tunnel)) => tunnel_source(&name, tunnel).await?,
+            (Via::Auto, false, None) => return Err(ReceiveError::NoPath(name)),
+            (Via::Umtp, _, None) => return Err(ReceiveError::NoServer),
+        };
+        let mut receiver = Self { name, source, untold: None };
+        receiver.untold = receiver.path();
+        Ok(receiver)
+    }
+
+    /// The channel.
+    #[must_use]
+    pub fn name(&self) -> GroupName {
+        self.name
+    }
+
+    /// The path taken; `None` while that is not decided.
+    #[must_use]
+    pub fn path(&self) -> Option<Path> {
+        match &self.source {
+            Source::Native { fallback: Some(_), .. } => None,
+            Source::Native { fallback: None, .. } => Some(Path::Native),
+            Source::Tunnel(_) => Some(Path::Umtp),
+        }
+    }
+
+    /// The tunnel server in use.
+    #[must_use]
+    pub fn server(&self) -> Option<SocketAddrV4> {
+        match &self.source {
+            Source::Tunnel(tunnel) => tunnel.server(),
+            Source::Native { .. } => None,
+        }
+    }
+
+    /// Why no packet has come so far, as far as that can be known.
+    #[must_use]
+    pub fn silence_reason(&self) -> String {
+        match &self.source {
+            Source::Native { .. } => "this network does not carry the channel".to_owned(),
+            Source::Tunnel(tunnel) => tunnel.silence_reason(),
+        }
+    }
+
+    /// Waits until something has happened. Datagrams go to `sink`, in order and without a copy; an event is returned.
+    /// Cancelling loses nothing, and nothing moves while nobody waits: call it again and again.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] when the path is broken for good.
+    pub async fn receive(&mut self, mut sink: impl FnMut(Datagram<'_>)) -> Result<Option<Event>, ReceiveError> {
+        if let Some(path) = self.untold.take() {
+            return Ok(Some(Event::PathChosen(path)));
+        }
+        let name = self.name;
+        let failed = |error| ReceiveError::Native { name, error };
+        match &mut self.source {
+            Source::Tunnel(tunnel) => return Ok(tunnel.receive(sink).await?),
+            Source::Native { group, fallback: None } => {
+                group.readable().await.map_err(failed)?;
+                group.take(|datagram| sink(native_datagram(&name, datagram))).map_err(failed)?;
+            }
+            Source::Native { group, fallback: fallback @ Some(_) } => {
+                let until = fallback.as_ref().map_or_else(Instant::now, |fallback| fallback.until);
+                if let Ok(readable) = timeout_at(until.into(), group.readable()).await {
+                    readable.map_err(failed)?;
+                    if group.take(|datagram| sink(native_datagram(&name, datagram))).map_err(failed)? > 0 {
+                        *fallback = None;
+                        self.untold = Some(Path::Native);
+                    }
+                } else if let Some(fallback) = fallback {
+                    // The settings stay where they are until the tunnel stands: this wait may be cancelled, too.
+                    let tunnel = fallback.tunnel.clone();
+                    self.source = tunnel_source(&name, tunnel).await?;
+                    self.untold = Some(Path::Umtp);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves the channel; a tunnel server is told so.
+    pub async fn close(self) {
+        if let Source::Tunnel(tunnel) = self.source {
+            tunnel.shut_down().await;
+        }
+    }
+}
+
+async fn tunnel_source(name: &GroupName, settings: TunnelSettings) -> Result<Source, ReceiveError> {
+    let mut tunnel = Tunnel::open(settings).await?;
+    tunnel.join(name.channel());
+    Ok(Source::Tunnel(Box::new(tunnel)))
+}
+
+fn native_datagram<'a>(name: &GroupName, datagram: castgate_udp::Datagram<'a>) -> Datagram<'a> {
+    let castgate_udp::Datagram { source, ttl, payload, interface: _, destination: _, truncated: _ } = datagram;
+    Datagram { channel: name.channel(), source: Some(*source.ip()), ttl, payload }
+}

@@ -1,0 +1,91 @@
+//! A `castgate-udp` socket under Tokio: waits for readiness, then takes a batch in one system call.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd as _;
+
+use castgate_udp::{DATAGRAM_BYTES_MAX, Datagram, Options, RecvBatch, UdpSocket};
+use tokio::io::Interest;
+
+/// Datagrams taken with one system call.
+const BATCH: usize = 32;
+/// Wanted receive buffer: 3 s of a channel of 10 Mbit/s while this program does something else.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// A socket, and room for what arrives at it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    socket: UdpSocket,
+    /// The same socket by a descriptor of its own: Tokio watches it, and never reads.
+    watched: tokio::net::UdpSocket,
+    batch: RecvBatch,
+}
+
+impl Socket {
+    /// Binds a socket as `options` say, with a receive buffer of our size.
+    pub(crate) fn bind(options: &Options) -> io::Result<Self> {
+        let options = Options { receive_buffer_bytes: Some(RECEIVE_BUFFER_BYTES), ..options.clone() };
+        let socket = UdpSocket::bind(&options)?;
+        let watched = tokio::net::UdpSocket::from_std(socket.as_fd().try_clone_to_owned()?.into())?;
+        Ok(Self { socket, watched, batch: RecvBatch::new(BATCH, DATAGRAM_BYTES_MAX) })
+    }
+
+    /// Joins a group on one interface; index 0 leaves the choice to the routing table.
+    pub(crate) fn join(&self, group: Ipv4Addr, source: Option<Ipv4Addr>, interface: u32) -> io::Result<()> {
+        self.socket.join(group, source, interface)
+    }
+
+    /// Sends one datagram now or never: a full buffer is an error like any other.
+    pub(crate) fn send_to(&self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
+        self.socket.send_to(datagram, to)
+    }
+
+    /// The address it is bound to.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddrV4> {
+        self.socket.local_address()
+    }
+
+    /// Waits until something has arrived. Cancelling loses nothing.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.watched.readable().await
+    }
+
+    /// Takes what has arrived, up to one batch; says how many datagrams those were.
+    pub(crate) fn take(&mut self, mut each: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+        let Self { socket, watched, batch } = self;
+        // Finding the socket empty is what makes Tokio watch again.
+        let received = watched.try_io(Interest::READABLE, || batch.receive(socket));
+        match received {
+            Ok(count) => {
+                batch.iter().filter(|datagram| !datagram.truncated).for_each(&mut each);
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_arrives_wakes_and_is_taken_in_order() {
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let mut receiver = Socket::bind(&Options::new(any)).unwrap();
+        let sender = Socket::bind(&Options::new(any)).unwrap();
+        let to = receiver.local_address().unwrap();
+        let mut taken: Vec<u8> = Vec::new();
+        for round in 0..3_u8 {
+            let numbers = [round * 2, round * 2 + 1];
+            numbers.iter().for_each(|number| sender.send_to(&[*number], to).unwrap());
+            while taken.len() < usize::from(round + 1) * 2 {
+                receiver.readable().await.unwrap();
+                receiver.take(|datagram| taken.extend(datagram.payload)).unwrap();
+            }
+        }
+        assert_eq!(taken, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(receiver.take(|_| panic!("nothing is left")).unwrap(), 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! One UMTP client under Tokio: its socket, its clock, and the search for servers.
+//!
+//! ```text
+//!   socket ──batch──▶ endpoint::umtp::client ──DATA──▶ the caller's closure
+//!          ◀─Transmit─┘        │      ▲
+//!                       NeedServers  set_servers
+//!                              ▼      │
+//!                         Locator (a task of its own: data flows on while databases are asked)
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use castgate_endpoint::umtp::client::{Client, Config, Event as ClientEvent, LostReason, Output, Refusal, SendError};
+use castgate_udp::Options;
+use castgate_wire::umtp::Channel;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+use tracing::debug;
+
+use crate::event::{Datagram, Event, words};
+use crate::locate::{LocateError, Locator};
+use crate::socket::Socket;
+
+/// Longest time that leaving may take; then whoever still waits for us has to notice by himself.
+const SHUT_DOWN_MAX: Duration = Duration::from_secs(1);
+
+/// Where a tunnel may lead.
+#[derive(Debug, Clone)]
+pub enum Servers {
+    /// To these, in this order.
+    Fixed(Vec<SocketAddrV4>),
+    /// To those that the hierarchy names.
+    Located(Locator),
+}
+
+/// Settings of a tunnel.
+#[derive(Debug, Clone)]
+pub struct TunnelSettings {
+    /// Where it may lead.
+    pub servers: Servers,
+    /// The address it starts from; the kernel's choice when `None`.
+    pub local: Option<Ipv4Addr>,
+    /// A channel silent for so long makes the client ask whether its server lives; `None` never asks for that reason.
+    pub silence: Option<Duration>,
+}
+
+/// Why there is no tunnel.
+#[derive(Debug, Error)]
+pub enum TunnelError {
+    /// No database named a server.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    /// The local address is not ours.
+    #[error("cannot bind a tunnel to {local}: {error}")]
+    Bind {
+        /// The wanted address.
+        local: Ipv4Addr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The socket is broken.
+    #[error("the tunnel's socket failed: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// A tunnel to one server at a time.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    socket: Socket,
+    client: Client,
+    locator: Option<Locator>,
+    search: Option<JoinHandle<Result<Vec<SocketAddrV4>, LocateError>>>,
+    server: Option<SocketAddrV4>,
+    /// The server that was asked or lost last, and how it was lost.
+    last: Option<(SocketAddrV4, LostReason)>,
+    refused: Option<Refusal>,
+    events: VecDeque<Event>,
+}
+
+impl Tunnel {
+    /// Finds servers, where none are given, and starts towards the first.
+    pub(crate) async fn open(settings: TunnelSettings) -> Result<Self, TunnelError> {
+        let local = settings.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let socket = Socket::bind(&Options::new(SocketAddrV4::new(local, 0)))
+            .map_err(|error| TunnelError::Bind { local, error })?;
+        let (servers, locator) = match settings.servers {
+            Servers::Fixed(servers) => (servers, None),
+            Servers::Located(locator) => {
+                let locator = locator.from_address(settings.local);
+                (locator.servers().await?, Some(locator))
+            }
+        };
+        let last = servers.first().map(|server| (*server, LostReason::Unanswered));
+        let config = Config { silence: settings.silence, ..Config::default() };
+        let client = Client::new(config, servers, random_key(), Instant::now());
+        Ok(Self { socket, client, locator, search: None, server: None, last, refused: None, events: VecDeque::new() })
+    }
+
+    /// Asks for a channel; its packets come from [`receive`](Self::receive).
+    pub(crate) fn join(&mut self, channel: Channel) {
+        self.client.join(channel, Instant::now());
+    }
+
+    /// Sends one payload upstream.
+    pub(crate) fn send(&mut self, channel: Channel, ttl: u8, payload: &[u8]) -> Result<(), SendError> {
+        self.client.send(channel, ttl, payload)?;
+        self.carry_out();
+        Ok(())
+    }
+
+    /// The server in use.
+    pub(crate) fn server(&self) -> Option<SocketAddrV4> {
+        self.server
+    }
+
+    /// Why nothing has come so far.
+    pub(crate) fn silence_reason(&self) -> String {
+        match (&self.refused, self.server, self.last) {
+            (Some(reason), _, _) => format!("the channel is refused: {reason}"),
+            (None, Some(server), _) => {
+                format!("the tunnel server {server} answers but sends nothing: the channel is silent or not permitted there")
+            }
+            (None, None, Some((server, reason))) => format!("the tunnel server {server} {}", words(reason)),
+            (None, None, None) => "no tunnel server is known".to_owned(),
+        }
+    }
+
+    /// Waits until something has happened; gives datagrams to `sink`. Cancelling loses nothing.
+    pub(crate) async fn receive(&mut self, mut sink: impl FnMut(Datagram<'_>)) -> Result<Option<Event>, TunnelError> {
+        loop {
+            self.carry_out();
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            let now = Instant::now();
+            if self.client.next_timeout().is_some_and(|at| at <= now) {
+                self.client.handle_timeout(now);
+                continue;
+            }
+            let client = &mut self.client;
+            let mut delivered = false;
+            let taken = self.socket.take(|datagram| {
+                if let Some(received) = client.handle_datagram(now, datagram.source, datagram.payload) {
+                    delivered = true;
+                    sink(Datagram {
+                        channel: received.channel,
+                        source: received.channel.source,
+                        ttl: Some(received.ttl),
+                        payload: received.payload,
+                    });
+                }
+            })?;
+            if delivered {
+                self.carry_out();
+                return Ok(self.events.pop_front());
+            }
+            if taken == 0 {
+                self.wait().await?;
+            }
+        }
+    }
+
+    /// Waits for a datagram, the next deadline, or the end of a search.
+    async fn wait(&mut self) -> Result<(), TunnelError> {
+        let deadline = self.client.next_timeout();
+        let deadline = async {
+            match deadline {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let search = &mut self.search;
+        let found = async {
+            match search {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            readable = self.socket.readable() => readable?,
+            () = deadline => {}
+            found = found => {
+                self.search = None;
+                // A search is never cancelled and does not panic; if it were, the next reminder starts another.
+                let Ok(found) = found else { return Ok(()) };
+                match found {
+                    Ok(servers) => self.client.set_servers(servers, Instant::now()),
+                    Err(error) => self.events.push_back(Event::LocateFailed(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the client wants sent and keeps what it wants told.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Output::Transmit { to, datagram } => {
+                    // UMTP repeats whatever matters, so a datagram that the kernel refuses is one that the network lost.
+                    if let Err(error) = self.socket.send_to(&datagram, to) {
+                        debug!(%to, %error, "not sent");
+                    }
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn tell(&mut self, event: ClientEvent) {
+        let event = match event {
+            ClientEvent::TunnelUp { server } => {
+                self.server = Some(server);
+                Event::TunnelUp { server }
+            }
+            ClientEvent::FirstData { channel, server } => {
+                self.server = Some(server);
+                Event::FirstData { channel, server }
+            }
+            ClientEvent::ServerLost { server, reason } => {
+                self.last = Some((server, reason));
+                self.server = None;
+                Event::ServerLost { server, reason }
+            }
+            ClientEvent::HandOver { from, to } => {
+                self.server = Some(to);
+                Event::HandOver { from, to }
+            }
+            ClientEvent::Refused { channel, reason } => {
+                self.refused = Some(reason);
+                Event::Refused { channel, reason }
+            }
+            ClientEvent::NeedServers => return self.search(),
+        };
+        self.events.push_back(event);
+    }
+
+    /// Walks the hierarchy again, one walk at a time. Servers given by hand are all there are; the client keeps trying them.
+    fn search(&mut self) {
+        if let (Some(locator), None) = (&self.locator, &self.search) {
+            let locator = locator.clone();
+            self.search = Some(tokio::spawn(async move { locator.servers().await }));
+            self.events.push_back(Event::Searching);
+        }
+    }
+
+    /// Leaves every channel and the tunnel, as often as the draft's lossy way of saying so takes.
+    pub(crate) async fn shut_down(mut self) {
+        let end = Instant::now() + SHUT_DOWN_MAX;
+        self.client.shut_down(Instant::now());
+        self.carry_out();
+        while let Some(at) = self.client.next_timeout().filter(|at| *at < end) {
+            sleep_until(at.into()).await;
+            self.client.handle_timeout(Instant::now());
+            self.carry_out();
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Some(search) = &self.search {
+            search.abort();
+        }
+    }
+}
+
+fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).expect("the kernel has random numbers");
+    key
+}

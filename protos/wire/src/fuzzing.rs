@@ -155,4 +155,5 @@ pub fn rtp(bytes: &[u8]) {
     assert_eq!(bytes[0] >> 6, 2);
     assert_eq!(bytes[2..4], repr.sequence.to_be_bytes());
     assert_eq!(bytes[8..12], repr.ssrc.to_be_bytes());
+    assert!(rtp::media(bytes).is_some_and(|media| media.len() <= bytes.len() - rtp::HEADER_LEN));
 }

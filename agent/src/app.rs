@@ -1,0 +1,179 @@
+//! Wires the roles of one snapshot together and carries the agent from one snapshot to the next.
+//!
+//! ```text
+//!   AgentSnapshot ──▶ check ──▶ diff ──▶ patterns, database, server, registrar ──▶ in force
+//!                       │                   each one whole or not at all
+//!                       └── refused         └── refused: those before it go back, in reverse order
+//! ```
+//! Each role knows its own part of the snapshot and no other role.
+
+use std::path::{Path, PathBuf};
+
+use castgate_control::{AgentSnapshot, SnapshotError};
+
+use crate::config::diff::{self, Changes};
+use crate::report::Report;
+use crate::roles::database::{Database, DatabaseError};
+use crate::roles::pattern::{Pattern, PatternError};
+use crate::roles::registrar::{Registrar, RegistrarError};
+use crate::roles::server::{ServerError, ServerRole};
+use crate::roles::{Role, change};
+
+/// Why a snapshot is not put in force: one sentence that names the field, the address or the interface.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A field breaks a rule.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A pattern source cannot run like this.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The tunnel database cannot run like this.
+    #[error("database.{0}")]
+    Database(#[from] DatabaseError),
+    /// The tunnel server cannot run like this.
+    #[error("server.{0}")]
+    Server(#[from] ServerError),
+    /// The registrar cannot run like this.
+    #[error("registrar.{0}")]
+    Registrar(#[from] RegistrarError),
+}
+
+/// Why a running agent did not take a snapshot. It goes on with the one before.
+pub type Refusal = StartError;
+
+/// A running agent. Dropped without [`stop`](Self::stop) it ends without a goodbye to the databases above.
+#[derive(Debug)]
+pub struct Agent {
+    snapshot: AgentSnapshot,
+    state_dir: PathBuf,
+    patterns: Vec<Pattern>,
+    database: Option<Database>,
+    server: Option<ServerRole>,
+    registrar: Option<Registrar>,
+}
+
+/// The roles that may refuse, in the order in which they begin: nobody is announced before he serves.
+const ORDER: [Step; 3] = [Step::Database, Step::Server, Step::Registrar];
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Database,
+    Server,
+    Registrar,
+}
+
+impl Agent {
+    /// Starts every role of the snapshot, or none. What has to outlive the process is kept below `state_dir`.
+    ///
+    /// # Errors
+    /// One sentence that names the field, the address or the interface.
+    pub async fn start(snapshot: AgentSnapshot, state_dir: &Path) -> Result<Self, StartError> {
+        let mut agent = Self {
+            snapshot: AgentSnapshot::default(),
+            state_dir: state_dir.to_owned(),
+            patterns: Vec::new(),
+            database: None,
+            server: None,
+            registrar: None,
+        };
+        agent.apply(snapshot).await?;
+        Ok(agent)
+    }
+
+    /// The snapshot that is in force.
+    #[must_use]
+    pub fn snapshot(&self) -> &AgentSnapshot {
+        &self.snapshot
+    }
+
+    /// Goes over to another snapshot. Only what changed is touched: a tunnel that may stay stays.
+    ///
+    /// # Errors
+    /// One sentence that names the field, the address or the interface; the agent then runs as before.
+    pub async fn apply(&mut self, new: AgentSnapshot) -> Result<(), Refusal> {
+        new.check()?;
+        let old = self.snapshot.clone();
+        let changes = diff::between(&old, &new);
+        // Sockets of new patterns are opened before anything is changed; they send when everything else is done.
+        let fresh = changes.patterns_started.iter().map(|source| Pattern::prepare((*source).clone()));
+        let fresh = fresh.collect::<Result<Vec<_>, _>>()?;
+        for (done, step) in ORDER.into_iter().enumerate() {
+            if let Err(refusal) = self.take(step, &changes, &old, &new).await {
+                self.go_back(&ORDER[..done], &old, &new).await;
+                return Err(refusal);
+            }
+        }
+        self.patterns.retain(|pattern| !changes.patterns_stopped.contains(&pattern.source()));
+        fresh.iter().for_each(Pattern::begin);
+        self.patterns.extend(fresh);
+        self.snapshot = new;
+        Ok(())
+    }
+
+    /// What the agent carries at this moment.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let AgentSnapshot { generation, agent, .. } = &self.snapshot;
+        let mut report = Report { generation: *generation, agent: agent.clone(), ..Report::default() };
+        if let Some(server) = &self.server {
+            server.report(&mut report);
+        }
+        report.database = self.database.as_ref().map(Database::report);
+        report.registrations = self.registrar.as_ref().map(Registrar::report).unwrap_or_default();
+        report.patterns = self.patterns.iter().map(Pattern::report).collect();
+        report
+    }
+
+    /// Ends every role: `BYE` to the databases above first, so that nobody is sent here any more, then `TEAR_DOWN` to every
+    /// client.
+    pub async fn stop(self) {
+        let Self { snapshot: _, state_dir: _, patterns, database, server, registrar } = self;
+        end(registrar).await;
+        end(server).await;
+        drop(patterns);
+        end(database).await;
+    }
+
+    /// Takes one role from its part of `old` to that of `new`; on error it is as it was.
+    async fn take(
+        &mut self,
+        step: Step,
+        changes: &Changes<'_>,
+        old: &AgentSnapshot,
+        new: &AgentSnapshot,
+    ) -> Result<(), Refusal> {
+        let state_dir = &self.state_dir;
+        match step {
+            Step::Database => {
+                let parts = (old.database.as_ref(), new.database.as_ref());
+                change(&mut self.database, changes.database, parts, state_dir).await?;
+            }
+            Step::Server => {
+                let parts = (old.server.as_ref(), new.server.as_ref());
+                change(&mut self.server, changes.server, parts, state_dir).await?;
+            }
+            Step::Registrar => {
+                let parts = (old.registrar.as_ref(), new.registrar.as_ref());
+                change(&mut self.registrar, changes.registrar, parts, state_dir).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A later role refused: those before it do what they did before.
+    async fn go_back(&mut self, done: &[Step], old: &AgentSnapshot, new: &AgentSnapshot) {
+        let back = diff::between(new, old);
+        for step in done.iter().rev() {
+            if let Err(error) = self.take(*step, &back, new, old).await {
+                tracing::error!(%error, "does not go back");
+            }
+        }
+    }
+}
+
+async fn end<R: Role>(role: Option<R>) {
+    if let Some(role) = role {
+        role.stop().await;
+    }
+}

@@ -1,0 +1,160 @@
+//! What has to happen so that an agent that runs one snapshot runs another: only what changed, so that no tunnel is dropped
+//! for a change that does not concern it.
+
+use castgate_control::{AgentSnapshot, DatabaseSnapshot, PatternSource, ServerSnapshot};
+
+/// What happens to one role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Keep,
+    /// It begins.
+    Start,
+    /// It ends.
+    Stop,
+    /// It goes on with other values; tunnels and entries stay.
+    Reconfigure,
+    /// It ends and begins anew: where it listens changed.
+    Restart,
+}
+
+/// What happens to each role.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changes<'a> {
+    /// The tunnel server.
+    pub server: Change,
+    /// The tunnel database.
+    pub database: Change,
+    /// The registrar.
+    pub registrar: Change,
+    /// Pattern sources that end.
+    pub patterns_stopped: Vec<&'a PatternSource>,
+    /// Pattern sources that begin. One that changed ends and begins.
+    pub patterns_started: Vec<&'a PatternSource>,
+}
+
+/// Compares two snapshots.
+#[must_use]
+pub fn between<'a>(old: &'a AgentSnapshot, new: &'a AgentSnapshot) -> Changes<'a> {
+    let missing_from = |those: &'a [PatternSource], these: &'a [PatternSource]| {
+        these.iter().filter(|one| !those.contains(one)).collect::<Vec<_>>()
+    };
+    Changes {
+        server: change(old.server.as_ref(), new.server.as_ref(), server_has_to_restart),
+        database: change(old.database.as_ref(), new.database.as_ref(), database_has_to_restart),
+        registrar: change(old.registrar.as_ref(), new.registrar.as_ref(), |_, _| false),
+        patterns_stopped: missing_from(&new.patterns, &old.patterns),
+        patterns_started: missing_from(&old.patterns, &new.patterns),
+    }
+}
+
+fn change<T: PartialEq>(old: Option<&T>, new: Option<&T>, has_to_restart: impl Fn(&T, &T) -> bool) -> Change {
+    match (old, new) {
+        (None, None) => Change::Keep,
+        (None, Some(_)) => Change::Start,
+        (Some(_), None) => Change::Stop,
+        (Some(old), Some(new)) if old == new => Change::Keep,
+        (Some(old), Some(new)) if has_to_restart(old, new) => Change::Restart,
+        (Some(_), Some(_)) => Change::Reconfigure,
+    }
+}
+
+/// Sockets and threads are made of the first two; the cookie epoch is part of every cookie that clients hold.
+fn server_has_to_restart(old: &ServerSnapshot, new: &ServerSnapshot) -> bool {
+    let ServerSnapshot { listen, workers, interfaces: _, loop_check: _, timers, limits: _, channels: _ } = old;
+    (listen, workers, timers.cookie_epoch_ms) != (&new.listen, &new.workers, new.timers.cookie_epoch_ms)
+}
+
+fn database_has_to_restart(old: &DatabaseSnapshot, new: &DatabaseSnapshot) -> bool {
+    old.listen != new.listen
+}
+
+#[cfg(test)]
+mod tests {
+    use castgate_control::{ChannelRule, RegistrarSnapshot};
+
+    use super::*;
+
+    #[test]
+    fn an_equal_snapshot_changes_nothing() {
+        let snapshot = full();
+        let changes = between(&snapshot, &snapshot);
+        assert_eq!((changes.server, changes.database, changes.registrar), (Change::Keep, Change::Keep, Change::Keep));
+        assert!(changes.patterns_started.is_empty() && changes.patterns_stopped.is_empty());
+    }
+
+    #[test]
+    fn another_generation_alone_changes_nothing() {
+        let (old, new) = (full(), AgentSnapshot { generation: 9, ..full() });
+        assert_eq!(between(&old, &new), between(&old, &old));
+    }
+
+    #[test]
+    fn a_channel_more_reconfigures_the_server_and_nothing_else() {
+        let (old, mut new) = (full(), full());
+        new.server.as_mut().unwrap().channels.push(rule());
+        let changes = between(&old, &new);
+        assert_eq!((changes.server, changes.database), (Change::Reconfigure, Change::Keep));
+    }
+
+    #[test]
+    fn another_address_restarts_that_role_and_no_other() {
+        let (old, mut new) = (full(), full());
+        new.server.as_mut().unwrap().listen.set_port(1);
+        let changes = between(&old, &new);
+        assert_eq!((changes.server, changes.database), (Change::Restart, Change::Keep));
+
+        let (old, mut new) = (full(), full());
+        new.database.as_mut().unwrap().listen.set_port(1);
+        let changes = between(&old, &new);
+        assert_eq!((changes.server, changes.database), (Change::Keep, Change::Restart));
+    }
+
+    #[test]
+    fn roles_that_come_and_go_start_and_stop() {
+        let (old, new) = (full(), AgentSnapshot::default());
+        let changes = between(&old, &new);
+        assert_eq!((changes.server, changes.database, changes.registrar), (Change::Stop, Change::Stop, Change::Stop));
+        assert_eq!(changes.patterns_stopped.len(), 1);
+        let changes = between(&new, &old);
+        assert_eq!(
+            (changes.server, changes.database, changes.registrar),
+            (Change::Start, Change::Start, Change::Start)
+        );
+        assert_eq!(changes.patterns_started.len(), 1);
+    }
+
+    #[test]
+    fn a_pattern_of_another_rate_ends_and_begins() {
+        let (old, mut new) = (full(), full());
+        new.patterns[0].rate_bits_per_second = 5.try_into().unwrap();
+        let changes = between(&old, &new);
+        assert_eq!((changes.patterns_stopped.len(), changes.patterns_started.len()), (1, 1));
+    }
+
+    fn full() -> AgentSnapshot {
+        AgentSnapshot {
+            agent: "demo/all".to_owned(),
+            server: Some(ServerSnapshot::new("127.0.2.1:10100".parse().unwrap(), vec!["lo".to_owned()])),
+            database: Some(DatabaseSnapshot::new("127.0.4.1:5632".parse().unwrap())),
+            registrar: Some(RegistrarSnapshot::new(Vec::new(), Vec::new())),
+            patterns: vec![PatternSource::new(
+                "239.1.2.3:5004".parse().unwrap(),
+                1_000_000.try_into().unwrap(),
+                "lo".to_owned(),
+            )],
+            ..AgentSnapshot::default()
+        }
+    }
+
+    fn rule() -> ChannelRule {
+        ChannelRule {
+            name: "news".to_owned(),
+            group: [239, 1, 1, 1].into(),
+            source: None,
+            ports: "5004".parse().unwrap(),
+            send: false,
+            ttl: 63.try_into().unwrap(),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Where a snapshot comes from and what is kept of it: the file, its changes, and the last one that was good.
+
+pub mod diff;
+pub mod file;
+pub mod last_good;
+pub mod watch;

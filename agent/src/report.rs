@@ -1,0 +1,115 @@
+//! What an agent says about itself: one value, as it is at that moment.
+//!
+//! Made by [`Agent::report`](crate::Agent::report); shown by `castgate up`, written as JSON by whoever asks.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+
+use castgate_wire::umtp::Channel;
+use serde::Serialize;
+
+pub use crate::roles::database::DatabaseReport;
+
+/// The whole report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Generation of the snapshot that is in force.
+    pub generation: u64,
+    /// Whose report it is: `namespace/name`.
+    pub agent: String,
+    /// Address of the tunnel server, when there is one.
+    pub listen: Option<SocketAddrV4>,
+    /// Channels that some tunnel has joined.
+    pub channels: Vec<ChannelReport>,
+    /// Tunnels.
+    pub tunnels: Vec<TunnelReport>,
+    /// What was dropped since the start, by reason; a reason that never occurred is absent.
+    pub drops: BTreeMap<String, u64>,
+    /// Where this agent is registered.
+    pub registrations: Vec<RegistrationReport>,
+    /// The tunnel database, when there is one.
+    pub database: Option<DatabaseReport>,
+    /// Pattern sources.
+    pub patterns: Vec<PatternReport>,
+}
+
+/// One channel that is carried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChannelReport {
+    /// Its name in the snapshot; the channel itself when no rule names it any more.
+    pub name: String,
+    /// The channel.
+    #[serde(serialize_with = "as_text")]
+    pub channel: Channel,
+    /// Tunnels that have joined it.
+    pub tunnels: u64,
+    /// Datagrams taken for it since it was joined, natively or from a tunnel.
+    pub packets: u64,
+    /// Octets of their payloads.
+    pub bytes: u64,
+    /// Rate since the last report but at most since it was joined.
+    pub bits_per_second: u64,
+}
+
+/// One tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TunnelReport {
+    /// The client's address as we see it.
+    pub address: SocketAddrV4,
+    /// What it has joined.
+    #[serde(serialize_with = "as_texts")]
+    pub channels: Vec<Channel>,
+    /// How long it has been there.
+    pub age_seconds: u64,
+}
+
+/// One entry at one parent of the registrar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistrationReport {
+    /// The database above.
+    pub parent: String,
+    /// What is announced there, as in `TS 127.0.2.1:10100 UDP`.
+    pub entry: String,
+    /// `registered`, `trying` or `refused`.
+    pub state: String,
+    /// What the parent said when it last refused.
+    pub last_refusal: Option<String>,
+}
+
+/// One pattern source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PatternReport {
+    /// The channel it feeds.
+    #[serde(serialize_with = "as_text")]
+    pub channel: Channel,
+    /// Datagrams sent since it began.
+    pub packets: u64,
+    /// Octets of their payloads.
+    pub bytes: u64,
+}
+
+fn as_text<S: serde::Serializer>(channel: &Channel, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(channel)
+}
+
+fn as_texts<S: serde::Serializer>(channels: &[Channel], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(channels.iter().map(ToString::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_written_by_its_name() {
+        let report = TunnelReport {
+            address: "127.0.3.1:4000".parse().unwrap(),
+            channels: vec!["232.1.2.3@127.0.1.1:5004".parse().unwrap()],
+            age_seconds: 3,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"address":"127.0.3.1:4000","channels":["232.1.2.3@127.0.1.1:5004"],"age_seconds":3}"#
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! What an agent can be. Each role knows its own part of the snapshot and no other role.
+//!
+//! Owns how a role goes from one part to the next, the same for all of them.
+
+pub mod database;
+pub mod interface;
+pub mod pattern;
+pub mod registrar;
+pub mod server;
+
+use std::path::Path;
+
+use castgate_control::{DatabaseSnapshot, RegistrarSnapshot, ServerSnapshot};
+
+use crate::config::diff::Change;
+
+/// A role while it runs.
+pub(crate) trait Role: Sized {
+    /// Its part of a snapshot.
+    type Part;
+    /// Why it does not run like that.
+    type Error: std::error::Error;
+    /// For messages.
+    const NAME: &str;
+
+    /// Begins. On error nothing is left running.
+    async fn start(part: &Self::Part, state_dir: &Path) -> Result<Self, Self::Error>;
+
+    /// Goes on with other values. On error it goes on with those it had.
+    async fn apply(&mut self, part: &Self::Part) -> Result<(), Self::Error>;
+
+    /// Says goodbye and ends.
+    async fn stop(self);
+
+    /// Whether the role can run twice for a moment, once as `old` and once as `new`.
+    fn fits_beside(old: &Self::Part, new: &Self::Part) -> bool;
+}
+
+/// Takes a role from one part to another. On error it is as it was before.
+pub(crate) async fn change<R: Role>(
+    running: &mut Option<R>,
+    change: Change,
+    (old, new): (Option<&R::Part>, Option<&R::Part>),
+    state_dir: &Path,
+) -> Result<(), R::Error> {
+    match (change, old, new) {
+        (Change::Start, _, Some(new)) => *running = Some(R::start(new, state_dir).await?),
+        (Change::Restart, Some(old), Some(new)) if R::fits_beside(old, new) => {
+            let fresh = R::start(new, state_dir).await?;
+            if let Some(before) = running.replace(fresh) {
+                before.stop().await;
+            }
+        }
+        (Change::Restart, old, Some(new)) => {
+            if let Some(before) = running.take() {
+                before.stop().await;
+            }
+            match R::start(new, state_dir).await {
+                Ok(fresh) => *running = Some(fresh),
+                Err(error) => {
+                    *running = start_again(old, state_dir).await;
+                    return Err(error);
+                }
+            }
+        }
+        (Change::Reconfigure, _, Some(new)) => match running {
+            Some(running) => running.apply(new).await?,
+            // It did not come back after an earlier refusal: another chance.
+            None => *running = Some(R::start(new, state_dir).await?),
+        },
+        (Change::Stop, ..) => {
+            if let Some(before) = running.take() {
+                before.stop().await;
+            }
+        }
+        (Change::Keep, ..) | (Change::Start | Change::Restart | Change::Reconfigure, _, None) => {}
+    }
+    Ok(())
+}
+
+/// What had to end for a successor that could not begin.
+async fn start_again<R: Role>(old: Option<&R::Part>, state_dir: &Path) -> Option<R> {
+    match R::start(old?, state_dir).await {
+        Ok(again) => Some(again),
+        Err(error) => {
+            tracing::error!(role = R::NAME, %error, "does not come back");
+            None
+        }
+    }
+}
+
+impl Role for server::ServerRole {
+    type Part = ServerSnapshot;
+    type Error = server::ServerError;
+    const NAME: &str = "server";
+
+    async fn start(part: &ServerSnapshot, _state_dir: &Path) -> Result<Self, Self::Error> {
+        Self::start(part)
+    }
+
+    async fn apply(&mut self, part: &ServerSnapshot) -> Result<(), Self::Error> {
+        self.apply(part)
+    }
+
+    async fn stop(self) {
+        self.stop();
+    }
+
+    fn fits_beside(old: &ServerSnapshot, new: &ServerSnapshot) -> bool {
+        let same_address = old.listen.ip() == new.listen.ip();
+        let any_address = old.listen.ip().is_unspecified() || new.listen.ip().is_unspecified();
+        old.listen.port() != new.listen.port() || !(same_address || any_address)
+    }
+}
+
+impl Role for database::Database {
+    type Part = DatabaseSnapshot;
+    type Error = database::DatabaseError;
+    const NAME: &str = "database";
+
+    async fn start(part: &DatabaseSnapshot, state_dir: &Path) -> Result<Self, Self::Error> {
+        Self::start(part.clone(), state_dir).await
+    }
+
+    async fn apply(&mut self, part: &DatabaseSnapshot) -> Result<(), Self::Error> {
+        self.apply(part.clone())
+    }
+
+    async fn stop(self) {
+        self.stop().await;
+    }
+
+    /// There is one store, and only one may have it open.
+    fn fits_beside(_old: &DatabaseSnapshot, _new: &DatabaseSnapshot) -> bool {
+        false
+    }
+}
+
+impl Role for registrar::Registrar {
+    type Part = RegistrarSnapshot;
+    type Error = registrar::RegistrarError;
+    const NAME: &str = "registrar";
+
+    async fn start(part: &RegistrarSnapshot, _state_dir: &Path) -> Result<Self, Self::Error> {
+        Self::start(part.clone())
+    }
+
+    async fn apply(&mut self, part: &RegistrarSnapshot) -> Result<(), Self::Error> {
+        self.apply(part.clone())
+    }
+
+    async fn stop(self) {
+        self.stop().await;
+    }
+
+    fn fits_beside(_old: &RegistrarSnapshot, _new: &RegistrarSnapshot) -> bool {
+        false
+    }
+}

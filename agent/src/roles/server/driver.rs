@@ -1,0 +1,224 @@
+//! The control thread of a tunnel server: moves values between the endpoint, which decides, and the dataplane, which carries.
+//!
+//! ```text
+//!   Events (known first) ─┐                                  ┌─▶ transmit, multicast
+//!   commands ─────────────┼─▶ Server ─▶ poll_output ─────────┤
+//!   next_timeout ─────────┘                                  └─▶ table builder ─▶ publish, once a turn
+//! ```
+//! One turn takes a bounded number of events, so that a flood delays neither a timer nor the table.
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use castgate_dataplane::{Cookies, Dataplane, Event, Events, Interface, StartError, TableBuilder};
+use castgate_endpoint::umtp::server::{self, Output, Server};
+
+/// Events taken before the outputs are carried out and the table is published. Large enough that a thousand clients that
+/// return at once cost few tables, small enough that a client waits for its first packet some milliseconds at most.
+const EVENTS_PER_TURN_MAX: usize = 256;
+/// The longest sleep without a timer: it only bounds the sum with the present time.
+const SLEEP_MAX: Duration = Duration::from_mins(1);
+
+/// What the agent asks of the thread.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Other times, limits, rules and interfaces; channels that are no longer permitted are withdrawn. When an interface
+    /// is refused, nothing changes.
+    Reconfigure {
+        config: server::Config,
+        permissions: server::Permissions,
+        interfaces: Vec<Interface>,
+        answer: SyncSender<Result<(), StartError>>,
+    },
+    /// A look at everything.
+    Look(SyncSender<Look>),
+    /// `TEAR_DOWN` to everybody, and the end.
+    Stop,
+}
+
+/// What the thread sees at one moment.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) at: Instant,
+    /// With the age of each.
+    pub(super) tunnels: Vec<(Duration, server::TunnelReport)>,
+    pub(super) endpoint: server::Counters,
+    pub(super) channels: Vec<castgate_dataplane::ChannelReport>,
+    pub(super) dataplane: castgate_dataplane::Counters,
+}
+
+/// Everything the thread owns.
+pub(super) struct Driver {
+    server: Server,
+    dataplane: Dataplane,
+    events: Events,
+    commands: Receiver<Command>,
+    table: TableBuilder,
+    /// Whether the table was edited since it was last published.
+    is_edited: bool,
+    up_since: HashMap<SocketAddrV4, Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        (config, permissions, key): (server::Config, server::Permissions, [u8; 16]),
+        (dataplane, events): (Dataplane, Events),
+        commands: Receiver<Command>,
+    ) -> Self {
+        let table = dataplane.table();
+        let server = Server::new(config.clone(), permissions.clone(), key, Instant::now());
+        let mut driver =
+            Self { server, dataplane, events, commands, table, is_edited: false, up_since: HashMap::new() };
+        driver.set(config, permissions);
+        driver
+    }
+
+    /// Runs until it is told to stop, or whoever could tell is gone.
+    pub(super) fn run(mut self) {
+        loop {
+            self.take_events();
+            let now = Instant::now();
+            self.server.handle_timeout(now);
+            let stops = self.obey(now).is_break();
+            self.carry_out(now);
+            if stops {
+                break;
+            }
+        }
+        self.dataplane.stop();
+    }
+
+    /// Sleeps until there is something to do and takes what is there, within bounds.
+    fn take_events(&mut self) {
+        let now = Instant::now();
+        let until_timer = self.server.next_timeout().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
+        let mut next = self.events.recv_timeout(until_timer.min(SLEEP_MAX));
+        // What has just arrived may be later than the time read before the sleep.
+        let now = Instant::now();
+        for _ in 1..EVENTS_PER_TURN_MAX {
+            let Some(event) = next else { return };
+            self.handle(now, event);
+            next = self.events.try_recv();
+        }
+        if let Some(event) = next {
+            self.handle(now, event);
+        }
+    }
+
+    fn handle(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Control { from, datagram, known } => {
+                tracing::trace!(%from, octets = datagram.len(), known, "control datagram");
+                self.server.handle_datagram(now, from, &datagram);
+            }
+            Event::Loop { channel, source } => {
+                tracing::debug!(%channel, %source, "native packet from a client's address");
+                self.server.handle_loop(now, channel, source);
+            }
+            Event::JoinFailed { channel, interface, error } => {
+                tracing::warn!(%channel, interface, %error, "channel cannot be joined natively");
+            }
+            Event::Activity { tunnel } => self.server.handle_activity(now, tunnel),
+        }
+    }
+
+    fn obey(&mut self, now: Instant) -> ControlFlow<()> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Reconfigure { config, permissions, interfaces, answer }) => {
+                    let taken = self.dataplane.set_interfaces(&interfaces);
+                    if taken.is_ok() {
+                        self.set(config, permissions);
+                    }
+                    drop(answer.try_send(taken));
+                }
+                // Who asked may have given up waiting.
+                Ok(Command::Look(answer)) => drop(answer.try_send(self.look(now))),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.server.tear_down_all();
+                    return ControlFlow::Break(());
+                }
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    fn set(&mut self, config: server::Config, permissions: server::Permissions) {
+        self.table.set_loop_check(config.loop_check != server::LoopCheck::Off);
+        self.is_edited = true;
+        self.server.set_config(config);
+        self.server.set_permissions(permissions);
+    }
+
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(output) = self.server.poll_output() {
+            self.carry_out_one(now, output);
+        }
+        if std::mem::take(&mut self.is_edited) {
+            self.dataplane.publish(self.table.build());
+        }
+    }
+
+    fn carry_out_one(&mut self, now: Instant, output: Output) {
+        self.is_edited |= edits_the_table(&output);
+        match output {
+            Output::Transmit { to, datagram } => self.dataplane.transmit(to, &datagram),
+            Output::Multicast { channel, ttl, payload } => self.dataplane.multicast(&channel, ttl, &payload),
+            Output::TunnelUp { tunnel, cookies } => {
+                tracing::info!(%tunnel, "tunnel up");
+                self.up_since.insert(tunnel, now);
+                self.table.tunnel_up(tunnel, table_cookies(cookies));
+            }
+            Output::Cookies { tunnel, cookies } => self.table.cookies(tunnel, table_cookies(cookies)),
+            Output::TunnelDown { tunnel, reason } => {
+                tracing::info!(%tunnel, reason = reason.label(), "tunnel down");
+                self.up_since.remove(&tunnel);
+                self.table.tunnel_down(tunnel);
+            }
+            // The workers are told every TTL by the kernel: the one of the JOIN is never needed.
+            Output::Attach { tunnel, channel, ttl: _, ttl_max, may_send } => {
+                tracing::debug!(%tunnel, %channel, may_send, "joined");
+                self.table.attach(tunnel, channel, may_send, ttl_max);
+            }
+            Output::Detach { tunnel, channel } => {
+                tracing::debug!(%tunnel, %channel, "left");
+                self.table.detach(tunnel, channel);
+            }
+            // The workers join and leave by themselves, each for its own tunnels: see the table.
+            Output::JoinNative(channel) => tracing::info!(%channel, "channel taken"),
+            Output::LeaveNative(channel) => tracing::info!(%channel, "channel left"),
+        }
+    }
+
+    fn look(&self, now: Instant) -> Look {
+        let age_of = |tunnel: &SocketAddrV4| {
+            self.up_since.get(tunnel).map_or(Duration::ZERO, |up| now.saturating_duration_since(*up))
+        };
+        Look {
+            at: now,
+            tunnels: self.server.tunnels().map(|report| (age_of(&report.tunnel), report)).collect(),
+            endpoint: *self.server.counters(),
+            channels: self.dataplane.channels(),
+            dataplane: self.dataplane.counters(),
+        }
+    }
+}
+
+fn edits_the_table(output: &Output) -> bool {
+    match output {
+        Output::Transmit { .. } | Output::Multicast { .. } | Output::JoinNative(_) | Output::LeaveNative(_) => false,
+        Output::TunnelUp { .. }
+        | Output::Cookies { .. }
+        | Output::TunnelDown { .. }
+        | Output::Attach { .. }
+        | Output::Detach { .. } => true,
+    }
+}
+
+fn table_cookies(cookies: server::Cookies) -> Cookies {
+    let server::Cookies { local, local_previous, remote } = cookies;
+    Cookies { local, previous: Some(local_previous), remote }
+}

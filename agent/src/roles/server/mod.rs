@@ -1,0 +1,184 @@
+//! The tunnel server of an agent: sockets and threads made from its part of the snapshot.
+//!
+//! Owns the dataplane and the control thread. Decides nothing about the protocol: that is `castgate_endpoint::umtp::server`.
+
+mod driver;
+mod rates;
+mod settings;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use castgate_control::{ChannelRule, ServerSnapshot};
+use castgate_dataplane::{Dataplane, Flows, Interface, Settings, Traffic, Waker};
+
+use self::driver::{Command, Driver, Look};
+use self::rates::Rates;
+use super::interface::{self, InterfaceError};
+use crate::report::{ChannelReport, Report, TunnelReport};
+
+/// The control thread answers within one turn; a machine on which that takes longer is in trouble that we must not add to.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a tunnel server cannot run: one sentence that names the address or the interface.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An interface is not there or has no address.
+    #[error("interfaces: {0}")]
+    Interface(#[from] InterfaceError),
+    /// The sockets cannot be made.
+    #[error(transparent)]
+    Dataplane(#[from] castgate_dataplane::StartError),
+    /// No key for the cookies, or no thread.
+    #[error("control thread: {0}")]
+    Control(io::Error),
+    /// The control thread is gone or overwhelmed.
+    #[error("control thread does not answer")]
+    Silent,
+}
+
+/// A running tunnel server; it ends with `TEAR_DOWN` to everybody when stopped or dropped.
+#[derive(Debug)]
+pub struct ServerRole {
+    listen: SocketAddrV4,
+    rules: Vec<ChannelRule>,
+    commands: Sender<Command>,
+    waker: Waker,
+    rates: Mutex<Rates>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ServerRole {
+    /// Opens the sockets and starts to serve.
+    ///
+    /// # Errors
+    /// When an interface or the address is not ours, or the kernel refuses.
+    pub fn start(snapshot: &ServerSnapshot) -> Result<Self, ServerError> {
+        let interfaces = interfaces(snapshot)?;
+        let config = settings::config(snapshot, own_addresses(*snapshot.listen.ip(), &interfaces));
+        let mut settings = Settings::new(snapshot.listen, interfaces);
+        if let Some(workers) = snapshot.workers {
+            settings.workers = NonZeroUsize::from(workers);
+        }
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| ServerError::Control(io::Error::other(error.to_string())))?;
+        let permissions = settings::permissions(&snapshot.channels);
+
+        let (dataplane, events) = Dataplane::start(settings)?;
+        let listen = dataplane.listen();
+        let waker = events.waker();
+        let (commands, received) = mpsc::channel();
+        let driver = Driver::new((config, permissions, key), (dataplane, events), received);
+        let thread = thread::Builder::new()
+            .name("umtp-control".to_owned())
+            .spawn(move || driver.run())
+            .map_err(ServerError::Control)?;
+        tracing::info!(%listen, interfaces = ?snapshot.interfaces, "tunnel server listens");
+        Ok(Self {
+            listen,
+            rules: snapshot.channels.clone(),
+            commands,
+            waker,
+            rates: Mutex::default(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes other times, limits, rules and interfaces. What sockets are made of stays: see [`crate::config::diff`].
+    ///
+    /// # Errors
+    /// When an interface is not ours; everything is then as before.
+    pub fn apply(&mut self, snapshot: &ServerSnapshot) -> Result<(), ServerError> {
+        let interfaces = interfaces(snapshot)?;
+        let config = settings::config(snapshot, own_addresses(*snapshot.listen.ip(), &interfaces));
+        let permissions = settings::permissions(&snapshot.channels);
+        let (answer, taken) = mpsc::sync_channel(1);
+        self.command(Command::Reconfigure { config, permissions, interfaces, answer });
+        taken.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ServerError::Silent)??;
+        self.rules.clone_from(&snapshot.channels);
+        Ok(())
+    }
+
+    /// Adds what this server carries to a report.
+    pub fn report(&self, report: &mut Report) {
+        report.listen = Some(self.listen);
+        let (answer, look) = mpsc::sync_channel(1);
+        self.command(Command::Look(answer));
+        let Ok(look) = look.recv_timeout(ANSWER_TIMEOUT) else { return };
+        let Look { at, tunnels, endpoint, channels, dataplane } = look;
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.sample(at, channels.iter().map(|channel| (channel.channel, taken(channel).bytes)));
+        report.channels.extend(channels.iter().map(|channel| ChannelReport {
+            name: settings::name_of(&self.rules, channel.channel),
+            channel: channel.channel,
+            tunnels: channel.tunnels as u64,
+            packets: taken(channel).packets,
+            bytes: taken(channel).bytes,
+            bits_per_second: rates.of(channel.channel),
+        }));
+        report.tunnels.extend(tunnels.into_iter().map(|(age, tunnel)| TunnelReport {
+            address: tunnel.tunnel,
+            channels: tunnel.channels,
+            age_seconds: age.as_secs(),
+        }));
+        let drops = endpoint.drops().map(|(reason, count)| (reason.label(), count));
+        for (reason, count) in drops.chain(dataplane.drops().map(|(reason, count)| (reason.label(), count))) {
+            if count > 0 {
+                *report.drops.entry(reason.to_owned()).or_default() += count;
+            }
+        }
+    }
+
+    /// Says goodbye to every client and waits until the sockets are closed.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn command(&self, command: Command) {
+        // A thread that is gone has panicked, which was printed; there is nobody to tell.
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Drop for ServerRole {
+    fn drop(&mut self) {
+        self.command(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What was taken for a channel, natively and from tunnels.
+fn taken(channel: &castgate_dataplane::ChannelReport) -> Traffic {
+    let Flows { native_in, tunnels_in, tunnels_out: _, native_out: _ } = channel.flows;
+    Traffic { packets: native_in.packets + tunnels_in.packets, bytes: native_in.bytes + tunnels_in.bytes }
+}
+
+fn interfaces(snapshot: &ServerSnapshot) -> Result<Vec<Interface>, InterfaceError> {
+    let listen = *snapshot.listen.ip();
+    let resolve = |name: &String| {
+        let interface = interface::find(name)?;
+        let address = interface::address_for(&interface, listen)?;
+        Ok(Interface { name: interface.name, index: interface.index, address })
+    };
+    snapshot.interfaces.iter().map(resolve).collect()
+}
+
+/// What a native packet from us has for a source: where we listen, when that is one address, and what we send from.
+fn own_addresses(listen: Ipv4Addr, interfaces: &[Interface]) -> Vec<Ipv4Addr> {
+    let listen = (!listen.is_unspecified()).then_some(listen);
+    let mut addresses: Vec<_> =
+        listen.into_iter().chain(interfaces.iter().map(|interface| interface.address)).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

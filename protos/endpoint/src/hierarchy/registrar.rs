@@ -106,6 +106,17 @@ pub enum Outcome {
     },
 }
 
+/// What came of the last try to register an entry at a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// No answer yet, or none to the last try.
+    Trying,
+    /// Accepted.
+    Registered,
+    /// The parent said no.
+    Refused,
+}
+
 /// How one entry stands at one parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status<'a> {
@@ -113,8 +124,8 @@ pub struct Status<'a> {
     pub entry: &'a Register,
     /// The parent.
     pub parent: &'a DatabaseAddress,
-    /// Whether the last REGISTER was accepted.
-    pub registered: bool,
+    /// What came of the last try.
+    pub standing: Standing,
     /// When a REGISTER was accepted last.
     pub accepted_at: Option<Instant>,
     /// Failures in a row.
@@ -145,6 +156,7 @@ struct Pair {
     stale: bool,
     /// A REGISTER was accepted, or its answer got lost: there may be something to take back.
     may_be_there: bool,
+    standing: Standing,
     accepted_at: Option<Instant>,
     failures: u32,
     error: Option<String>,
@@ -228,6 +240,7 @@ impl Registrar {
             // One BYE, whatever comes of it: what is not taken back goes by itself after two intervals.
             (Phase::Leaving(_), outcome) => {
                 pair.may_be_there = false;
+                pair.standing = Standing::Trying;
                 pair.accepted_at = None;
                 pair.error = match outcome {
                     Outcome::Done { .. } => None,
@@ -237,18 +250,21 @@ impl Registrar {
             }
             (Phase::Registering(_), Outcome::Done { interval }) => {
                 pair.may_be_there = true;
+                pair.standing = Standing::Registered;
                 pair.accepted_at = Some(now);
                 pair.failures = 0;
                 pair.error = None;
                 now + jittered(&mut self.lot, interval.unwrap_or(self.config.interval))
             }
             (Phase::Registering(_), Outcome::Refused { sentence, retry_after }) => {
+                pair.standing = Standing::Refused;
                 let wait = pair.fail(sentence, self.config.retry);
                 // A parent that names a time is asked no earlier, but not forgotten for ever either.
                 now + wait.max(retry_after.unwrap_or_default().min(self.config.interval))
             }
             (Phase::Registering(_), Outcome::Unreachable { sentence }) => {
                 pair.may_be_there = true;
+                pair.standing = Standing::Trying;
                 now + pair.fail(sentence, self.config.retry)
             }
             (Phase::Idle { .. }, _) => return,
@@ -262,7 +278,7 @@ impl Registrar {
         self.pairs.iter().map(|pair| Status {
             entry: &pair.entry,
             parent: &pair.parent.address,
-            registered: pair.accepted_at.is_some() && pair.error.is_none(),
+            standing: pair.standing,
             accepted_at: pair.accepted_at,
             failures: pair.failures,
             error: pair.error.as_deref(),
@@ -310,6 +326,7 @@ impl Pair {
             phase: Phase::Idle { at: now },
             stale: false,
             may_be_there: false,
+            standing: Standing::Trying,
             accepted_at: None,
             failures: 0,
             error: None,

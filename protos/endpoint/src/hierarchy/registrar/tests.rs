@@ -17,7 +17,7 @@ fn every_entry_is_announced_at_every_parent_at_once() {
             "10.0.0.2:5632 ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.1&PORT=8080&PROTOCOL=UDP&COUNTRY=BE",
         ]
     );
-    assert_eq!(lab.registrar.statuses().filter(|status| status.registered).count(), 4);
+    assert_eq!(lab.registrar.statuses().filter(|status| status.standing == Standing::Registered).count(), 4);
 }
 
 #[test]
@@ -59,10 +59,10 @@ fn failures_are_retried_with_growing_waits_up_to_a_minute_and_a_success_starts_o
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     let status = lab.registrar.statuses().next().unwrap();
-    assert_eq!((status.registered, status.failures, status.error), (false, 8, Some("connection refused")));
+    assert_eq!((status.standing, status.failures, status.error), (Standing::Trying, 8, Some("connection refused")));
 
     lab.answer_all(&done());
-    assert!(lab.registrar.statuses().all(|status| status.registered && status.error.is_none()));
+    assert!(lab.registrar.statuses().all(|status| status.standing == Standing::Registered && status.error.is_none()));
     lab.pass();
     lab.answer_all(&unreachable("connection refused"));
     assert_eq!(lab.wait(), 1_000);
@@ -74,6 +74,7 @@ fn a_refusal_is_kept_as_the_parent_said_it_and_retry_after_is_heeded() {
     lab.answer_all(&refused("403: this account may not register country BE", None));
     let status = lab.registrar.statuses().next().unwrap();
     assert_eq!(status.error, Some("403: this account may not register country BE"));
+    assert_eq!(status.standing, Standing::Refused);
     assert_eq!(lab.wait(), 1_000);
     lab.pass();
     lab.answer_all(&refused("503: starting", Some(17)));
@@ -190,7 +191,7 @@ fn results_of_forgotten_calls_change_nothing() {
     let wait = lab.wait();
     lab.registrar.handle_outcome(lab.now, call.id, refused("late", None));
     assert_eq!(lab.wait(), wait);
-    assert!(lab.registrar.statuses().all(|status| status.registered));
+    assert!(lab.registrar.statuses().all(|status| status.standing == Standing::Registered));
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! HTTP/1 as the hierarchy speaks it: small requests, small answers, everything bounded in size and time.
+//!
+//! Owns connections and bytes. What a request means is the caller's: [`server`] carries the database role, [`client`] the
+//! registrar.
+
+pub(crate) mod client;
+pub(crate) mod server;
+
+/// `X-CastGate-Update-Interval`, in seconds, in the answer to a REGISTER.
+pub(crate) const UPDATE_INTERVAL: &str = "x-castgate-update-interval";
+/// `X-CastGate-Match`, a tier, in the answer to a QUERY.
+pub(crate) const MATCH: &str = "x-castgate-match";

@@ -1,0 +1,249 @@
+//! The role `database`: CastGate HTTP in front, the state machine of the hierarchy inside, a store on disk behind.
+//!
+//! ```text
+//!   TCP ─▶ http::server ─▶ service ─▶ endpoint::hierarchy::database
+//!                            │  ▲              │ changes
+//!                  passwords ▼  │ committed    ▼
+//!              (blocking threads) ◀───────── store (one thread, redb)
+//! ```
+//! Owns tasks and their life. A REGISTER is answered after its entry is on disk, so that a kill -9 takes nothing back that
+//! was promised. A database that starts again holds each entry until its old deadline, but for one update interval at least:
+//! the servers below had nowhere to refresh while it was down.
+
+mod rate;
+mod service;
+mod source;
+mod store;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use castgate_control::DatabaseSnapshot;
+use castgate_endpoint::hierarchy::accounts::{Account, AccountError, Allow};
+use castgate_endpoint::hierarchy::database::{self as endpoint, Config, StoredEntry};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use store::StoreError;
+
+use crate::http::server;
+use service::Service;
+use store::Store;
+
+/// Why the role does not run, or not like this: one sentence that names the field, the address or the file.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// An account cannot be used.
+    #[error("accounts: {0}")]
+    Account(#[from] AccountError),
+    /// The address cannot be listened on.
+    #[error("listen: {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The store cannot be used.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The system gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
+    /// Another address needs another start.
+    #[error("listen: a running database stays at {0}")]
+    Moved(SocketAddr),
+}
+
+/// What the role carries at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatabaseReport {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Entries that it holds.
+    pub entries: u64,
+    /// Accounts that may register.
+    pub accounts: u64,
+    /// REGISTERs carried out since the start, refreshes included.
+    pub registers: u64,
+    /// BYEs carried out since the start.
+    pub byes: u64,
+    /// QUERYs answered since the start.
+    pub queries: u64,
+    /// Requests answered with a status of 400 or above since the start.
+    pub refused: u64,
+    /// Passwords that had to be checked since the start; a refresh with the same password needs none.
+    pub password_checks: u64,
+}
+
+/// The running role.
+#[derive(Debug)]
+pub struct Database {
+    listen: SocketAddr,
+    asked_for: SocketAddr,
+    service: Arc<Service>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Database {
+    /// Listens, opens the store below `state_dir` and brings its entries back. Requests that come meanwhile are told to come
+    /// again.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing runs then.
+    pub async fn start(snapshot: DatabaseSnapshot, state_dir: &Path) -> Result<Self, DatabaseError> {
+        let (config, accounts) = settings(&snapshot)?;
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| DatabaseError::Random(error.to_string()))?;
+        let asked_for = snapshot.listen;
+        let listener = TcpListener::bind(asked_for).await.map_err(|error| DatabaseError::Listen(asked_for, error))?;
+        let listen = listener.local_addr().map_err(|error| DatabaseError::Listen(asked_for, error))?;
+
+        let database = endpoint::Database::new(config, accounts, key);
+        let requests_per_minute = snapshot.requests_per_minute_max.get();
+        let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies));
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
+
+        let folder = state_dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
+        let (store, entries) = match opened.expect("opening does not panic and is not cancelled") {
+            Ok(opened) => opened,
+            Err(error) => {
+                server.abort();
+                // Until it is gone, the address is taken.
+                let _ = server.await;
+                return Err(error.into());
+            }
+        };
+        restore(&service, entries);
+        service.start(store);
+        tracing::info!(%listen, entries = service.database().len(), "database started");
+        let expiry = tokio::spawn(expire(service.clone(), stopped));
+        Ok(Self { listen, asked_for, service, stop, tasks: vec![server, expiry] })
+    }
+
+    /// Goes over to other accounts, bounds and intervals. Entries that their account may no longer claim are gone at once.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; the role goes on as before.
+    pub fn apply(&mut self, snapshot: DatabaseSnapshot) -> Result<(), DatabaseError> {
+        if snapshot.listen != self.asked_for {
+            return Err(DatabaseError::Moved(self.asked_for));
+        }
+        let (config, accounts) = settings(&snapshot)?;
+        drop(self.service.change(|database| database.set(config, accounts)));
+        self.service.set_limits(snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies);
+        Ok(())
+    }
+
+    /// What it carries at this moment.
+    #[must_use]
+    pub fn report(&self) -> DatabaseReport {
+        let (entries, accounts) = {
+            let database = self.service.database();
+            (database.len() as u64, database.accounts().len() as u64)
+        };
+        let counters = &self.service.counters;
+        DatabaseReport {
+            listen: self.listen,
+            entries,
+            accounts,
+            registers: counters.registers.load(Ordering::Relaxed),
+            byes: counters.byes.load(Ordering::Relaxed),
+            queries: counters.queries.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            password_checks: counters.password_checks.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Where it listens: the port as well when the snapshot left it to the system.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// How many entries it holds, whenever that changes.
+    #[must_use]
+    pub fn entries(&self) -> watch::Receiver<usize> {
+        self.service.entries()
+    }
+
+    /// Ends: lets requests under way finish, writes what is pending, closes the store. Entries stay in the store.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        for task in std::mem::take(&mut self.tasks) {
+            let _ = task.await;
+        }
+        let service = self.service.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some(store) = service.store() {
+                store.close();
+            }
+        });
+        let _ = closed.await;
+    }
+}
+
+impl Drop for Database {
+    /// Dropped without [`stop`](Self::stop): as if killed, but nothing goes on running in the background.
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn restore(service: &Service, entries: Vec<StoredEntry>) {
+    let (now, wall) = (Instant::now(), SystemTime::now().into());
+    let mut database = service.database();
+    for stored in entries {
+        match stored.to_entry() {
+            Ok(entry) => database.restore(now, wall, entry, stored.expires()),
+            Err(error) => tracing::warn!(%error, "stored entry dropped"),
+        }
+    }
+}
+
+/// Lets entries go when their time is up.
+async fn expire(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let next = service.database().next_timeout();
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = service.deadline_changed.notified() => continue,
+            () = due => {}
+        }
+        let before = service.database().len();
+        drop(service.change(|database| database.handle_timeout(Instant::now())));
+        let gone = before.saturating_sub(service.database().len());
+        if gone > 0 {
+            tracing::info!(entries = gone, "no longer refreshed, removed");
+        }
+    }
+}
+
+fn settings(snapshot: &DatabaseSnapshot) -> Result<(Config, Vec<Account>), DatabaseError> {
+    let bound = |value: std::num::NonZeroU32| usize::try_from(value.get()).unwrap_or(usize::MAX);
+    let config = Config {
+        update_interval: Duration::from_secs(snapshot.update_interval_seconds.get().into()),
+        entries_max: bound(snapshot.entries_max),
+        entries_per_account_max: bound(snapshot.entries_per_account_max),
+        own: vec![snapshot.listen],
+        ..Config::default()
+    };
+    let account = |account: &castgate_control::Account| {
+        let castgate_control::Allow { types, networks, countries, sources } = account.allow.clone();
+        let allow = Allow { types, networks, countries, sources };
+        Account::new(account.login.clone(), account.password_hash.clone(), allow)
+    };
+    let accounts = snapshot.accounts.iter().map(account).collect::<Result<_, _>>()?;
+    Ok((config, accounts))
+}

@@ -1,0 +1,156 @@
+//! How many requests an address may make: a bucket that fills with time, in a table of fixed size.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Addresses remembered. When a flood from more than these comes, those beyond share one bucket.
+const SOURCES_MAX: usize = 65_536;
+/// The table is searched for buckets that filled up again no more often than this: a flood cannot make us search for each
+/// of its packets.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// A host holds a whole IPv6 network of this length.
+const IPV6_PREFIX_LEN: u32 = 64;
+
+/// A limit per address.
+#[derive(Debug)]
+pub(super) struct Rate {
+    per_minute: u32,
+    buckets: HashMap<IpAddr, Bucket>,
+    overflow: Bucket,
+    swept_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// In sixtieths of a request: so many are added a second as are allowed a minute.
+    level: u64,
+    at: Instant,
+}
+
+impl Rate {
+    /// So many requests at once, and as many in each minute.
+    pub(super) fn new(per_minute: u32, now: Instant) -> Self {
+        let full = Bucket { level: u64::from(per_minute) * 60, at: now };
+        Self { per_minute, buckets: HashMap::new(), overflow: full, swept_at: now }
+    }
+
+    pub(super) fn set(&mut self, per_minute: u32) {
+        self.per_minute = per_minute;
+    }
+
+    /// Takes one request, or says how long to wait for it.
+    pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> Result<(), Duration> {
+        let per_minute = self.per_minute;
+        self.bucket(source, now).take(per_minute, now)
+    }
+
+    /// Whether a request would be taken.
+    pub(super) fn look(&mut self, source: IpAddr, now: Instant) -> Result<(), Duration> {
+        let per_minute = self.per_minute;
+        let mut bucket = *self.bucket(source, now);
+        bucket.take(per_minute, now)
+    }
+
+    fn bucket(&mut self, source: IpAddr, now: Instant) -> &mut Bucket {
+        let source = host(source);
+        let per_minute = self.per_minute;
+        if self.buckets.len() >= SOURCES_MAX && !self.buckets.contains_key(&source) {
+            if now.duration_since(self.swept_at) >= SWEEP_INTERVAL {
+                self.swept_at = now;
+                self.buckets.retain(|_, bucket| {
+                    bucket.fill(per_minute, now);
+                    bucket.level < full(per_minute)
+                });
+            }
+            if self.buckets.len() >= SOURCES_MAX {
+                return &mut self.overflow;
+            }
+        }
+        self.buckets.entry(source).or_insert(Bucket { level: full(per_minute), at: now })
+    }
+}
+
+const fn full(per_minute: u32) -> u64 {
+    per_minute as u64 * 60
+}
+
+impl Bucket {
+    fn fill(&mut self, per_minute: u32, now: Instant) {
+        let per_minute = u64::from(per_minute.max(1));
+        let nanos = u64::try_from(now.saturating_duration_since(self.at).as_nanos()).unwrap_or(u64::MAX);
+        let gained = nanos / (NANOS_PER_SECOND / per_minute).max(1);
+        self.level = self.level.saturating_add(gained).min(per_minute * 60);
+        // Only the time that was paid for: whoever asks often does not round the rest away.
+        self.at += Duration::from_nanos(gained.saturating_mul(NANOS_PER_SECOND / per_minute).min(nanos));
+    }
+
+    fn take(&mut self, per_minute: u32, now: Instant) -> Result<(), Duration> {
+        self.fill(per_minute, now);
+        if self.level >= 60 {
+            self.level -= 60;
+            return Ok(());
+        }
+        let missing = 60 - self.level;
+        Err(Duration::from_millis((missing * 1_000).div_ceil(u64::from(per_minute.max(1)))))
+    }
+}
+
+/// Whoever has an IPv6 network has as many addresses as he likes.
+fn host(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> (128 - IPV6_PREFIX_LEN) << (128 - IPV6_PREFIX_LEN)))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_minute_of_requests_may_come_at_once_and_then_one_at_a_time() {
+        let start = Instant::now();
+        let mut rate = Rate::new(60, start);
+        let source = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!((0..100).filter(|_| rate.take(source, start).is_ok()).count(), 60);
+        assert_eq!(rate.take(source, start), Err(SECOND));
+        assert_eq!(rate.look(source, start), Err(SECOND));
+        assert!(rate.take(IpAddr::from([192, 0, 2, 2]), start).is_ok(), "another address is another bucket");
+        assert!(rate.take(source, start + SECOND).is_ok());
+        assert!(rate.take(source, start + SECOND).is_err());
+        let often = (1..=10_000).filter(|n| rate.take(source, start + SECOND + *n * SECOND / 1_000).is_ok());
+        assert_eq!(often.count(), 10, "asking often does not empty it, and does not fill it");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_strangers_beyond_it_share_a_bucket() {
+        let start = Instant::now();
+        let mut rate = Rate::new(60, start);
+        for n in 0..SOURCES_MAX {
+            let source = IpAddr::V4(u32::try_from(n).unwrap().into());
+            rate.take(source, start).unwrap();
+        }
+        let strangers = (0..100_u8).filter(|n| rate.take(IpAddr::from([192, 0, 2, *n]), start).is_ok());
+        assert_eq!(strangers.count(), 60);
+        assert_eq!(rate.buckets.len(), SOURCES_MAX);
+        assert!(rate.take(IpAddr::from([192, 0, 2, 200]), start + 2 * SECOND).is_ok());
+        assert_eq!(rate.buckets.len(), 1, "those who were quiet are forgotten");
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_source() {
+        let start = Instant::now();
+        let mut rate = Rate::new(1, start);
+        assert!(rate.take("2001:db8::1".parse().unwrap(), start).is_ok());
+        assert!(rate.take("2001:db8::ffff:2".parse().unwrap(), start).is_err());
+        assert!(rate.take("2001:db8:0:1::1".parse().unwrap(), start).is_ok());
+        assert!(rate.take("::ffff:192.0.2.1".parse().unwrap(), start).is_ok());
+        assert!(rate.take("192.0.2.1".parse().unwrap(), start).is_err(), "mapped or not, it is one host");
+    }
+}

@@ -1,0 +1,228 @@
+//! The role `registrar`: announces what this agent serves at the databases above it.
+//!
+//! ```text
+//!   apply, stop ─▶ task: endpoint::hierarchy::registrar ─▶ calls ─▶ http::client ─▶ parents
+//!                                                     ◀─ outcomes ─┘
+//! ```
+//! Owns the task and its life; when and what to announce is the state machine's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use castgate_control::{RegistrarSnapshot, Registration};
+use castgate_endpoint::hierarchy::address::AddressError;
+use castgate_endpoint::hierarchy::registrar::{self as endpoint, CallId, Config, Outcome, Parent, Standing};
+use castgate_wire::registry::Register;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::http::client;
+use crate::report::RegistrationReport;
+
+/// Time that the goodbyes get. What does not come through goes by itself after two intervals.
+const GOODBYE_TIME: Duration = Duration::from_secs(3);
+/// Requests at one time: each is a connection.
+const CALLS_MAX: usize = 16;
+
+/// Why the role does not run, or not like this.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrarError {
+    /// A parent is no address of a database.
+    #[error("parents[{0}].url: {1}")]
+    Parent(usize, AddressError),
+    /// The system gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
+}
+
+/// The running role.
+#[derive(Debug)]
+pub struct Registrar {
+    orders: mpsc::UnboundedSender<Order>,
+    statuses: watch::Receiver<Vec<RegistrationReport>>,
+    task: JoinHandle<()>,
+}
+
+/// Orders are few: one for each snapshot.
+#[derive(Debug)]
+enum Order {
+    Set(Settings),
+    Stop,
+}
+
+#[derive(Debug)]
+struct Settings {
+    config: Config,
+    entries: Vec<Register>,
+    parents: Vec<Parent>,
+}
+
+impl Registrar {
+    /// Announces everything at once and goes on refreshing it.
+    ///
+    /// # Errors
+    /// [`RegistrarError`]; nothing runs then.
+    pub fn start(snapshot: RegistrarSnapshot) -> Result<Self, RegistrarError> {
+        let settings = settings(snapshot)?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
+        let (orders, received) = mpsc::unbounded_channel();
+        let (publisher, statuses) = watch::channel(Vec::new());
+        let Settings { config, entries, parents } = settings;
+        let machine = endpoint::Registrar::new(config, entries, parents, u64::from_le_bytes(seed), Instant::now());
+        publish(&machine, &publisher);
+        let task = tokio::spawn(run(machine, received, publisher));
+        Ok(Self { orders, statuses, task })
+    }
+
+    /// Announces what is new or changed, takes back what is gone, leaves the rest in peace.
+    ///
+    /// # Errors
+    /// [`RegistrarError`]; the role goes on as before.
+    pub fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
+        let settings = settings(snapshot)?;
+        // The task ends with this handle only.
+        let _ = self.orders.send(Order::Set(settings));
+        Ok(())
+    }
+
+    /// How every entry stands at every parent.
+    #[must_use]
+    pub fn report(&self) -> Vec<RegistrationReport> {
+        self.statuses.borrow().clone()
+    }
+
+    /// The same, whenever it changes.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Vec<RegistrationReport>> {
+        self.statuses.clone()
+    }
+
+    /// Says BYE everywhere and ends; a parent that does not answer is given 3 seconds.
+    pub async fn stop(mut self) {
+        let _ = self.orders.send(Order::Stop);
+        if timeout(GOODBYE_TIME, &mut self.task).await.is_err() {
+            tracing::warn!("not every database above took the goodbye");
+        }
+    }
+}
+
+impl Drop for Registrar {
+    /// Dropped without [`stop`](Self::stop): nothing is said, and nothing goes on running in the background.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    mut machine: endpoint::Registrar,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    statuses: watch::Sender<Vec<RegistrationReport>>,
+) {
+    let lines = Arc::new(Semaphore::new(CALLS_MAX));
+    let mut calls: JoinSet<(CallId, Outcome)> = JoinSet::new();
+    let mut stopping = false;
+    loop {
+        while let Some(call) = machine.poll_call() {
+            let lines = lines.clone();
+            calls.spawn(async move {
+                let _line = lines.acquire().await.expect("nobody closes the semaphore");
+                tracing::trace!(parent = %call.parent.address, "call");
+                let outcome = client::carry_out(&call).await;
+                log(&call, &outcome);
+                (call.id, outcome)
+            });
+        }
+        publish(&machine, &statuses);
+        if stopping && machine.is_finished() {
+            return;
+        }
+        let next = machine.next_timeout();
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            order = orders.recv(), if !stopping => match order {
+                Some(Order::Set(Settings { config, entries, parents })) => {
+                    machine.set(config, entries, parents, Instant::now());
+                }
+                Some(Order::Stop) | None => {
+                    stopping = true;
+                    machine.shut_down(Instant::now());
+                }
+            },
+            Some(done) = calls.join_next() => match done {
+                Ok((id, outcome)) => machine.handle_outcome(Instant::now(), id, outcome),
+                // Its pair would wait for ever; the panic itself was printed where it happened.
+                Err(error) => {
+                    tracing::error!(%error, "a call to a database above was lost");
+                    return;
+                }
+            },
+            () = due => machine.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+fn log(call: &endpoint::Call, outcome: &Outcome) {
+    let parent = &call.parent.address;
+    match outcome {
+        Outcome::Done { .. } => tracing::debug!(%parent, "accepted"),
+        Outcome::Refused { sentence, .. } => tracing::warn!(%parent, sentence, "refused"),
+        Outcome::Unreachable { sentence } => tracing::warn!(%parent, sentence, "not reached"),
+    }
+}
+
+fn publish(machine: &endpoint::Registrar, statuses: &watch::Sender<Vec<RegistrationReport>>) {
+    let reports = machine.statuses().map(|status| RegistrationReport {
+        parent: status.parent.to_string(),
+        entry: {
+            let Register { entry_type, source, port, protocol, .. } = status.entry;
+            let protocol = protocol.as_ref().map(|protocol| format!(" {protocol}")).unwrap_or_default();
+            format!("{entry_type} {source}:{port}{protocol}")
+        },
+        state: match status.standing {
+            Standing::Trying => "trying",
+            Standing::Registered => "registered",
+            Standing::Refused => "refused",
+        }
+        .to_owned(),
+        last_refusal: status.error.map(ToOwned::to_owned),
+    });
+    let reports: Vec<RegistrationReport> = reports.collect();
+    statuses.send_if_modified(|before| {
+        let changed = *before != reports;
+        *before = reports;
+        changed
+    });
+}
+
+fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {
+    let RegistrarSnapshot { entries, parents, interval_seconds, retry_seconds } = snapshot;
+    let config = Config {
+        interval: Duration::from_secs(interval_seconds.get().into()),
+        retry: Duration::from_secs(retry_seconds.get().into()),
+    };
+    let entry = |Registration { entry_type, source, port, protocol, networks, country }: Registration| Register {
+        source,
+        port: port.get(),
+        entry_type,
+        protocol,
+        networks,
+        country,
+    };
+    let parent = |(index, castgate_control::Parent { url, login, password })| {
+        let url: String = url;
+        let address = url.parse().map_err(|error| RegistrarError::Parent(index, error))?;
+        Ok(Parent { address, login, password })
+    };
+    Ok(Settings {
+        config,
+        entries: entries.into_iter().map(entry).collect(),
+        parents: parents.into_iter().enumerate().map(parent).collect::<Result<_, RegistrarError>>()?,
+    })
+}

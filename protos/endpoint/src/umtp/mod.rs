@@ -78,6 +78,20 @@ impl Unfit {
     }
 }
 
+/// What a native multicast packet brings about whose source is the address of the other end of a tunnel.
+///
+/// The draft tears down every tunnel of that address. Behind one NAT, or on one machine, that hits the innocent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LoopCheck {
+    /// Nothing: the packet is relayed like any other.
+    Off,
+    /// `TEAR_DOWN` to the tunnels of that address that have the group joined.
+    #[default]
+    Endpoint,
+    /// `TEAR_DOWN` to all tunnels of that address (draft-finlayson-umtp-09, local event 4).
+    Address,
+}
+
 /// A payload and its trailer as one datagram.
 fn datagram(trailer: &Trailer, head: &[u8]) -> Vec<u8> {
     let mut octets = Vec::with_capacity(head.len() + trailer.buffer_len());

@@ -135,7 +135,8 @@ fn a_killed_client_loses_its_joins_after_sixty_seconds_and_its_tunnel_after_a_hu
     bed.run_for(millis(1_000));
     let last = *times(&bed, Command::JoinGroup).last().unwrap() + 10;
     bed.clients[dead].is_dead = true;
-    let channels = |bed: &Bed| -> Vec<usize> { bed.server(server).tunnels().map(|tunnel| tunnel.channels.len()).collect() };
+    let channels =
+        |bed: &Bed| -> Vec<usize> { bed.server(server).tunnels().map(|tunnel| tunnel.channels.len()).collect() };
     bed.run_until(bed.start + millis(last + 60_000 - 1));
     assert_eq!(channels(&bed), [1, 1]);
     bed.run_for(millis(2));
@@ -180,9 +181,10 @@ fn a_spoofed_tear_down_without_the_cookie_changes_nothing() {
     let right = bed.server(server).tunnels().next().unwrap().cookies;
     for guess in 0..2_000 {
         let guess = castgate_wire::umtp::Cookie(guess);
-        for (from, to, is_right) in
-            [(server_address, client_address, guess == right.remote), (client_address, server_address, guess == right.local || guess == right.local_previous)]
-        {
+        for (from, to, is_right) in [
+            (server_address, client_address, guess == right.remote),
+            (client_address, server_address, guess == right.local || guess == right.local_previous),
+        ] {
             for command in [Command::TearDown, Command::ProbeNack, Command::ProbeAck] {
                 if !is_right {
                     let mut spoofed = Vec::new();

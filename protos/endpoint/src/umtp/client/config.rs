@@ -1,5 +1,7 @@
 //! Times and limits of a client.
 
+use super::super::LoopCheck;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Times and limits. [`Config::default`] holds the documented values.
@@ -35,6 +37,11 @@ pub struct Config {
     pub answer_interval: Duration,
     /// The TTL asked for in JOINs: what the server assumes for packets whose own it does not know. Default 63.
     pub ttl: u8,
+    /// What happens when a native packet that is to go upstream comes from the server's address. Default
+    /// [`LoopCheck::Endpoint`].
+    pub loop_check: LoopCheck,
+    /// Our own addresses; a native packet from one of them is no loop, though the server be on this machine.
+    pub own_addresses: Vec<Ipv4Addr>,
     /// Channels at one time. Default 1024.
     pub channels_max: usize,
     /// Servers that are kept of a list. Default 16.
@@ -58,6 +65,8 @@ impl Default for Config {
             leave_interval: Duration::from_millis(200),
             answer_interval: Duration::from_secs(1),
             ttl: 63,
+            loop_check: LoopCheck::Endpoint,
+            own_addresses: Vec::new(),
             channels_max: 1024,
             servers_max: 16,
         }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Time from the last server's failure to the first round of the search: a server that has just sent us away needs a moment.
 const SEARCH_DELAY: Duration = Duration::from_millis(500);
+/// A tunnel that ends sooner than this after it began counts towards [`Client::dismissals`].
+const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// An answer that comes later than this after its PROBE is unsolicited.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 const PURPOSE_FIRST_GUESS: u64 = 1;
@@ -34,6 +36,7 @@ pub(super) struct Link {
     pub(super) server: SocketAddrV4,
     pub(super) local: Cookie,
     pub(super) remote: Cookie,
+    up_at: Instant,
     pub(super) heard_at: Instant,
     pub(super) doubt: Option<Doubt>,
     pub(super) answered_at: Option<Instant>,
@@ -94,7 +97,7 @@ impl Client {
         self.asked.clear();
         match self.servers.first() {
             Some(first) => self.contact(*first, self.servers.len() - 1, now),
-            None => self.exhaust(now),
+            None => self.exhaust(now, SEARCH_DELAY),
         }
     }
 
@@ -124,17 +127,17 @@ impl Client {
     /// The server after `server`; the list is a ring, of which `servers_left` have not failed yet.
     fn contact_next(&mut self, server: SocketAddrV4, servers_left: usize, now: Instant) {
         if servers_left == 0 {
-            return self.exhaust(now);
+            return self.exhaust(now, SEARCH_DELAY);
         }
         let place = self.servers.iter().position(|listed| *listed == server);
         let next = place.map_or(0, |place| (place + 1) % self.servers.len());
         self.contact(self.servers[next], servers_left - 1, now);
     }
 
-    fn exhaust(&mut self, now: Instant) {
+    fn exhaust(&mut self, now: Instant, delay: Duration) {
         self.phase = Phase::Searching {
             wait: self.config.search_interval,
-            again_at: now + SEARCH_DELAY,
+            again_at: now + delay,
             remind_at: now + self.config.need_servers_interval,
         };
         self.event(Event::NeedServers);
@@ -193,6 +196,7 @@ impl Client {
             server,
             local,
             remote,
+            up_at: now,
             heard_at: now,
             doubt: None,
             answered_at: None,
@@ -320,10 +324,20 @@ impl Client {
                 schedule.stop();
             }
         }
+        // Servers that take us and send us away again, for a loop perhaps, must not be circled at the speed of the network.
+        let was_sent_away = reason != LostReason::Silent && now.saturating_duration_since(link.up_at) < SHORT_LIFE;
+        self.dismissals = if was_sent_away { self.dismissals.saturating_add(1) } else { 0 };
+        let delay = (SEARCH_DELAY * 2_u32.pow(self.dismissals.min(5))).min(self.config.join_refresh);
         // One that sent us away needs no farewell; one that is silent may yet be sending.
         self.last_link = (reason == LostReason::Silent).then_some(link);
-        if !self.channels.is_empty() {
-            let others = self.servers.iter().filter(|listed| **listed != server).count();
+        if self.channels.is_empty() {
+            return;
+        }
+        let others = self.servers.iter().filter(|listed| **listed != server).count();
+        let is_circling = usize::try_from(self.dismissals).is_ok_and(|dismissals| dismissals > self.servers.len());
+        if others == 0 || is_circling {
+            self.exhaust(now, delay);
+        } else {
             self.contact_next(server, others, now);
         }
     }

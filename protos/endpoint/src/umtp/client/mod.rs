@@ -23,6 +23,7 @@ mod farewell;
 mod link;
 mod output;
 mod receive;
+mod send;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ pub use output::{Counters, Event, LostReason, Output, Reason, Received, Refusal,
 
 use super::cookie::Key;
 use super::{Unfit, datagram};
-use castgate_wire::umtp::{Channel, Command, DATAGRAM_LEN_MAX, Trailer};
+use castgate_wire::umtp::{Channel, Command, Trailer};
 use channel::Schedule;
 use farewell::{Farewells, Subject};
 use link::{Link, Phase};
@@ -52,6 +53,8 @@ pub struct Client {
     last_server: Option<SocketAddrV4>,
     /// When each server was last asked; only servers of the current attempt.
     asked: BTreeMap<SocketAddrV4, Instant>,
+    /// How often in a row a server has sent us away soon after it had taken us.
+    dismissals: u32,
     stranger_answered_at: Option<Instant>,
     channels: BTreeMap<Channel, Joined>,
     farewells: Farewells,
@@ -81,6 +84,7 @@ impl Client {
             last_link: None,
             last_server: None,
             asked: BTreeMap::new(),
+            dismissals: 0,
             stranger_answered_at: None,
             channels: BTreeMap::new(),
             farewells: Farewells::default(),
@@ -185,25 +189,6 @@ impl Client {
             self.asked.clear();
         }
         self.set_wake();
-    }
-
-    /// Sends a payload to a joined channel (draft-finlayson-umtp-09, local event 3). `ttl` is that of the application's packet.
-    ///
-    /// # Errors
-    /// [`SendError`] when nothing was sent.
-    pub fn send(&mut self, channel: Channel, ttl: u8, payload: &[u8]) -> Result<(), SendError> {
-        let ttl = ttl.checked_sub(1).ok_or(SendError::TtlZero)?;
-        if !self.channels.contains_key(&channel) {
-            return Err(SendError::NotJoined(channel));
-        }
-        let Phase::Up(link) = &self.phase else { return Err(SendError::NoServer) };
-        let trailer = link.trailer(Command::Data, channel, ttl);
-        if payload.len() + trailer.buffer_len() > DATAGRAM_LEN_MAX {
-            return Err(SendError::TooLong(payload.len()));
-        }
-        let to = link.server;
-        self.transmit(to, datagram(&trailer, payload));
-        Ok(())
     }
 
     /// Leaves everything and tears the tunnel down. What is repeated comes by [`handle_timeout`](Self::handle_timeout) until

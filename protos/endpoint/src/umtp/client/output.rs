@@ -2,7 +2,7 @@
 
 use super::super::Unfit;
 use castgate_wire::umtp::Channel;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// One thing to do or to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub enum LostReason {
     TornDown,
     /// It answered with `PROBE_NACK`.
     Refused,
+    /// A native packet came from its address: it was torn down by us.
+    Loop,
 }
 
 impl LostReason {
@@ -81,6 +83,7 @@ impl LostReason {
             Self::Silent => "silent",
             Self::TornDown => "torn_down",
             Self::Refused => "refused",
+            Self::Loop => "loop",
         }
     }
 }
@@ -108,6 +111,9 @@ pub enum SendError {
     /// There is no server at this moment.
     #[error("no server is in use at this moment")]
     NoServer,
+    /// The native packet came from the server itself; the tunnel is torn down.
+    #[error("the packet came from the server at {0}: a loop")]
+    Loop(Ipv4Addr),
     /// Payload and trailer do not fit into one datagram; holds the octets of the payload.
     #[error("{0} octets and a trailer do not fit into a datagram")]
     TooLong(usize),

@@ -1,5 +1,6 @@
 //! What the operator decides about a server: times, limits and the channels that may cross its tunnels.
 
+use super::super::LoopCheck;
 use castgate_wire::umtp::Channel;
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
@@ -64,20 +65,6 @@ impl Default for Config {
             guessers_remembered: 4096,
         }
     }
-}
-
-/// What a native multicast packet whose source is the address of a tunnel brings about.
-///
-/// The draft tears down every tunnel of that address. Behind one NAT, or on one machine, that hits the innocent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum LoopCheck {
-    /// Nothing: the packet is relayed like any other.
-    Off,
-    /// `TEAR_DOWN` to the tunnels of that address that have the group joined.
-    #[default]
-    Endpoint,
-    /// `TEAR_DOWN` to all tunnels of that address (draft-finlayson-umtp-09, local event 4).
-    Address,
 }
 
 /// One rule that lets channels cross the tunnels.

@@ -29,7 +29,8 @@ mod tunnels;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, Grant, LoopCheck, Permissions, Permit, Sources};
+pub use super::LoopCheck;
+pub use config::{Config, Grant, Permissions, Permit, Sources};
 pub use counters::{Counters, Reason};
 pub use output::{ChannelReport, Cookies, DownReason, Output, TunnelReport};
 

@@ -1,12 +1,14 @@
 //! A tunnel database asked by hand: plain HTTP over a socket, read without any code of the product.
 
 use crate::lab::{Host, wait};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A database answers ten questions of one address in a second.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// An answer: its status and body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +42,11 @@ pub fn ask(host: &Host, database: SocketAddr, pairs: &str) -> Result<Answer> {
 /// Whether a database lists `address` when asked for tunnel servers (`TS`) or databases (`TDS`) of a country.
 ///
 /// # Errors
-/// When it does not answer.
+/// When it does not answer, or with another status than 200.
 pub fn lists(host: &Host, database: SocketAddr, entry_type: &str, country: &str, address: &str) -> Result<bool> {
     let answer = ask(host, database, &format!("ACTION=QUERY&TYPE={entry_type}&COUNTRY={country}"))?;
-    Ok(answer.status == 200 && answer.body.contains(&format!("<ADDRESS>{address}</ADDRESS>")))
+    ensure!(answer.status == 200, "{database} answers {}: {}", answer.status, answer.body.trim());
+    Ok(answer.body.contains(&format!("<ADDRESS>{address}</ADDRESS>")))
 }
 
 /// Waits until a database lists an address.
@@ -58,7 +61,7 @@ pub fn wait_listed(
     address: &str,
     longest: Duration,
 ) -> Result<()> {
-    wait::until(&format!("{address} listed by {database}"), longest, || {
+    wait::until_every(ASK_AGAIN, &format!("{address} listed by {database}"), longest, || {
         lists(host, database, entry_type, country, address).ok().filter(|listed| *listed).map(drop)
     })
 }
@@ -75,7 +78,30 @@ pub fn wait_unlisted(
     address: &str,
     longest: Duration,
 ) -> Result<()> {
-    wait::until(&format!("{address} no longer listed by {database}"), longest, || {
+    wait::until_every(ASK_AGAIN, &format!("{address} no longer listed by {database}"), longest, || {
         lists(host, database, entry_type, country, address).ok().filter(|listed| !*listed).map(drop)
     })
+}
+
+/// Asks for `span` whether a database still lists an address.
+///
+/// # Errors
+/// As soon as it does not.
+pub fn stays_listed(
+    host: &Host,
+    database: SocketAddr,
+    entry_type: &str,
+    country: &str,
+    address: &str,
+    span: Duration,
+) -> Result<()> {
+    let start = Instant::now();
+    wait::until_every(ASK_AGAIN, "the end of the time", span * 2, || {
+        match lists(host, database, entry_type, country, address) {
+            Ok(true) if start.elapsed() < span => None,
+            Ok(true) => Some(Ok(())),
+            Ok(false) => Some(Err(anyhow!("{address} is no longer listed after {:?}", start.elapsed()))),
+            Err(error) => Some(Err(error)),
+        }
+    })?
 }

@@ -58,6 +58,8 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL"]).arg(program.as_ref());
+        // What they print is read by tests: no colours.
+        command.env("NO_COLOR", "1");
         command
     }
 

@@ -57,7 +57,7 @@ impl<'a> Scenario<'a> {
             lab.show_outputs();
             // Removed before the panic: its drop would show the outputs once more.
             drop(lab);
-            panic!("{error:?}");
+            panic!("{error:#}");
         }
     }
 }

@@ -11,7 +11,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// When that has not happened within `longest`; says what was awaited.
-pub fn until<T>(what: &str, longest: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn until<T>(what: &str, longest: Duration, look: impl FnMut() -> Option<T>) -> Result<T> {
+    until_every(LOOK_AGAIN, what, longest, look)
+}
+
+/// The same with another pause between two looks, for looks that somebody counts.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_every<T>(
+    pause: Duration,
+    what: &str,
+    longest: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         // Asked once more after the deadline: a slow machine must not turn a thing that happened into one that did not.
@@ -19,22 +32,9 @@ pub fn until<T>(what: &str, longest: Duration, mut look: impl FnMut() -> Option<
         match look() {
             Some(seen) => return Ok(seen),
             None if late => return None.with_context(|| format!("{what}: not seen within {longest:?}")),
-            None => std::thread::sleep(LOOK_AGAIN),
+            None => std::thread::sleep(pause),
         }
     }
-}
-
-/// Watches for `span` that something stays true.
-///
-/// # Errors
-/// As soon as `still` is false; says what should have stayed.
-pub fn throughout(what: &str, span: Duration, mut still: impl FnMut() -> bool) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < span {
-        anyhow::ensure!(still(), "{what}: no longer so after {:?}", start.elapsed());
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 /// Whether the text of `/proc/net/udp` lists a socket bound to this port (on any address).

@@ -3,7 +3,7 @@
 use crate::{SOON, SSM_RULE};
 use anyhow::ensure;
 use castgate_e2e::fleet::{Fleet, HOME, ServerConfig, fleet_country, fleet_root};
-use castgate_e2e::lab::{Scenario, wait};
+use castgate_e2e::lab::Scenario;
 use castgate_e2e::programs::program;
 use castgate_e2e::registry;
 use std::time::{Duration, Instant};
@@ -42,9 +42,7 @@ fn a_server_that_stops_refreshing_is_gone_after_two_intervals() {
         let mut fleet = Fleet::start_with(lab, &ServerConfig::home().permit(SSM_RULE), interval)?;
         let asker = lab.host("home");
         // Two intervals of refreshes: it stays.
-        wait::throughout("the server is listed", INTERVAL * 2 + Duration::from_secs(1), || {
-            registry::lists(asker, fleet_country(lab), "TS", "BE", SERVER).unwrap_or(false)
-        })?;
+        registry::stays_listed(asker, fleet_country(lab), "TS", "BE", SERVER, INTERVAL * 2 + Duration::from_secs(1))?;
         fleet.server.kill()?;
         let killed = Instant::now();
         registry::wait_unlisted(asker, fleet_country(lab), "TS", "BE", SERVER, INTERVAL * 3)?;

@@ -156,11 +156,11 @@ impl Bare {
 }
 
 /// Datagrams a second of something that says how many it sent.
-fn rate(turn: Duration, mut send: impl FnMut() -> io::Result<u64>) -> io::Result<f64> {
+fn rate(turn: Duration, mut once: impl FnMut() -> io::Result<u64>) -> io::Result<f64> {
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed() < turn {
-        sent += send()?;
+        sent += once()?;
     }
     #[expect(clippy::cast_precision_loss, reason = "a rate of a bench")]
     Ok(sent as f64 / start.elapsed().as_secs_f64())

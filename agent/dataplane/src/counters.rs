@@ -246,7 +246,9 @@ mod tests {
             worker.drop_packets(DropReason::Loop, 3);
         }
         let mut sum = Counters::default();
-        workers.iter().for_each(|worker| worker.add_to(&mut sum));
+        for worker in &workers {
+            worker.add_to(&mut sum);
+        }
         assert_eq!(sum.flows.tunnels_out, Traffic { packets: 4, bytes: 200 });
         assert_eq!(sum.dropped(DropReason::Loop), 6);
         assert_eq!(sum.drops().map(|(_, count)| count).sum::<u64>(), 6);

@@ -271,7 +271,7 @@ mod tests {
         }
         sender.control(client.address, b"join", Some(&client), true).unwrap();
         assert_eq!(refused, 96);
-        let order: Vec<_> = std::iter::from_fn(|| events.try_recv()).map(is_known).collect();
+        let order: Vec<_> = std::iter::from_fn(|| events.try_recv()).map(|event| is_known(&event)).collect();
         assert_eq!(order, [true, false, false, false, false]);
         sender.control(STRANGER, b"?", None, false).unwrap();
     }
@@ -310,8 +310,8 @@ mod tests {
         let waker = events.waker();
         thread::scope(|scope| {
             let receiver = scope.spawn(move || {
-                let first = events.recv_timeout(Duration::from_secs(60));
-                let second = events.recv_timeout(Duration::from_secs(60));
+                let first = events.recv_timeout(Duration::from_mins(1));
+                let second = events.recv_timeout(Duration::from_mins(1));
                 (first.is_some(), second.is_some())
             });
             sender.control(STRANGER, b"?", None, false).unwrap();
@@ -332,7 +332,7 @@ mod tests {
         Arc::new(Tunnel::new(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 5000), cookies))
     }
 
-    fn is_known(event: Event) -> bool {
+    fn is_known(event: &Event) -> bool {
         matches!(event, Event::Control { known: true, .. })
     }
 }

@@ -43,9 +43,14 @@ impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
         Arc::make_mut(&mut self.parts[part]).get_mut(key)
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V) -> &mut V {
+    pub(crate) fn get_or_insert_with(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
         let part = self.part(&key);
-        Arc::make_mut(&mut self.parts[part]).entry(key).insert_entry(value).into_mut()
+        Arc::make_mut(&mut self.parts[part]).entry(key).or_insert_with(value)
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        let part = self.part(&key);
+        Arc::make_mut(&mut self.parts[part]).insert(key, value);
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {

@@ -146,11 +146,8 @@ impl TableBuilder {
         }
         let leg = Leg { tunnel: Arc::clone(&entry.tunnel) };
         let workers = self.table.workers;
-        if self.table.channels.get(&channel).is_none() {
-            self.table.channels.insert(channel, Arc::new(ChannelEntry::new(channel, workers)));
-        }
-        let channel = self.table.channels.get_mut(&channel).expect("inserted above");
-        let members = &mut Arc::make_mut(channel).members[shard_of(*tunnel.ip(), workers)];
+        let entry = self.table.channels.get_or_insert_with(channel, || Arc::new(ChannelEntry::new(channel, workers)));
+        let members = &mut Arc::make_mut(entry).members[shard_of(*tunnel.ip(), workers)];
         Arc::make_mut(members).add(leg);
     }
 

@@ -123,7 +123,9 @@ impl<'a> Burst<'a> {
         let Some(Way { tunnel, entry }) = self.way else { return };
         let packets = &self.packets[..self.count];
         let mut taken = Traffic::default();
-        packets.iter().for_each(|packet| taken.count(packet.payload.len()));
+        for packet in packets {
+            taken.count(packet.payload.len());
+        }
         tunnel.received.add(taken);
         context.cells().flows.tunnels_in.add(taken);
         entry.flows.tunnels_in.add(taken);

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
 use crate::control::Outgoing;
-use crate::raw::to_sockaddr;
+use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
 use crate::{SEGMENTS_MAX, UdpSocket};
 use std::io;
 use std::mem;
@@ -56,7 +56,7 @@ impl BareLoop {
                 // SAFETY: all-zero octets are a valid `mmsghdr`: null pointers and no lengths.
                 let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
                 header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-                header.msg_hdr.msg_namelen = u32::try_from(size_of::<libc::sockaddr_in>()).expect("16 octets");
+                header.msg_hdr.msg_namelen = SOCKADDR_BYTES;
                 header.msg_hdr.msg_iov = ptr::from_mut(&mut iovec);
                 header.msg_hdr.msg_iovlen = 1;
                 header.msg_hdr.msg_control = ptr::from_mut(control).wrapping_byte_add(extent.offset).cast();
@@ -69,7 +69,7 @@ impl BareLoop {
             let mut rest = &mut headers[..];
             while !rest.is_empty() {
                 let count = rest.len().min(MESSAGES_PER_CALL);
-                let count_c = libc::c_uint::try_from(count).expect("at most 64");
+                let count_c = libc::c_uint::try_from(count).unwrap_or(libc::c_uint::MAX);
                 // SAFETY: at least `count` headers are live and exclusive; what they point at lives in `self` and on this
                 // stack with the lengths given, is only read, and outlives the call.
                 let result = unsafe { libc::sendmmsg(socket.as_fd().as_raw_fd(), rest.as_mut_ptr(), count_c, 0) };
@@ -83,7 +83,7 @@ impl BareLoop {
 }
 
 fn segment(bytes: usize, datagrams: usize) -> u16 {
-    u16::try_from(bytes / datagrams).expect("a datagram has at most 65507 octets")
+    u16::try_from(bytes / datagrams).unwrap_or(u16::MAX)
 }
 
 impl std::fmt::Debug for BareLoop {

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 /// Settings of a [`UdpSocket`](crate::UdpSocket); `Options::new(address)` and then the fields that differ.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the kernel's, and any combination makes sense")]
 pub struct Options {
     /// Local address; a group address takes only what was sent to that group, port 0 asks for any port.
     pub bind: SocketAddrV4,

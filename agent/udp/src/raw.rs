@@ -36,6 +36,10 @@ pub(crate) fn int_option(socket: impl AsFd, level: c_int, name: c_int) -> io::Re
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Octets of a [`libc::sockaddr_in`].
+#[expect(clippy::cast_possible_truncation, reason = "16")]
+pub(crate) const SOCKADDR_BYTES: libc::socklen_t = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+
 /// An address as `recvmmsg` and `sendmmsg` want it.
 pub(crate) fn to_sockaddr(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {

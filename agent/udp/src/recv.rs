@@ -10,7 +10,7 @@
 
 use crate::UdpSocket;
 use crate::control::{Incoming, IncomingBuffer};
-use crate::raw::{from_sockaddr, to_sockaddr};
+use crate::raw::{SOCKADDR_BYTES, from_sockaddr, to_sockaddr};
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -80,7 +80,7 @@ impl RecvBatch {
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received = 0;
         self.point_headers_at_buffers();
-        let count = libc::c_uint::try_from(self.headers.len()).expect("a batch is small");
+        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
         // SAFETY: `count` headers are live and exclusive, and each points at exclusive buffers of this batch with their
         // true lengths, set just above; the kernel writes within them and keeps none.
         let result = unsafe {
@@ -97,6 +97,7 @@ impl RecvBatch {
     }
 
     /// The datagrams of the last [`receive`](Self::receive), in the order of their arrival.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         (0..self.received).map(|index| self.datagram(index))
     }
@@ -111,7 +112,7 @@ impl RecvBatch {
     fn datagram(&self, index: usize) -> Datagram<'_> {
         let header = &self.headers[index];
         let start = index * self.stride();
-        let length = usize::try_from(header.msg_len).expect("no longer than its buffer").min(self.datagram_bytes_max);
+        let length = usize::try_from(header.msg_len).unwrap_or(usize::MAX).min(self.datagram_bytes_max);
         let Incoming { ttl, interface, destination, overflow: _ } = self.incoming(index);
         Datagram {
             source: from_sockaddr(&self.names[index]),
@@ -141,7 +142,7 @@ impl RecvBatch {
             iovec.iov_len = self.datagram_bytes_max;
             let header = &mut header.msg_hdr;
             header.msg_name = ptr::from_mut(name).cast();
-            header.msg_namelen = u32::try_from(size_of::<libc::sockaddr_in>()).expect("16 octets");
+            header.msg_namelen = SOCKADDR_BYTES;
             header.msg_iov = ptr::from_mut(iovec);
             header.msg_iovlen = 1;
             header.msg_control = control.0.as_mut_ptr().cast();

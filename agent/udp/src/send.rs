@@ -12,7 +12,7 @@
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
 use crate::control::{Extent, Outgoing};
-use crate::raw::to_sockaddr;
+use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
 use crate::ready::wait_writable;
 use crate::{Errno, Options, UdpSocket};
 use std::cell::Cell;
@@ -304,7 +304,7 @@ fn point(
 ) {
     let header = &mut header.msg_hdr;
     header.msg_name = name.cast();
-    header.msg_namelen = u32::try_from(size_of::<libc::sockaddr_in>()).expect("16 octets");
+    header.msg_namelen = SOCKADDR_BYTES;
     header.msg_iov = iovecs.as_mut_ptr();
     header.msg_iovlen = iovecs.len();
     header.msg_control = control.wrapping_byte_add(extent.offset).cast();

@@ -23,8 +23,8 @@ const SOURCE_OFFSET: i32 = 12;
 /// The worker, out of `shards`, that takes what comes from `address`.
 #[must_use]
 pub fn shard_of(address: Ipv4Addr, shards: NonZeroUsize) -> usize {
-    let hash = u32::from(address).wrapping_mul(MULTIPLIER) >> SHIFT;
-    usize::try_from(hash).expect("16 bits fit") % shards
+    let [high, low, ..] = u32::from(address).wrapping_mul(MULTIPLIER).to_be_bytes();
+    usize::from(u16::from_be_bytes([high, low])) % shards
 }
 
 /// Attaches the program to the group of sockets that `socket` belongs to.

@@ -3,8 +3,6 @@
 //! Every party has an address of its own in 127/8, which works for an ordinary user. Nothing sleeps: tests wait for datagrams,
 //! events and memberships, and give up after [`PATIENCE`].
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use castgate_dataplane::{Cookies, Dataplane, DropReason, Event, Events, Interface, Settings, TableBuilder};
 use castgate_udp::ready::wait_readable;
 use castgate_udp::{MulticastOut, Options, RecvBatch, UdpSocket, shard_of};

@@ -1,10 +1,8 @@
 //! What clients send: upstream DATA, control datagrams, and everything that is neither.
 
-mod lab;
-
+use crate::lab::{Client, Lab, Native, PATIENCE, host};
 use castgate_dataplane::{Dataplane, DropReason, Event, Settings, StartError, Traffic};
 use castgate_wire::umtp::{Channel, Command, Cookie};
-use lab::{Client, Lab, Native, PATIENCE, host};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 const PORT: u16 = 5004;
@@ -14,7 +12,9 @@ fn upstream_data_reaches_the_native_lan_and_every_other_tunnel_once_and_its_send
     let mut lab = Lab::new(host(101, 1), 3);
     let channel = Channel::any_source(Ipv4Addr::new(239, 61, 1, 1), PORT);
     let clients: Vec<_> = (10..20).map(|last| lab.client(host(101, last))).collect();
-    clients.iter().for_each(|client| lab.attach(client, channel));
+    for client in &clients {
+        lab.attach(client, channel);
+    }
     lab.publish(&[channel]);
     let lan = Native::listener(channel);
 

@@ -1,11 +1,9 @@
 //! From native multicast into tunnels, on real sockets.
 
-mod lab;
-
+use crate::lab::{Client, LOOPBACK, Lab, Native, host, wait_until};
 use castgate_dataplane::{DropReason, Event, Interface, Traffic};
 use castgate_udp::shard_of;
 use castgate_wire::umtp::{Channel, Command};
-use lab::{Client, LOOPBACK, Lab, Native, host};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +16,9 @@ fn every_tunnel_gets_the_payload_with_a_trailer_of_its_own_octet_for_octet() {
     let source = Native::source_with_ttl(host(1, 2), 64);
     let channel = Channel::source_specific(host(1, 2), Ipv4Addr::new(232, 1, 1, 1), PORT);
     let clients: Vec<_> = (10..16).map(|last| lab.client(host(1, last))).collect();
-    clients.iter().for_each(|client| lab.attach(client, channel));
+    for client in &clients {
+        lab.attach(client, channel);
+    }
     lab.publish(&[channel]);
 
     source.send(channel, b"hi");
@@ -71,7 +71,9 @@ fn datagrams_are_the_same_with_and_without_segmentation() {
         lab.publish(&[channel]);
         let source = Native::source(host(3, 3));
         // All of it waits at the ingress socket or is under way: batches of every size come about.
-        payloads.iter().for_each(|payload| source.send(channel, payload));
+        for payload in &payloads {
+            source.send(channel, payload);
+        }
         seen.push(client.payloads(channel, 31, payloads.len()));
     }
     assert_eq!(seen[0], payloads);
@@ -86,7 +88,9 @@ fn twenty_five_groups_and_twelve_sources_are_taken_at_once() {
     let group = Ipv4Addr::new(232, 60, 4, 1);
     let sources = (101..=112).map(|last| Channel::source_specific(host(4, last), group, PORT));
     let channels: Vec<_> = groups.chain(sources).collect();
-    channels.iter().for_each(|channel| lab.attach(&client, *channel));
+    for channel in &channels {
+        lab.attach(&client, *channel);
+    }
     lab.publish(&channels);
 
     let source = Native::source(host(4, 2));
@@ -109,7 +113,9 @@ fn a_worker_serves_the_clients_that_the_kernel_steers_to_it_whatever_their_port(
     let mut lab = Lab::new(host(5, 1), workers.get());
     let channel = Channel::any_source(Ipv4Addr::new(239, 60, 5, 1), PORT);
     let clients: Vec<_> = (10..20).flat_map(|last| [lab.client(host(5, last)), lab.client(host(5, last))]).collect();
-    clients.iter().for_each(|client| lab.attach(client, channel));
+    for client in &clients {
+        lab.attach(client, channel);
+    }
     let expected = (10..20).map(|last| shard_of(host(5, last), workers)).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(expected.len(), 3, "the addresses of this test reach every worker");
     lab.publish(&[channel]);
@@ -169,7 +175,7 @@ fn a_client_that_cannot_be_reached_costs_the_others_nothing() {
     let expected: Vec<_> = (0..10).map(|number| vec![number]).collect();
     assert_eq!(first.payloads(channel, 31, 10), expected);
     assert_eq!(second.payloads(channel, 31, 10), expected);
-    lab::wait_until("the failures", || {
+    wait_until("the failures", || {
         let counters = lab.dataplane.counters();
         counters.dropped(DropReason::SendFailed) + counters.dropped(DropReason::Unreachable) == 10
     });
@@ -198,7 +204,7 @@ fn a_client_that_hears_its_own_multicast_here_is_told_and_not_served() {
 
     lab.table.set_loop_check(false);
     lab.publish(&[channel, other_channel]);
-    lab::wait_until("the new table", || {
+    wait_until("the new table", || {
         loudspeaker.send(channel, b"now");
         !client.has_nothing()
     });

@@ -108,8 +108,8 @@ async fn a_parent_that_is_no_address_is_named_by_its_field() {
 /// Waits until the database holds so many entries.
 async fn becomes(database: &Database, wanted: usize) {
     let mut entries = database.entries();
-    let waited = timeout(PATIENCE, entries.wait_for(|entries| *entries == wanted)).await;
-    waited.unwrap_or_else(|_| panic!("{} entries, not {wanted}", database.report().entries)).unwrap();
+    let seen = timeout(PATIENCE, entries.wait_for(|entries| *entries == wanted)).await;
+    seen.unwrap_or_else(|_| panic!("{} entries, not {wanted}", database.report().entries)).unwrap();
 }
 
 /// Waits until the first registration stands so.
@@ -121,8 +121,8 @@ async fn reports(registrar: &Registrar, state: &str, error: &str) {
         };
         reports.first().is_some_and(|report| report.state == state && said(report))
     };
-    let waited = timeout(PATIENCE, changed.wait_for(stands)).await;
-    waited.unwrap_or_else(|_| panic!("{:?}", registrar.report())).unwrap();
+    let seen = timeout(PATIENCE, changed.wait_for(stands)).await;
+    seen.unwrap_or_else(|_| panic!("{:?}", registrar.report())).unwrap();
 }
 
 fn registrar(parent: &str, countries: &[&str]) -> RegistrarSnapshot {

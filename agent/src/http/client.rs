@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::registrar::{Call, Outcome};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -70,7 +70,8 @@ async fn send(call: &Call, method: Method, target: &str, body: String) -> Result
     let answered = async {
         let (head, body) = sender.send_request(request).await.map_err(|error| error.to_string())?.into_parts();
         // A body that is too long or broken off takes nothing away from the status.
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
         Ok(Sent::Status(head.status, head.headers, body))
     };
     let driven = async {

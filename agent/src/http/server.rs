@@ -37,7 +37,7 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time to send the body of a request.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Time of a connection, whatever happens on it.
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
+const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// Octets of the header of a request. Above the longest request line that hyper takes, so that we can say 414.
 const HEADER_BYTES_MAX: usize = 128 * 1024;
 /// Octets of the body of a request.

@@ -70,7 +70,7 @@ impl Registrar {
         let (orders, received) = mpsc::unbounded_channel();
         let (publisher, statuses) = watch::channel(Vec::new());
         let Settings { config, entries, parents } = settings;
-        let machine = endpoint::Registrar::new(config, entries, parents, u64::from_le_bytes(seed), Instant::now());
+        let machine = endpoint::Registrar::new(config, &entries, &parents, u64::from_le_bytes(seed), Instant::now());
         publish(&machine, &publisher);
         let task = tokio::spawn(run(machine, received, publisher));
         Ok(Self { orders, statuses, task })
@@ -148,7 +148,7 @@ async fn run(
         tokio::select! {
             order = orders.recv(), if !stopping => match order {
                 Some(Order::Set(Settings { config, entries, parents })) => {
-                    machine.set(config, entries, parents, Instant::now());
+                    machine.set(config, &entries, &parents, Instant::now());
                 }
                 Some(Order::Stop) | None => {
                     stopping = true;

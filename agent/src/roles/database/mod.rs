@@ -1,4 +1,4 @@
-//! The role `database`: CastGate HTTP in front, the state machine of the hierarchy inside, a store on disk behind.
+//! The role `database`: HTTP in front, the state machine of the hierarchy inside, a store on disk behind.
 //!
 //! ```text
 //!   TCP ─▶ http::server ─▶ service ─▶ endpoint::hierarchy::database
@@ -92,6 +92,9 @@ impl Database {
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing runs then.
+    ///
+    /// # Panics
+    /// When opening the store panics.
     pub async fn start(snapshot: DatabaseSnapshot, state_dir: &Path) -> Result<Self, DatabaseError> {
         let (config, accounts) = settings(&snapshot)?;
         let mut key = [0; 16];
@@ -108,7 +111,7 @@ impl Database {
 
         let folder = state_dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
-        let (store, entries) = match opened.expect("opening does not panic and is not cancelled") {
+        let (store, entries) = match opened.expect("nobody cancels it") {
             Ok(opened) => opened,
             Err(error) => {
                 server.abort();

@@ -408,3 +408,83 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is inside is whole between any two statements that can panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use castgate_endpoint::hierarchy::database::Config;
+
+    #[tokio::test]
+    async fn a_database_that_starts_says_when_to_come_again() {
+        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
+        let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
+        let answer = service.handle(request(query)).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
+
+        let folder = tempfile::TempDir::new().unwrap();
+        service.start(Store::open(folder.path()).unwrap().0);
+        assert_eq!(service.handle(request(query)).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn more_passwords_than_can_be_checked_are_sent_away() {
+        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
+        let waiting: Vec<Place<'_>> = std::iter::from_fn(|| Place::take(&service.checks_waiting)).collect();
+        assert_eq!(waiting.len(), CHECKS_WAITING_MAX);
+        let Check::Run(check) = service.database().accounts().check("x", "y") else { panic!("nobody knows x") };
+        let failure = service.run(check).await.unwrap_err();
+        assert_eq!(failure.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(waiting);
+        assert_eq!(service.checks_waiting.load(Ordering::Relaxed), 0, "every place is given back");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_of_ours_names_the_source_that_is_counted() {
+        let trusted = vec!["192.0.2.0/24".parse().unwrap()];
+        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 1, trusted);
+        let folder = tempfile::TempDir::new().unwrap();
+        service.start(Store::open(folder.path()).unwrap().0);
+        let mut statuses = Vec::new();
+        for client in ["198.51.100.1", "198.51.100.2", "198.51.100.2"] {
+            let mut request = request("/script/castgate.cgs?ACTION=QUERY&TYPE=TS");
+            request.parts.headers.insert("x-forwarded-for", client.parse().unwrap());
+            statuses.push(service.handle(request).await.status().as_u16());
+        }
+        assert_eq!(statuses, [200, 200, 429]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_refusal_is_one_line_of_text() {
+        let answer = Failure::bad("this is wrong").into_answer();
+        assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"this is wrong\n");
+    }
+
+    #[test]
+    fn credentials_are_read_as_rfc_7617_writes_them() {
+        let read = |value: &str| {
+            let mut header = HeaderMap::new();
+            header.insert(AUTHORIZATION, value.parse().unwrap());
+            basic(&header).map(|login| (login.login, login.password))
+        };
+        let pair = |login: &str, password: &str| Some((login.to_owned(), password.to_owned()));
+        assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), pair("Aladdin", "open sesame"));
+        assert_eq!(read("basic  dGVzdDoxMjPCow=="), pair("test", "123£"));
+        assert_eq!(read("Basic YTpiOmM="), pair("a", "b:c"), "the first colon ends the login");
+        for wrong in ["Basic", "Basic ", "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Basic !!!", "Basic YWJj", "Basic /w=="]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    fn request(target: &str) -> Request {
+        let (parts, ()) = hyper::Request::builder().uri(target).body(()).unwrap().into_parts();
+        let local = "192.0.2.2:5632".parse().unwrap();
+        Request { peer: "192.0.2.1:4711".parse().unwrap(), local, parts, body: Bytes::new() }
+    }
+}

@@ -155,9 +155,10 @@ fn write(file: &redb::Database, shared: &Shared) {
         let close = pending.close;
         drop(pending);
 
-        let outcome = if changes.is_empty() { Ok(()) } else { commit(file, &changes) };
+        let outcome =
+            if changes.is_empty() { Ok(()) } else { commit(file, &changes).map_err(|error| error.to_string()) };
         if let Err(error) = &outcome {
-            tracing::error!(%error, entries = changes.len(), "entries not written");
+            tracing::error!(error, entries = changes.len(), "entries not written");
             // They go with the next commit, unless something newer came for the same key.
             let mut pending = shared.lock();
             for (key, change) in changes {
@@ -166,7 +167,7 @@ fn write(file: &redb::Database, shared: &Shared) {
         }
         for waiter in waiters {
             // Nobody listens when the connection is gone.
-            let _ = waiter.send(outcome.as_ref().map(|()| ()).map_err(ToString::to_string));
+            let _ = waiter.send(outcome.clone());
         }
         if close {
             return;
@@ -194,4 +195,110 @@ fn commit(file: &redb::Database, changes: &HashMap<String, Option<Vec<u8>>>) -> 
     }
     writing.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use castgate_endpoint::hierarchy::accounts::{Account, Allow};
+    use castgate_endpoint::hierarchy::clock::UnixMillis;
+    use castgate_endpoint::hierarchy::database::{Config, Database};
+    use castgate_wire::registry::{EntryType, Register};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_in_a_copy_of_the_file() {
+        let folder = TempDir::new().unwrap();
+        let (store, entries) = Store::open(folder.path()).unwrap();
+        assert!(entries.is_empty());
+        let (first, second) = (put(1), put(2));
+        let delete = match &second {
+            Change::Put(key, _) | Change::Delete(key) => Change::Delete(key.clone()),
+        };
+        store.follow([first, second].into_iter()).blocking_recv().unwrap().unwrap();
+        assert_eq!(ports(copy(folder.path()).path()), [1, 2]);
+        store.follow([delete].into_iter()).blocking_recv().unwrap().unwrap();
+        assert_eq!(ports(copy(folder.path()).path()), [1]);
+    }
+
+    #[test]
+    fn of_changes_to_one_key_the_last_one_counts() {
+        let folder = TempDir::new().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let Change::Put(key, entry) = put(1) else { unreachable!("that is what it makes") };
+        let changes = [
+            Change::Put(key.clone(), entry.clone()),
+            Change::Delete(key.clone()),
+            Change::Put(key.clone(), entry),
+            Change::Delete(key),
+        ];
+        store.follow(changes.into_iter()).blocking_recv().unwrap().unwrap();
+        assert!(ports(copy(folder.path()).path()).is_empty());
+    }
+
+    #[test]
+    fn closing_writes_what_is_pending_and_nothing_is_promised_afterwards() {
+        let folder = TempDir::new().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let mut committed = store.follow([put(1)].into_iter());
+        store.close();
+        assert!(matches!(committed.try_recv(), Ok(Ok(()))));
+        assert!(store.follow([put(2)].into_iter()).blocking_recv().is_err());
+        drop(store);
+        let (_, entries) = Store::open(folder.path()).unwrap();
+        assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_dropped_and_the_others_are_not() {
+        let folder = TempDir::new().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        store.follow([put(1)].into_iter()).blocking_recv().unwrap().unwrap();
+        drop(store);
+        let file = redb::Database::create(folder.path().join(FILE)).unwrap();
+        let broken = HashMap::from([("x".to_owned(), Some(b"{".to_vec())), ("y".to_owned(), Some(b"{}".to_vec()))]);
+        commit(&file, &broken).unwrap();
+        drop(file);
+        assert_eq!(ports(folder.path()), [1]);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_named() {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join(FILE), "not a store, but longer than any header of one".repeat(100)).unwrap();
+        let error = Store::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(FILE), "{error}");
+    }
+
+    /// A change as the state machine makes it.
+    fn put(port: u16) -> Change {
+        let hash = "$argon2id$v=19$m=8,t=1,p=1$YSBzYWx0IGZvciB0ZXN0cw$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let allow =
+            Allow { types: vec![EntryType::TunnelServer], countries: vec!["BE".parse().unwrap()], ..Allow::default() };
+        let account = Account::new("be".to_owned(), hash.to_owned(), allow).unwrap();
+        let mut database = Database::new(Config::default(), vec![account], [7; 16]);
+        let register = Register {
+            source: "127.0.2.1".parse().unwrap(),
+            port,
+            entry_type: EntryType::TunnelServer,
+            protocol: None,
+            networks: Vec::new(),
+            country: Some("BE".parse().unwrap()),
+        };
+        database.register(std::time::Instant::now(), UnixMillis(0), "be", &register).unwrap();
+        database.poll_change().expect("a REGISTER is a change")
+    }
+
+    /// What a kill leaves behind.
+    fn copy(folder: &Path) -> TempDir {
+        let copy = TempDir::new().unwrap();
+        std::fs::copy(folder.join(FILE), copy.path().join(FILE)).unwrap();
+        copy
+    }
+
+    fn ports(folder: &Path) -> Vec<u16> {
+        let (_store, entries) = Store::open(folder).unwrap();
+        entries.iter().map(|entry| entry.to_entry().unwrap().key.port).collect()
+    }
 }

@@ -22,7 +22,7 @@
 //! use castgate_wire::registry::{EntryType, Protocol, ProtocolFilter, Server};
 //!
 //! let roots = vec!["127.0.4.1:5632".parse()?];
-//! let wanted = Wanted { country: None, protocol: ProtocolFilter::Only(Protocol::Udp) };
+//! let wanted = Wanted { country: Some("BE".parse()?), protocol: ProtocolFilter::Only(Protocol::Udp) };
 //! let now = SystemTime::now().into();
 //! let mut locator = Locator::new(roots, wanted, None, 7, now);
 //! let found = loop {
@@ -32,7 +32,7 @@
 //!         // Here: connect to `ask.address` within CONNECT_TIMEOUT, then
 //!         // GET ask.target HTTP/1.1, Host: ask.authority, within ANSWER_TIMEOUT and ANSWER_BYTES_MAX.
 //!         Step::Ask(ask) => {
-//!             assert_eq!(ask.target, "/script/castgate.cgs?ACTION=QUERY&TYPE=TS&PROTOCOL=UDP");
+//!             assert_eq!(ask.target, "/script/castgate.cgs?ACTION=QUERY&TYPE=TS&COUNTRY=BE&PROTOCOL=UDP");
 //!             let servers = castgate_wire::registry::xml::parse_servers(
 //!                 b"<SERVERS><SERVER><ADDRESS>127.0.2.1</ADDRESS><PORT>10100</PORT><TYPE>0</TYPE>\
 //!                   <PROTOCOL>UDP</PROTOCOL></SERVER></SERVERS>")?;

@@ -26,7 +26,7 @@ use super::address::DatabaseAddress;
 use super::lot::Lot;
 
 /// Longest wait between two tries.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 /// Whatever a parent asks for, an entry is refreshed within a day and at most once a second.
 const INTERVAL_MAX: Duration = Duration::from_hours(24);
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -172,7 +172,7 @@ enum Phase {
 impl Registrar {
     /// Announces every entry at every parent, the first time at once. `seed` spreads the refreshes.
     #[must_use]
-    pub fn new(config: Config, entries: Vec<Register>, parents: Vec<Parent>, seed: u64, now: Instant) -> Self {
+    pub fn new(config: Config, entries: &[Register], parents: &[Parent], seed: u64, now: Instant) -> Self {
         let mut this = Self { config, lot: Lot::new(seed), pairs: Vec::new(), calls: VecDeque::new(), next_id: 0 };
         this.set(config, entries, parents, now);
         this
@@ -180,13 +180,13 @@ impl Registrar {
 
     /// Replaces what is announced and where. What stays the same is left in peace, what changed is announced at once, what
     /// is no longer there is taken back.
-    pub fn set(&mut self, config: Config, entries: Vec<Register>, parents: Vec<Parent>, now: Instant) {
+    pub fn set(&mut self, config: Config, entries: &[Register], parents: &[Parent], now: Instant) {
         self.config = config;
         for pair in &mut self.pairs {
             pair.wanted = false;
         }
-        for entry in &entries {
-            for parent in &parents {
+        for entry in entries {
+            for parent in parents {
                 let same = |pair: &&mut Pair| same_key(&pair.entry, entry) && pair.parent.address == parent.address;
                 match self.pairs.iter_mut().find(same) {
                     Some(pair) => pair.want(entry, parent, now),
@@ -258,14 +258,14 @@ impl Registrar {
             }
             (Phase::Registering(_), Outcome::Refused { sentence, retry_after }) => {
                 pair.standing = Standing::Refused;
-                let wait = pair.fail(sentence, self.config.retry);
+                let wait = pair.fail(&sentence, self.config.retry);
                 // A parent that names a time is asked no earlier, but not forgotten for ever either.
                 now + wait.max(retry_after.unwrap_or_default().min(self.config.interval))
             }
             (Phase::Registering(_), Outcome::Unreachable { sentence }) => {
                 pair.may_be_there = true;
                 pair.standing = Standing::Trying;
-                now + pair.fail(sentence, self.config.retry)
+                now + pair.fail(&sentence, self.config.retry)
             }
             (Phase::Idle { .. }, _) => return,
         };
@@ -347,7 +347,7 @@ impl Pair {
     }
 
     /// Notes a failure; returns how long to wait.
-    fn fail(&mut self, sentence: String, first: Duration) -> Duration {
+    fn fail(&mut self, sentence: &str, first: Duration) -> Duration {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         self.error = Some(sentence.chars().take(SENTENCE_CHARS_MAX).collect());
@@ -365,7 +365,8 @@ fn same_key(one: &Register, other: &Register) -> bool {
 fn jittered(lot: &mut Lot, interval: Duration) -> Duration {
     let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
     let span_millis = u64::try_from(interval.as_millis()).expect("a day in milliseconds fits") * JITTER_PERCENT / 100;
-    interval - Duration::from_millis(span_millis) + Duration::from_millis(lot.below(2 * span_millis + 1))
+    let earliest = interval.saturating_sub(Duration::from_millis(span_millis));
+    earliest + Duration::from_millis(lot.below(2 * span_millis + 1))
 }
 
 #[cfg(test)]

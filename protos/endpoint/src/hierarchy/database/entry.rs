@@ -104,7 +104,7 @@ impl Entry {
         self.specific_networks().next().is_none()
     }
 
-    /// For everybody: 0.0.0.0/0 (or ::/0) and no country.
+    /// For everybody: `0.0.0.0/0` (or `::/0`) and no country.
     pub(super) fn is_public(&self) -> bool {
         self.countries.is_empty() && self.networks.iter().any(|network| network.prefix_len() == 0)
     }

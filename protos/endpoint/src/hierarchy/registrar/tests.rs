@@ -142,7 +142,7 @@ fn a_change_announces_the_new_takes_back_the_old_and_leaves_the_rest_in_peace() 
     lab.answer_all(&done());
     let mut changed = entry(2);
     changed.networks.push("134.184.0.0/16".parse().unwrap());
-    lab.registrar.set(Config::default(), vec![changed, entry(3)], vec![parent("10.0.0.1")], lab.now);
+    lab.registrar.set(Config::default(), &[changed, entry(3)], &[parent("10.0.0.1")], lab.now);
     let asked = lab.answer_all(&done());
     assert_eq!(
         asked,
@@ -152,10 +152,10 @@ fn a_change_announces_the_new_takes_back_the_old_and_leaves_the_rest_in_peace() 
             "10.0.0.1:5632 ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.1&PORT=3&PROTOCOL=UDP&COUNTRY=BE",
         ]
     );
-    let same = vec![entry(3)];
-    lab.registrar.set(Config::default(), same.clone(), vec![parent("10.0.0.1")], lab.now);
+    let same = [entry(3)];
+    lab.registrar.set(Config::default(), &same, &[parent("10.0.0.1")], lab.now);
     lab.answer_all(&done());
-    lab.registrar.set(Config::default(), same, vec![parent("10.0.0.1")], lab.now);
+    lab.registrar.set(Config::default(), &same, &[parent("10.0.0.1")], lab.now);
     assert!(lab.calls().is_empty(), "the same again changes nothing");
 }
 
@@ -164,7 +164,7 @@ fn a_change_during_a_register_is_announced_right_after_it() {
     let mut lab = Lab::new(&[1], &["10.0.0.1"]);
     let first = lab.calls();
     let login = Parent { password: "other".to_owned(), ..parent("10.0.0.1") };
-    lab.registrar.set(Config::default(), vec![entry(1)], vec![login.clone()], lab.now);
+    lab.registrar.set(Config::default(), &[entry(1)], std::slice::from_ref(&login), lab.now);
     assert!(lab.calls().is_empty());
     lab.registrar.handle_outcome(lab.now, first[0].id, refused("401", None));
     let second = lab.calls();
@@ -175,9 +175,9 @@ fn a_change_during_a_register_is_announced_right_after_it() {
 fn an_entry_that_comes_back_while_its_bye_is_under_way_is_registered_after_it() {
     let mut lab = Lab::new(&[1], &["10.0.0.1"]);
     lab.answer_all(&done());
-    lab.registrar.set(Config::default(), Vec::new(), vec![parent("10.0.0.1")], lab.now);
+    lab.registrar.set(Config::default(), &[], &[parent("10.0.0.1")], lab.now);
     let bye = lab.calls();
-    lab.registrar.set(Config::default(), vec![entry(1)], vec![parent("10.0.0.1")], lab.now);
+    lab.registrar.set(Config::default(), &[entry(1)], &[parent("10.0.0.1")], lab.now);
     assert!(lab.calls().is_empty());
     lab.registrar.handle_outcome(lab.now, bye[0].id, done());
     assert!(matches!(lab.calls()[..], [Call { request: Request::Register(_), .. }]));
@@ -213,9 +213,9 @@ impl Lab {
 
     fn with_seed(ports: &[u16], parents: &[&str], seed: u64) -> Self {
         let now = Instant::now();
-        let entries = ports.iter().map(|port| entry(*port)).collect();
-        let parents = parents.iter().map(|address| parent(address)).collect();
-        Self { now, registrar: Registrar::new(Config::default(), entries, parents, seed, now) }
+        let entries: Vec<Register> = ports.iter().map(|port| entry(*port)).collect();
+        let parents: Vec<Parent> = parents.iter().map(|address| parent(address)).collect();
+        Self { now, registrar: Registrar::new(Config::default(), &entries, &parents, seed, now) }
     }
 
     fn calls(&mut self) -> Vec<Call> {

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     const RULE: GuardRule =
-        GuardRule { guesses_max: 16, window: Duration::from_secs(60), ignore_for: Duration::from_secs(60) };
+        GuardRule { guesses_max: 16, window: Duration::from_mins(1), ignore_for: Duration::from_mins(1) };
     const SECOND: Duration = Duration::from_secs(1);
 
     fn peer(low: u8, port: u16) -> SocketAddrV4 {
@@ -203,7 +203,7 @@ mod tests {
         assert!(guard.wrong_cookie(peer(1, 0), Cookie(16), RULE, start));
         assert!(guard.ignores(*peer(1, 0).ip(), start + Duration::from_secs(59)));
         assert!(!guard.ignores(*peer(2, 0).ip(), start));
-        assert!(!guard.ignores(*peer(1, 0).ip(), start + Duration::from_secs(60)));
+        assert!(!guard.ignores(*peer(1, 0).ip(), start + Duration::from_mins(1)));
     }
 
     #[test]

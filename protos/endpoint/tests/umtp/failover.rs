@@ -88,8 +88,8 @@ fn a_silent_server_is_asked_three_times_half_a_second_apart_and_then_given_up() 
     let probes: Vec<_> = times(&bed, Command::Probe).into_iter().filter(|at| *at > 100).collect();
     assert_eq!(probes, [last + 2_000, last + 2_500, last + 3_000]);
     let address = bed.servers[server].address;
-    let lost = Event::ServerLost { server: address, reason: LostReason::Silent };
-    assert!(bed.clients[client].events.contains(&(last + 3_500, lost)));
+    let given_up = Event::ServerLost { server: address, reason: LostReason::Silent };
+    assert!(bed.clients[client].events.contains(&(last + 3_500, given_up)));
     assert!(bed.clients[client].events.contains(&(last + 3_500, Event::NeedServers)));
 }
 
@@ -189,7 +189,7 @@ fn a_spoofed_tear_down_without_the_cookie_changes_nothing() {
                 if !is_right {
                     let mut spoofed = Vec::new();
                     Trailer::without_channel(command, guess, guess).append_to(&mut spoofed);
-                    bed.inject(from, to, spoofed);
+                    bed.inject(from, to, &spoofed);
                 }
             }
         }

@@ -30,7 +30,7 @@ fn a_hundred_thousand_tunnels_join_refresh_and_expire_without_being_scanned() {
         let Some(Output::Transmit { datagram, .. }) = server.poll_output() else { panic!("an answer") };
         cookies.push(Trailer::parse(&datagram).unwrap().1.source_cookie);
     }
-    let mut refresh = |server: &mut Server, now: &mut Instant| {
+    let refresh = |server: &mut Server, now: &mut Instant| {
         for (number, cookie) in (0..).zip(&cookies) {
             *now += Duration::from_micros(100);
             send(server, *now, number, *cookie, Command::JoinGroup);
@@ -53,5 +53,5 @@ fn a_hundred_thousand_tunnels_join_refresh_and_expire_without_being_scanned() {
     }
     assert_eq!(idle, TUNNELS);
     assert_eq!(server.counters().expiries, u64::from(TUNNELS));
-    assert!(wall.elapsed() < Duration::from_secs(60), "{:?}", wall.elapsed());
+    assert!(wall.elapsed() < Duration::from_mins(1), "{:?}", wall.elapsed());
 }

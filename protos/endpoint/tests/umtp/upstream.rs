@@ -57,7 +57,7 @@ fn a_client_refuses_what_local_event_3_ignores() {
     let client = &mut bed.clients[sender].client;
     assert_eq!(client.send(channel(CHANNEL), 0, b""), Err(SendError::TtlZero));
     assert_eq!(client.send(other, 1, b""), Err(SendError::NotJoined(other)));
-    assert_eq!(client.send(channel(CHANNEL), 1, &[0; 65_500]), Err(SendError::TooLong(65_500)));
+    assert_eq!(client.send(channel(CHANNEL), 1, &vec![0; 65_500]), Err(SendError::TooLong(65_500)));
     assert_eq!(client.poll_output(), None);
 }
 

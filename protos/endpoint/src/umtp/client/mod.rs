@@ -252,6 +252,7 @@ impl Client {
     }
 
     /// What is joined, in order; of a pair both ports.
+    #[must_use]
     pub fn channels(&self) -> impl ExactSizeIterator<Item = Channel> + '_ {
         self.channels.keys().copied()
     }

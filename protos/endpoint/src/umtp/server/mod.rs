@@ -258,6 +258,7 @@ impl Server {
     }
 
     /// All tunnels, ordered by address and port.
+    #[must_use]
     pub fn tunnels(&self) -> impl ExactSizeIterator<Item = TunnelReport> + '_ {
         self.tunnels.iter().map(|(tunnel, state)| TunnelReport {
             tunnel: *tunnel,
@@ -268,6 +269,7 @@ impl Server {
     }
 
     /// All channels that somebody has joined, in order.
+    #[must_use]
     pub fn channels(&self) -> impl ExactSizeIterator<Item = ChannelReport> + '_ {
         self.channels.iter().map(|(channel, members)| ChannelReport { channel: *channel, tunnels: members.len() })
     }

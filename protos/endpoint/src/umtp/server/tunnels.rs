@@ -1,4 +1,4 @@
-//! Tunnels and what they have joined: the sets E, G and E_g of the draft.
+//! Tunnels and what they have joined: the sets E, G and `E_g` of the draft.
 
 use super::super::cookie::LocalCookies;
 use super::super::{Unfit, datagram};
@@ -23,7 +23,7 @@ pub(super) struct Tunnel {
 pub(super) struct Membership {
     /// What the JOIN asked for, before any limit.
     asked_ttl: u8,
-    /// T_g of the draft: stands in for the TTL of a native packet that has none.
+    /// `T_g` of the draft: stands in for the TTL of a native packet that has none.
     pub(super) ttl: u8,
     pub(super) grant: Grant,
 }
@@ -39,7 +39,7 @@ impl Membership {
     }
 }
 
-/// E_g: the tunnels that have one channel joined.
+/// `E_g`: the tunnels that have one channel joined.
 pub(super) type Members = BTreeSet<SocketAddrV4>;
 
 impl Tunnel {
@@ -82,7 +82,7 @@ impl Server {
         self.outputs.push_back(Output::TunnelDown { tunnel, reason });
     }
 
-    /// Takes a tunnel out of E_g, and the channel out of G with its last tunnel.
+    /// Takes a tunnel out of `E_g`, and the channel out of G with its last tunnel.
     fn detach(&mut self, tunnel: SocketAddrV4, channel: Channel) {
         self.outputs.push_back(Output::Detach { tunnel, channel });
         if let Some(members) = self.channels.get_mut(&channel) {
@@ -204,11 +204,10 @@ impl Server {
 
     /// `JOIN_RTP_GROUP`: two joins that know nothing of each other, so that each can be left, or refused, alone.
     pub(super) fn join_rtp(&mut self, now: Instant, from: SocketAddrV4, trailer: &Trailer) -> Result<(), Reason> {
-        let rtp = Unfit::check(trailer.channel)?;
-        let rtcp = Unfit::check_rtcp(rtp)?;
-        let joined_rtp = self.join(now, from, trailer, rtp);
-        let joined_rtcp = self.join(now, from, trailer, rtcp);
-        joined_rtp.and(joined_rtcp)
+        let first = Unfit::check(trailer.channel)?;
+        let second = Unfit::check_rtcp(first)?;
+        let joined = self.join(now, from, trailer, first);
+        self.join(now, from, trailer, second).and(joined)
     }
 
     /// `LEAVE_GROUP`. One that is repeated finds nothing to leave, and that is well.
@@ -218,10 +217,10 @@ impl Server {
         }
     }
 
-    pub(super) fn leave_rtp(&mut self, from: SocketAddrV4, rtp: Channel) -> Result<(), Reason> {
-        let rtcp = Unfit::check_rtcp(rtp)?;
-        self.leave(from, rtp);
-        self.leave(from, rtcp);
+    pub(super) fn leave_rtp(&mut self, from: SocketAddrV4, first: Channel) -> Result<(), Reason> {
+        let second = Unfit::check_rtcp(first)?;
+        self.leave(from, first);
+        self.leave(from, second);
         Ok(())
     }
 

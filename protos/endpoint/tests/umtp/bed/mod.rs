@@ -204,7 +204,7 @@ impl Bed {
     }
 
     /// A datagram from anybody, as if he had sent it.
-    pub fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, datagram: Vec<u8>) {
+    pub fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) {
         self.net.carry(self.now, from, to, datagram);
     }
 
@@ -299,8 +299,8 @@ impl Bed {
             while let Some(output) = node.client.poll_output() {
                 match output {
                     client::Output::Transmit { to, datagram } if !node.is_dead => {
-                        self.sent.push((at, node.public, to, datagram.clone()));
-                        self.net.carry(now, node.public, to, datagram);
+                        self.net.carry(now, node.public, to, &datagram);
+                        self.sent.push((at, node.public, to, datagram));
                     }
                     client::Output::Transmit { .. } => {}
                     client::Output::Event(event) => {
@@ -317,8 +317,8 @@ impl Bed {
             while let Some(output) = server.poll_output() {
                 match output {
                     server::Output::Transmit { to, datagram } => {
-                        self.sent.push((at, node.address, to, datagram.clone()));
-                        self.net.carry(now, node.address, to, datagram);
+                        self.net.carry(now, node.address, to, &datagram);
+                        self.sent.push((at, node.address, to, datagram));
                     }
                     server::Output::JoinNative(channel) => assert!(node.native.insert(channel), "joined twice"),
                     server::Output::LeaveNative(channel) => assert!(node.native.remove(&channel), "left twice"),

@@ -73,7 +73,7 @@ impl Net {
         }
     }
 
-    pub fn carry(&mut self, now: Instant, from: SocketAddrV4, to: SocketAddrV4, datagram: Vec<u8>) {
+    pub fn carry(&mut self, now: Instant, from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) {
         let copies = if self.random.chance(self.link.duplicate_permille) { 2 } else { 1 };
         for _ in 0..copies {
             if self.is_cut || self.random.chance(self.link.loss_permille) {
@@ -83,7 +83,7 @@ impl Net {
             let jitter_micros = u64::try_from(self.link.jitter.as_micros()).unwrap();
             let jitter = Duration::from_micros(self.random.below(jitter_micros + 1));
             self.carried += 1;
-            self.under_way.insert((now + self.link.delay + jitter, self.carried), (from, to, datagram.clone()));
+            self.under_way.insert((now + self.link.delay + jitter, self.carried), (from, to, datagram.to_vec()));
         }
     }
 

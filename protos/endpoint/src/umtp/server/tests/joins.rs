@@ -117,18 +117,18 @@ fn a_tunnel_with_a_channel_is_never_idle_and_activity_of_the_driver_counts() {
 #[test]
 fn an_rtp_join_is_two_joins_with_lives_of_their_own() {
     let mut lab = Lab::new();
-    let (rtp, rtcp) = (channel("239.1.2.3:5004"), channel("239.1.2.3:5005"));
-    lab.say(client(1), Command::JoinRtpGroup, rtp);
-    assert_eq!(lab.joined(client(1)), [rtp, rtcp]);
+    let (first, second) = (channel("239.1.2.3:5004"), channel("239.1.2.3:5005"));
+    lab.say(client(1), Command::JoinRtpGroup, first);
+    assert_eq!(lab.joined(client(1)), [first, second]);
     lab.wait(Duration::from_secs(30));
-    lab.join(client(1), rtp);
+    lab.join(client(1), first);
     lab.wait(Duration::from_secs(30));
-    assert_eq!(lab.joined(client(1)), [rtp], "the second port was not repeated");
-    lab.say(client(1), Command::JoinRtpGroup, rtp);
-    lab.say(client(1), Command::LeaveGroup, rtcp);
-    assert_eq!(lab.joined(client(1)), [rtp]);
-    lab.say(client(1), Command::JoinRtpGroup, rtp);
-    lab.say(client(1), Command::LeaveRtpGroup, rtp);
+    assert_eq!(lab.joined(client(1)), [first], "the second port was not repeated");
+    lab.say(client(1), Command::JoinRtpGroup, first);
+    lab.say(client(1), Command::LeaveGroup, second);
+    assert_eq!(lab.joined(client(1)), [first]);
+    lab.say(client(1), Command::JoinRtpGroup, first);
+    lab.say(client(1), Command::LeaveRtpGroup, first);
     assert_eq!(lab.joined(client(1)), []);
 }
 

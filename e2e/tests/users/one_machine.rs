@@ -112,31 +112,39 @@ fn a_fleet_that_was_asked_for_ten_seconds_ends_by_itself() {
     });
 }
 
+/// What is wrong in each case: the file, what it says, what it says then, and what the sentence must name.
+const BAD: &[(&str, &str, &str, &[&str])] = &[
+    ("20-server.yaml", "  bundles:", "  bundels:", &["brussels", "bundels"]),
+    ("20-server.yaml", "- 127.0.0.0/8", "- 127.0.0.0/80", &["brussels", "networks", "127.0.0.0/80"]),
+    ("40-channels.yaml", "group: 232.1.2.3", "group: 10.1.2.3", &["demo", "group", "10.1.2.3"]),
+    ("40-channels.yaml", "group: 239.1.2.3", "group: 232.1.2.3\n      source: 127.0.1.1", &["demo", "port", "5004"]),
+];
+
 #[test]
-fn bad_manifests_are_named_and_nothing_starts() {
+fn a_bad_manifest_is_named_in_one_sentence_and_nothing_starts() {
     Scenario::new(MACHINE).run(|lab| {
         let machine = lab.host("machine");
-        let good = copy_folder(&example(), &lab.folder().join("good"))?;
-        let files: Vec<PathBuf> = std::fs::read_dir(&good)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-        let with_bundle = files
-            .iter()
-            .find(|file| std::fs::read_to_string(file).is_ok_and(|text| text.contains("kind: ChannelBundle")))
-            .context("the example has no ChannelBundle")?;
-        let text = std::fs::read_to_string(with_bundle)?;
-        let broken = text.replacen("232.1.2.3", "10.1.2.3", 1);
-        ensure!(broken != text, "the example's group is not where this test looks for it");
-        std::fs::write(with_bundle, broken)?;
-        let mut up = machine.command(program("castgate")?);
-        up.arg("up").arg("-f").arg(&good).args(["--for", "3s"]).env("HOME", lab.folder());
-        let mut up = machine.spawn("castgate up", up)?;
-        let status = up.wait(SOON)?;
-        ensure!(!status.success(), "a bad manifest was taken");
-        let complaint = up.stderr();
-        let file = with_bundle.file_name().and_then(|name| name.to_str()).context("a file has a name")?;
-        ensure!(
-            complaint.contains(file) && complaint.contains("group") && complaint.contains("10.1.2.3"),
-            "{complaint}"
-        );
+        for (number, (file, good, bad, named)) in BAD.iter().enumerate() {
+            let folder = copy_folder(&example(), &lab.folder().join(format!("bad-{number}")))?;
+            let text = std::fs::read_to_string(folder.join(file))?;
+            ensure!(text.contains(good), "{file} has no `{good}` that could be broken");
+            std::fs::write(folder.join(file), text.replacen(good, bad, 1))?;
+            for command in ["validate", "up"] {
+                let mut castgate = machine.command(program("castgate")?);
+                castgate.arg(command).arg("-f").arg(&folder).env("HOME", lab.folder());
+                let mut castgate = machine.spawn(&format!("castgate {command}"), castgate)?;
+                let status = castgate.wait(SOON)?;
+                let complaint = castgate.stderr();
+                ensure!(!status.success(), "`{bad}` was taken by castgate {command}");
+                let sentence = complaint.lines().find(|line| line.contains(file)).unwrap_or_default();
+                ensure!(named.iter().all(|word| sentence.contains(word)), "`{bad}`, castgate {command}: {complaint}");
+                ensure!(!castgate.stdout().contains("packets"), "it started in part: {}", castgate.stdout());
+            }
+        }
+        // The example itself is good.
+        let mut castgate = machine.command(program("castgate")?);
+        castgate.arg("validate").arg("-f").arg(example()).env("HOME", lab.folder());
+        machine.run("castgate validate", castgate, SOON)?;
         Ok(())
     });
 }

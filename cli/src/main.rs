@@ -1,3 +1,107 @@
-//! The `castgate` command.
+//! The command `castgate`: thin commands over the client library, the planner and the agent.
+//!
+//! A command that did what was asked ends with status 0; any other says why in one sentence on standard error and ends
+//! with status 1, or 2 when it was not understood.
 
-fn main() {}
+mod args;
+mod bench;
+mod crds;
+mod locate;
+mod manifests;
+mod receive;
+mod reception;
+mod send;
+mod stop;
+mod tds;
+mod up;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// IP multicast for people whose network has none.
+#[derive(Debug, Parser)]
+#[command(name = "castgate", version, max_term_width = 110)]
+#[command(after_help = "Example, on one machine and without root:\n  castgate up")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Receive(receive::Args),
+    Send(send::Args),
+    Locate(locate::Args),
+    Tds(tds::Args),
+    Validate(validate::Args),
+    Crds(crds::Args),
+    Bench(bench::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    let outcome = match cli.command {
+        Command::Up(args) => up::run(args).await,
+        Command::Receive(args) => receive::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Locate(args) => locate::run(args).await,
+        Command::Tds(args) => tds::run(args).await,
+        Command::Validate(args) => validate::run(&args),
+        Command::Crds(args) => crds::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("castgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Help goes to standard output; what was not understood becomes one sentence.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if help {
+        // Nobody is left to tell when standard output is closed.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+    }
+    let text = error.render().to_string();
+    let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let words: Vec<_> = sentence.split_whitespace().collect();
+    eprintln!("castgate: {}; see castgate --help", words.join(" "));
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example_in_its_help() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("castgate "), "{} has no example", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 use castgate_endpoint::hierarchy::locator::ServiceTarget;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
@@ -132,6 +133,37 @@ impl Dns {
         if servers.is_empty() { Err(DnsError::NoIpv4(host.to_owned())) } else { Ok(servers) }
     }
 
+    /// The addresses of a tunnel database with what the `Host` field of a request there says, best first. For one request
+    /// by hand; the walk of [`crate::Locator`] looks names up step by step.
+    ///
+    /// # Errors
+    /// [`DnsError`] when the name leads nowhere.
+    pub async fn databases(&self, database: &DatabaseAddress) -> Result<Vec<(SocketAddr, String)>, DnsError> {
+        let (name, port) = match &database.place {
+            Place::Socket(address) => return Ok(vec![(*address, database.authority())]),
+            Place::Name { name, port } => (name, *port),
+            Place::Service(name) => {
+                let mut targets = self.services(&format!("{SERVICE}.{name}")).await.unwrap_or_default();
+                targets.sort_by_key(|target| (target.priority, std::cmp::Reverse(target.weight)));
+                let mut found = Vec::new();
+                for ServiceTarget { port, target, .. } in targets {
+                    let target = target.trim_end_matches('.');
+                    // One dead target must not hide the others.
+                    let addresses = self.addresses(target).await.unwrap_or_default();
+                    found.extend(
+                        addresses.into_iter().map(|ip| (SocketAddr::new(ip, port), format!("{target}:{port}"))),
+                    );
+                }
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+                (name, DEFAULT_PORT)
+            }
+        };
+        let addresses = self.addresses(name).await?;
+        Ok(addresses.into_iter().map(|ip| (SocketAddr::new(ip, port), database.authority())).collect())
+    }
+
     fn resolver(&self, name: &str) -> Result<TokioResolver, DnsError> {
         let built = match self.resolver {
             Some(address) => {
@@ -182,6 +214,8 @@ mod tests {
         let expected = ServiceTarget { priority: 1, weight: 2, port: 5632, target: "tds.example.org.".to_owned() };
         assert_eq!(services, [expected]);
         assert_eq!(dns.addresses("tds.example.org").await.unwrap(), ["127.0.4.1".parse::<IpAddr>().unwrap()]);
+        let database = dns.databases(&"example.org".parse().unwrap()).await.unwrap();
+        assert_eq!(database, [("127.0.4.1:5632".parse().unwrap(), "tds.example.org:5632".to_owned())]);
         answering.abort();
     }
 

@@ -107,5 +107,6 @@ pub(crate) fn words(reason: LostReason) -> &'static str {
         LostReason::Silent => "has fallen silent",
         LostReason::TornDown => "has torn the tunnel down",
         LostReason::Refused => "refuses us",
+        LostReason::Loop => "sends our own packets back",
     }
 }

@@ -170,10 +170,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_is_a_get_from_the_local_address_and_its_body_comes_back() {
-        let (peer, server) = serve(b"HTTP/1.1 200 OK\r\nX-CastGate-Match: country\r\nContent-Length: 2\r\n\r\nhi").await;
+        let (peer, server) =
+            serve(b"HTTP/1.1 200 OK\r\nX-CastGate-Match: country\r\nContent-Length: 2\r\n\r\nhi").await;
         let local = Some("127.0.3.77".parse().unwrap());
         let answer = Exchange { local, ..get(peer) }.run().await.unwrap();
-        assert_eq!((answer.status, answer.matched.as_deref(), &answer.body[..]), (StatusCode::OK, Some("country"), &b"hi"[..]));
+        assert_eq!(
+            (answer.status, answer.matched.as_deref(), &answer.body[..]),
+            (StatusCode::OK, Some("country"), &b"hi"[..])
+        );
         let (from, head) = server.await.unwrap();
         assert_eq!(from.ip().to_string(), "127.0.3.77");
         assert!(head.starts_with("GET /script/castgate.cgs?ACTION=QUERY&TYPE=TS HTTP/1.1\r\n"), "{head}");

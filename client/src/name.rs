@@ -30,7 +30,9 @@ pub struct GroupName {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Not of the form at all.
-    #[error("the name {0:?} is not of the form ham:ip:GROUP[@SOURCE]:PORT, for example ham:ip:232.1.2.3@192.0.2.10:5004")]
+    #[error(
+        "the name {0:?} is not of the form ham:ip:GROUP[@SOURCE]:PORT, for example ham:ip:232.1.2.3@192.0.2.10:5004"
+    )]
     Form(String),
     /// Another namespace of RFC 7046.
     #[error("the name {0:?} is not in the namespace ip, the only one that tunnels carry")]
@@ -117,7 +119,9 @@ mod tests {
     #[test]
     fn aliases_case_and_credentials_make_no_difference() {
         let plain: GroupName = "ham:ip:239.1.2.3:5004".parse().unwrap();
-        for text in ["HAM:IP:239.1.2.3:5004", "ipv4://239.1.2.3:5004", "239.1.2.3:5004", "ham:ip:239.1.2.3:5004/md5;abc"] {
+        for text in
+            ["HAM:IP:239.1.2.3:5004", "ipv4://239.1.2.3:5004", "239.1.2.3:5004", "ham:ip:239.1.2.3:5004/md5;abc"]
+        {
             assert_eq!(text.parse(), Ok(plain), "{text}");
         }
     }

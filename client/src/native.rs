@@ -28,8 +28,8 @@ impl NativeGroup {
         Ok(Self { socket })
     }
 
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    pub(crate) fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.socket.readable()
     }
 
     pub(crate) fn take(&mut self, each: impl FnMut(Datagram<'_>)) -> io::Result<usize> {

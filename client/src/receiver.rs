@@ -101,7 +101,8 @@ impl Receiver {
     pub async fn open(settings: ReceiverSettings) -> Result<Self, ReceiveError> {
         let ReceiverSettings { name, via, interface, tunnel } = settings;
         let native = |fallback| {
-            let index = interface.as_deref().map_or(Ok(0), |interface| find_interface(interface).map(|found| found.index));
+            let index =
+                interface.as_deref().map_or(Ok(0), |interface| find_interface(interface).map(|found| found.index));
             match index.and_then(|index| NativeGroup::join(&name.channel(), index)) {
                 Ok(group) => Ok(Source::Native { group, fallback }),
                 Err(error) => Err(ReceiveError::Native { name, error }),

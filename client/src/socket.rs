@@ -41,13 +41,16 @@ impl Socket {
     }
 
     /// The address it is bound to.
+    #[cfg(test)]
     pub(crate) fn local_address(&self) -> io::Result<SocketAddrV4> {
         self.socket.local_address()
     }
 
     /// Waits until something has arrived. Cancelling loses nothing.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.watched.readable().await
+    ///
+    /// The future holds on to the watched socket alone: the batch may move to another thread, but not be looked at from two.
+    pub(crate) fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        self.watched.readable()
     }
 
     /// Takes what has arrived, up to one batch; says how many datagrams those were.

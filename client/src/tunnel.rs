@@ -122,7 +122,9 @@ impl Tunnel {
         match (&self.refused, self.server, self.last) {
             (Some(reason), _, _) => format!("the channel is refused: {reason}"),
             (None, Some(server), _) => {
-                format!("the tunnel server {server} answers but sends nothing: the channel is silent or not permitted there")
+                format!(
+                    "the tunnel server {server} answers but sends nothing: the channel is silent or not permitted there"
+                )
             }
             (None, None, Some((server, reason))) => format!("the tunnel server {server} {}", words(reason)),
             (None, None, None) => "no tunnel server is known".to_owned(),

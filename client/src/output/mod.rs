@@ -14,7 +14,7 @@ mod remulticast;
 mod spec;
 mod writer;
 
-pub use spec::{OutputSpec, SpecError};
+pub use spec::{OutputSpec, SpecError, UdpTarget};
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};

@@ -153,7 +153,10 @@ impl Body for Feed {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(context).map(|media| media.map(|media| Ok(Frame::data(media))))
     }
 }
@@ -206,7 +209,13 @@ mod tests {
             sent += 32_768;
             assert!(sent < 1 << 30, "a lazy player must not be fed for ever");
             // The eager one gets the time that a channel leaves between its packets.
-            while players.list.lock().unwrap().iter().any(|player| player.queue.same_channel(&eager_queue) && player.queue.capacity() < QUEUE / 2) {
+            while players
+                .list
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|player| player.queue.same_channel(&eager_queue) && player.queue.capacity() < QUEUE / 2)
+            {
                 tokio::task::yield_now().await;
             }
         }
@@ -247,7 +256,8 @@ mod tests {
         let (mut all, mut buffer) = (Vec::new(), [0; 4_096]);
         loop {
             if let Some(at) = all.windows(wanted.len()).position(|window| window == wanted) {
-                return String::from_utf8_lossy(&all[..at]).into_owned() + if wanted == b"\r\n\r\n" { "\r\n\r\n" } else { "" };
+                return String::from_utf8_lossy(&all[..at]).into_owned()
+                    + if wanted == b"\r\n\r\n" { "\r\n\r\n" } else { "" };
             }
             let len = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.unwrap().unwrap();
             assert!(len > 0, "the stream ended early");

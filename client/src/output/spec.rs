@@ -55,7 +55,11 @@ impl FromStr for OutputSpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let part = |part: String| SpecError::Part { spec: text.to_owned(), part };
         if let Some(path) = text.strip_prefix("file:") {
-            return if path.is_empty() { Err(part("a file has a path".to_owned())) } else { Ok(Self::File(path.into())) };
+            return if path.is_empty() {
+                Err(part("a file has a path".to_owned()))
+            } else {
+                Ok(Self::File(path.into()))
+            };
         }
         if let Some(rest) = text.strip_prefix("udp://") {
             return UdpTarget::parse(rest).map(Self::Udp).map_err(part);
@@ -88,7 +92,8 @@ impl UdpTarget {
             match option.split_once('=') {
                 Some(("iface", name)) if !name.is_empty() => target.interface = Some(name.to_owned()),
                 Some(("ttl", ttl)) => {
-                    target.ttl = Some(ttl.parse().map_err(|_| format!("the ttl {ttl:?} is not a number from 0 to 255"))?);
+                    target.ttl =
+                        Some(ttl.parse().map_err(|_| format!("the ttl {ttl:?} is not a number from 0 to 255"))?);
                 }
                 _ => return Err(format!("{option:?} is neither iface=NAME|ADDRESS nor ttl=N")),
             }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use castgate_wire::{pattern, rtp};
 use serde::Serialize;
 
-use crate::name::GroupName;
 use crate::event::Path;
+use crate::name::GroupName;
 use sequence::Sequence;
 
 /// Streams counted apart at the same time; the one heard least recently is closed when one more appears. A channel has

@@ -1,0 +1,120 @@
+//! Options that several commands share, and how their values are written.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Servers, TunnelSettings, Via};
+use castgate_crds::units::{Rate, TimeSpan};
+use castgate_wire::registry::Country;
+
+/// Where a tunnel may lead and how it starts.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TunnelArgs {
+    /// Tunnel server to use, without asking a database; again for a second choice
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "tds")]
+    server: Vec<String>,
+    /// Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root
+    #[arg(long, value_name = "TDS")]
+    pub(crate) tds: Vec<DatabaseAddress>,
+    /// Country of this place, two letters; databases without our network go by it
+    #[arg(long, value_name = "CC", value_parser = country)]
+    pub(crate) country: Option<Country>,
+    /// Address of this host that tunnels and questions to databases start from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) local: Option<Ipv4Addr>,
+    /// A channel silent for so long makes the client ask whether its server lives; off for channels that often are
+    #[arg(long, value_name = "SPAN|off", default_value = "2s", value_parser = silence)]
+    silence: Silence,
+    /// Folder for what is remembered between runs [default: $XDG_CACHE_HOME/castgate]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl TunnelArgs {
+    /// The settings of a tunnel; `None` when neither a server nor a database is named.
+    pub(crate) async fn settings(&self) -> Result<Option<TunnelSettings>> {
+        let dns = Dns::from_environment()?;
+        let servers = if !self.server.is_empty() {
+            let mut servers = Vec::new();
+            for server in &self.server {
+                servers.extend(dns.servers(server).await?);
+            }
+            Servers::Fixed(servers)
+        } else if !self.tds.is_empty() {
+            let cache = self.state.as_ref().map_or_else(CacheFolder::of_user, CacheFolder::at);
+            Servers::Located(Locator::new(self.tds.clone(), self.country, dns, cache))
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(TunnelSettings { servers, local: self.local, silence: self.silence.0 }))
+    }
+}
+
+/// A patience that may be endless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silence(pub(crate) Option<Duration>);
+
+/// Reads `2s` or `off`.
+pub(crate) fn silence(text: &str) -> Result<Silence, String> {
+    if text == "off" { Ok(Silence(None)) } else { span(text).map(|span| Silence(Some(span))) }
+}
+
+/// Reads a span of time such as `500ms`, `10s` or `5m`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    TimeSpan::new(text).parse().map_err(|error| error.to_string())
+}
+
+/// Reads a rate such as `2Mbit`, `100pps` or, shorter, `2M`.
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
+    let short = text.ends_with(['k', 'M', 'G']);
+    let long = if short { format!("{text}bit") } else { text.to_owned() };
+    long.parse().map_err(|error: castgate_crds::units::RateError| error.to_string())
+}
+
+/// Reads a country; `ZZ` says that it is not known.
+pub(crate) fn country(text: &str) -> Result<Country, String> {
+    match Country::parse_optional(text) {
+        Ok(Some(country)) => Ok(country),
+        Ok(None) => Err("ZZ is no country: leave the option out instead".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads a path for packets.
+pub(crate) fn via(text: &str) -> Result<Via, String> {
+    match text {
+        "auto" => Ok(Via::Auto),
+        "native" => Ok(Via::Native),
+        "umtp" => Ok(Via::Umtp),
+        "amt" | "http" => Err(format!("this castgate does not speak {text} yet: take auto, native or umtp")),
+        _ => Err("there are auto, native and umtp".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_may_leave_the_bit_out() {
+        for (short, long) in [("500k", "500kbit"), ("2M", "2Mbit"), ("1G", "1Gbit"), ("2Mbit", "2Mbit")] {
+            assert_eq!(rate(short).unwrap(), long.parse().unwrap());
+        }
+        assert!(rate("fast").unwrap_err().contains("\"fast\""));
+    }
+
+    #[test]
+    fn patience_may_be_endless() {
+        assert_eq!(silence("off"), Ok(Silence(None)));
+        assert_eq!(silence("500ms"), Ok(Silence(Some(Duration::from_millis(500)))));
+        assert!(silence("never").is_err());
+    }
+
+    #[test]
+    fn paths_that_are_not_built_are_refused_with_a_sentence() {
+        assert_eq!(via("umtp"), Ok(Via::Umtp));
+        assert!(via("amt").unwrap_err().contains("does not speak amt yet"));
+    }
+}

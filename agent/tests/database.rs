@@ -1,18 +1,24 @@
 //! The database role as its callers see it: real sockets on loopback, real files, raw HTTP.
 
 mod raw_http;
+mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use castgate_agent::roles::database::{Database, DatabaseError};
-use castgate_control::{Account, Allow, DatabaseSnapshot, EntryType};
+use castgate_control::{Account, AgentSnapshot, Allow, DatabaseSnapshot, EntryType};
 use raw_http::{Reply, basic, exchange, get};
+use rustix::process::Signal;
+use support::program::Program;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 const REGISTER: &str =
     "ACTION=REGISTER&TYPE=TS&SOURCE=134.184.1.24&PORT=10100&PROTOCOL=UDP&NETWORKS=134.184.1.0/24&COUNTRY=BE";
@@ -356,6 +362,57 @@ async fn many_that_register_at_once_are_all_on_disk_when_they_are_answered() {
     std::fs::copy(room.state.path().join("database.redb"), after_kill.path().join("database.redb")).unwrap();
     let again = Room::start(snapshot(), after_kill).await;
     assert_eq!(again.database.report().entries, 101);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_dash_nine_in_the_middle_of_many_takes_back_no_entry_that_was_answered() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let agent = AgentSnapshot { agent: "test/be".to_owned(), database: Some(snapshot()), ..AgentSnapshot::default() };
+    std::fs::write(folder.path().join("agent.yaml"), agent.to_yaml()).unwrap();
+    let mut program = Program::start_in(folder.clone());
+    let address = address_of(&program);
+    let (answered, mut answers) = mpsc::unbounded_channel();
+    let callers: Vec<_> = (0..4_u16)
+        .map(|caller| {
+            let answered = answered.clone();
+            tokio::spawn(async move {
+                for port in (1 + caller..250).step_by(4) {
+                    let request = format!("ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.1&PORT={port}&COUNTRY=BE");
+                    match raw_http::try_get(address, &request, Some("be:s3cret")).await {
+                        Some(reply) if reply.status == 200 => answered.send(port).unwrap(),
+                        Some(reply) => panic!("{reply:?}"),
+                        None => return,
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(answered);
+    let mut promised = BTreeSet::new();
+    while let Some(port) = answers.recv().await {
+        promised.insert(port);
+        if promised.len() == 60 {
+            program.signal(Signal::KILL);
+        }
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(!program.wait().success());
+    assert!((60..249).contains(&promised.len()), "it was killed in the middle: {}", promised.len());
+
+    let again = Program::start_in(folder);
+    let found = get(address_of(&again), QUERY, None).await;
+    let servers = castgate_wire::registry::xml::parse_servers(found.body.as_bytes()).unwrap();
+    let kept: BTreeSet<u16> = servers.iter().map(|server| server.port).collect();
+    assert!(promised.is_subset(&kept), "promised and gone: {:?}", promised.difference(&kept));
+}
+
+/// The log says where it listens; the port was left to the system.
+fn address_of(program: &Program) -> SocketAddr {
+    let line = program.wait_for("database started");
+    let listen = line.split_whitespace().find_map(|word| word.strip_prefix("listen=")).expect("a field of the line");
+    listen.parse().unwrap()
 }
 
 /// A database with its folder.

@@ -31,11 +31,16 @@ pub fn basic(credentials: &str) -> String {
 
 /// A GET of our path on a connection of its own.
 pub async fn get(address: SocketAddr, pairs: &str, credentials: Option<&str>) -> Reply {
+    try_get(address, pairs, credentials).await.expect("an answer")
+}
+
+/// The same with somebody who may be dead.
+pub async fn try_get(address: SocketAddr, pairs: &str, credentials: Option<&str>) -> Option<Reply> {
     let authorization = credentials.map(basic).unwrap_or_default();
     let request = format!(
         "GET /script/castgate.cgs?{pairs} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{authorization}\r\n"
     );
-    exchange(address, request.as_bytes()).await
+    try_exchange("127.0.0.1".parse().unwrap(), address, request.as_bytes()).await
 }
 
 /// Sends octets and reads the answer.
@@ -45,19 +50,24 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> Reply {
 
 /// The same from a chosen address.
 pub async fn exchange_from(source: IpAddr, address: SocketAddr, request: &[u8]) -> Reply {
+    try_exchange(source, address, request).await.expect("an answer")
+}
+
+/// The same with somebody who may be dead.
+pub async fn try_exchange(source: IpAddr, address: SocketAddr, request: &[u8]) -> Option<Reply> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(source, 0)).unwrap();
-    let mut stream = socket.connect(address).await.unwrap();
+    let mut stream = socket.connect(address).await.ok()?;
     // The answer to a request that is too long may come before all of it is sent.
     let _ = stream.write_all(request).await;
     let mut octets = Vec::new();
     let mut part = [0; 4096];
     loop {
         if let Some(reply) = parse(&octets, false) {
-            return reply;
+            return Some(reply);
         }
         match stream.read(&mut part).await {
-            Ok(0) | Err(_) => return parse(&octets, true).expect("an answer"),
+            Ok(0) | Err(_) => return parse(&octets, true),
             Ok(length) => octets.extend_from_slice(&part[..length]),
         }
     }

@@ -87,6 +87,10 @@ impl Worker {
                     return;
                 }
             };
+            // Before looking at what it rang for: what is rung for after that look rings again.
+            if ready[..count].contains(&BELL) {
+                self.context.shared.bells[self.context.index].hush();
+            }
             if self.context.shared.stopping.load(Ordering::Acquire) {
                 return;
             }
@@ -106,7 +110,8 @@ impl Worker {
     fn serve(&mut self, token: u64) {
         let Self { context, table, ingress, received, senders, .. } = self;
         match token {
-            BELL => context.shared.bells[context.index].hush(),
+            // Hushed already.
+            BELL => {}
             TUNNEL => upstream::handle(context, table, received, senders),
             ingress_socket => {
                 if let Some(member) = ingress.by_token(ingress_socket) {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   accept ──▶ too many of this address? closed
-//!          └─▶ header within 10 s ─▶ body within 10 s, 1 MiB ─▶ Handler ─▶ answer; at most 60 s in all
+//!          └─▶ header within 10 s ─▶ admit ─▶ body within 10 s, 1 MiB ─▶ handle ─▶ answer; at most 60 s in all
 //! ```
 
 use std::collections::HashMap;
@@ -16,15 +16,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -39,9 +39,13 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// Time of a connection, whatever happens on it.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// Octets of the header of a request. Above the longest request line that hyper takes, so that we can say 414.
-const HEADER_BYTES_MAX: usize = 128 * 1024;
+const HEADER_BYTES_MAX: usize = 80 * 1024;
 /// Octets of the body of a request.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Octets of a body that every connection has room for.
+const BODY_BYTES_ALWAYS: usize = 64 * 1024;
+/// Octets beyond that of all bodies together: otherwise as many connections as there may be could fill the memory.
+const LARGE_BODIES_BYTES_MAX: usize = 64 << 20;
 /// Time that requests under way are given when we stop.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Wait after the kernel could not give us a connection (out of file descriptors), so that we do not spin.
@@ -50,14 +54,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A complete request.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Who sent it.
-    pub(crate) peer: SocketAddr,
     /// Our address that it came to.
     pub(crate) local: SocketAddr,
     /// Method, target, header.
     pub(crate) parts: Parts,
     /// Empty for methods without one.
-    pub(crate) body: Bytes,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An answer.
@@ -65,8 +67,14 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What a request means.
 pub(crate) trait Handler: Send + Sync + 'static {
+    /// What was found out before the body is read.
+    type Admitted: Send;
+
+    /// Decides by the header alone; a refusal is answered without reading a body.
+    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<Self::Admitted, Answer>;
+
     /// Answers one request.
-    fn handle(&self, request: Request) -> impl Future<Output = Answer> + Send;
+    fn handle(&self, admitted: Self::Admitted, request: Request) -> impl Future<Output = Answer> + Send;
 
     /// Answers a request whose body is not to be had.
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer;
@@ -75,6 +83,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// Serves until `stop` says so, then lets requests under way finish.
 pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_BYTES_MAX));
     let sources = Arc::new(Sources::default());
     let mut connections = JoinSet::new();
     loop {
@@ -95,9 +104,9 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
             tracing::debug!(%peer, "too many connections of this address");
             continue;
         };
-        let (handler, stop) = (handler.clone(), stop.clone());
+        let (handler, large_bodies, stop) = (handler.clone(), large_bodies.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, peer, handler, stop).await;
+            connection(stream, peer, handler, large_bodies, stop).await;
             drop((place, seat));
         });
     }
@@ -111,17 +120,23 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, place))
 }
 
-async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
+async fn connection<H: Handler>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    large_bodies: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
     let Ok(local) = stream.local_addr() else { return };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(&*handler, request, peer, local).await) }
+        let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
+        async move { Ok::<_, Infallible>(answer(&*handler, &large_bodies, request, peer, local).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -146,23 +161,57 @@ async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, handler: Ar
 
 async fn answer<H: Handler>(
     handler: &H,
+    large_bodies: &Semaphore,
     request: hyper::Request<Incoming>,
     peer: SocketAddr,
     local: SocketAddr,
 ) -> Answer {
     let (parts, body) = request.into_parts();
+    let admitted = match handler.admit(peer, &parts) {
+        Ok(admitted) => admitted,
+        Err(answer) => return answer,
+    };
     // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
     if parts.method != Method::POST {
-        return handler.handle(Request { peer, local, parts, body: Bytes::new() }).await;
+        return handler.handle(admitted, Request { local, parts, body: Vec::new() }).await;
     }
-    match timeout(BODY_TIME, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => handler.handle(Request { peer, local, parts, body: body.to_bytes() }).await,
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            handler.refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB")
+    match timeout(BODY_TIME, read(body, large_bodies)).await {
+        // The room of a large body is given back after its answer.
+        Ok(Ok((body, _room))) => handler.handle(admitted, Request { local, parts, body }).await,
+        Ok(Err(BodyError::Broken)) => handler.refuse(StatusCode::BAD_REQUEST, "the body is broken off"),
+        Ok(Err(BodyError::TooLong)) => handler.refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
+        Ok(Err(BodyError::NoRoom)) => {
+            handler.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at one time")
         }
-        Ok(Err(_)) => handler.refuse(StatusCode::BAD_REQUEST, "the body is broken off"),
         Err(_) => handler.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s"),
     }
+}
+
+/// Why a body is not to be had.
+#[derive(Debug, PartialEq, Eq)]
+enum BodyError {
+    Broken,
+    TooLong,
+    NoRoom,
+}
+
+/// Reads a body. Room is taken for what has come, not for what was announced: announcing costs nothing.
+async fn read<B>(mut body: B, large_bodies: &Semaphore) -> Result<(Vec<u8>, Vec<SemaphorePermit<'_>>), BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (mut octets, mut room) = (Vec::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if octets.len() + data.len() > BODY_BYTES_MAX {
+            return Err(BodyError::TooLong);
+        }
+        let beyond = (octets.len() + data.len()).saturating_sub(BODY_BYTES_ALWAYS.max(octets.len()));
+        let beyond = u32::try_from(beyond).expect("a body is at most 1 MiB");
+        room.push(large_bodies.try_acquire_many(beyond).map_err(|_| BodyError::NoRoom)?);
+        octets.extend_from_slice(&data);
+    }
+    Ok((octets, room))
 }
 
 /// Connections by address. Bounded by the number of connections.
@@ -200,6 +249,24 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn large_bodies_share_their_room_and_give_it_back_and_small_ones_need_none() {
+        let full = Semaphore::new(0);
+        let small = Full::new(Bytes::from(vec![b'x'; BODY_BYTES_ALWAYS]));
+        assert_eq!(read(small.clone(), &full).await.unwrap().0.len(), BODY_BYTES_ALWAYS);
+        let larger = Full::new(Bytes::from(vec![b'x'; BODY_BYTES_ALWAYS + 10]));
+        assert_eq!(read(larger.clone(), &full).await.unwrap_err(), BodyError::NoRoom);
+        let room = Semaphore::new(19);
+        {
+            let _held = read(larger.clone(), &room).await.unwrap();
+            assert_eq!(room.available_permits(), 9);
+            assert_eq!(read(larger, &room).await.unwrap_err(), BodyError::NoRoom);
+        }
+        assert_eq!(room.available_permits(), 19);
+        let monstrous = Full::new(Bytes::from(vec![b'x'; BODY_BYTES_MAX + 1]));
+        assert_eq!(read(monstrous, &Semaphore::new(LARGE_BODIES_BYTES_MAX)).await.unwrap_err(), BodyError::TooLong);
+    }
 
     #[test]
     fn one_address_does_not_take_all_places_and_gives_its_own_back() {

@@ -7,7 +7,7 @@
 //!                                                    └─▶ TRANSFER 501
 //! ```
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,7 @@ use hyper::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use ipnet::IpNet;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -137,7 +138,7 @@ impl Service {
     }
 
     async fn act(&self, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
-        let Request { parts, body, local, .. } = request;
+        let Request { parts, body, local } = request;
         let query = parts.uri.query().unwrap_or_default();
         let pairs = match parts.method {
             Method::GET => query.to_owned(),
@@ -200,6 +201,12 @@ impl Service {
         Ok(empty(StatusCode::OK))
     }
 
+    fn failed(&self, source: IpAddr, failure: Failure) -> Answer {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%source, status = failure.status.as_u16(), reason = failure.sentence, "refused");
+        failure.into_answer()
+    }
+
     /// The login of the caller, whose password proved right.
     async fn authenticate(&self, source: IpAddr, header: &HeaderMap, body: Option<Login>) -> Result<String, Failure> {
         let Login { login, password } = basic(header).or(body).ok_or_else(Failure::unauthorized)?;
@@ -235,46 +242,46 @@ impl Service {
 }
 
 impl Handler for Service {
-    async fn handle(&self, request: Request) -> Answer {
-        let now = Instant::now();
-        let source = source::of(request.peer.ip(), &request.parts.headers, &lock(&self.trusted_proxies));
-        let admitted = admit(&request).and_then(|()| {
-            lock(&self.rate).take(source, now).map_err(Failure::too_many)?;
+    /// The source of the request.
+    type Admitted = IpAddr;
+
+    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Answer> {
+        let source = source::of(peer.ip(), &header.headers, &lock(&self.trusted_proxies));
+        let admitted = admit(header).and_then(|()| {
+            lock(&self.rate).take(source, Instant::now()).map_err(Failure::too_many)?;
             if self.started.load(Ordering::Acquire) { Ok(()) } else { Err(Failure::busy("the database is starting")) }
         });
-        let outcome = match admitted {
-            Ok(()) => self.act(&request, source).await,
-            Err(failure) => Err(failure),
-        };
-        outcome.unwrap_or_else(|failure| {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%source, status = failure.status.as_u16(), reason = failure.sentence, "refused");
-            failure.into_answer()
-        })
+        admitted.map(|()| source).map_err(|failure| self.failed(source, failure))
+    }
+
+    async fn handle(&self, source: IpAddr, request: Request) -> Answer {
+        let outcome = self.act(&request, source).await;
+        outcome.unwrap_or_else(|failure| self.failed(source, failure))
     }
 
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        Failure::new(status, sentence).into_answer()
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(BUSY_RETRY);
+        Failure { retry_after, ..Failure::new(status, sentence) }.into_answer()
     }
 }
 
 /// Whether the request is one for us at all.
-fn admit(Request { parts, .. }: &Request) -> Result<(), Failure> {
-    if !registry::path_is_ours(parts.uri.path()) {
+fn admit(header: &Parts) -> Result<(), Failure> {
+    if !registry::path_is_ours(header.uri.path()) {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("only {} is served here", registry::PATH)));
     }
-    if parts.method != Method::GET && parts.method != Method::POST {
+    if header.method != Method::GET && header.method != Method::POST {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are answered"));
     }
-    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
+    if header.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
         return Err(Failure::new(StatusCode::URI_TOO_LONG, "the request line is too long for GET, use POST"));
     }
     Ok(())
 }
 
 /// Pairs of the body, then those of the query part. No type of the body is as good as the right one.
-fn pairs_of_post(header: &HeaderMap, body: &Bytes, query: &str) -> Result<String, Failure> {
+fn pairs_of_post(header: &HeaderMap, body: &[u8], query: &str) -> Result<String, Failure> {
     let media_type = header.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let essence = media_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     if !matches!(essence.as_deref(), None | Some("" | "application/x-www-form-urlencoded")) {
@@ -420,14 +427,14 @@ mod tests {
     async fn a_database_that_starts_says_when_to_come_again() {
         let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
         let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
-        let answer = service.handle(request(query)).await;
+        let answer = ask(&service, request(query)).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()[RETRY_AFTER], "1");
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
 
         let folder = tempfile::TempDir::new().unwrap();
         service.start(Store::open(folder.path()).unwrap().0);
-        assert_eq!(service.handle(request(query)).await.status(), StatusCode::OK);
+        assert_eq!(ask(&service, request(query)).await.status(), StatusCode::OK);
     }
 
     #[tokio::test]
@@ -452,7 +459,7 @@ mod tests {
         for client in ["198.51.100.1", "198.51.100.2", "198.51.100.2"] {
             let mut request = request("/script/castgate.cgs?ACTION=QUERY&TYPE=TS");
             request.parts.headers.insert("x-forwarded-for", client.parse().unwrap());
-            statuses.push(service.handle(request).await.status().as_u16());
+            statuses.push(ask(&service, request).await.status().as_u16());
         }
         assert_eq!(statuses, [200, 200, 429]);
     }
@@ -482,9 +489,16 @@ mod tests {
         }
     }
 
+    /// As the server does it.
+    async fn ask(service: &Service, request: Request) -> Answer {
+        match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts) {
+            Ok(source) => service.handle(source, request).await,
+            Err(answer) => answer,
+        }
+    }
+
     fn request(target: &str) -> Request {
         let (parts, ()) = hyper::Request::builder().uri(target).body(()).unwrap().into_parts();
-        let local = "192.0.2.2:5632".parse().unwrap();
-        Request { peer: "192.0.2.1:4711".parse().unwrap(), local, parts, body: Bytes::new() }
+        Request { local: "192.0.2.2:5632".parse().unwrap(), parts, body: Vec::new() }
     }
 }

@@ -13,7 +13,7 @@ use crate::{SnapshotError, integer, words};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSnapshot {
-    /// Address and TCP port of CastGate HTTP.
+    /// Address and TCP port of the HTTP of the hierarchy.
     pub listen: SocketAddr,
     /// Who may register what. Default: nobody.
     #[serde(default)]

@@ -78,14 +78,12 @@ impl CookieJar {
         let epoch_nanos = self.epoch.as_nanos();
         let phase_nanos = u128::from(self.key.hash(PURPOSE_PHASE, peer, 0)) % epoch_nanos;
         let age_nanos = now.saturating_duration_since(self.start).as_nanos() + phase_nanos;
-        // Counted from 1, so that there is an epoch before the first.
-        let number = u64::try_from(age_nanos / epoch_nanos).unwrap_or(u64::MAX - 1) + 1;
+        let number = u64::try_from(age_nanos / epoch_nanos).unwrap_or(u64::MAX);
+        let current = self.key.cookie(peer, number);
+        // Nobody can hold a cookie of the time before we started: taking one would only double a guesser's chance.
+        let previous = number.checked_sub(1).map_or(current, |number| self.key.cookie(peer, number));
         let left_nanos = u64::try_from(epoch_nanos - age_nanos % epoch_nanos).unwrap_or(u64::MAX);
-        LocalCookies {
-            current: self.key.cookie(peer, number),
-            previous: self.key.cookie(peer, number - 1),
-            until: now + Duration::from_nanos(left_nanos),
-        }
+        LocalCookies { current, previous, until: now + Duration::from_nanos(left_nanos) }
     }
 }
 
@@ -111,6 +109,16 @@ mod tests {
         assert_eq!(second.until, first.until + EPOCH);
         assert!(second.accepts(first.current));
         assert!(!jar.cookies(peer(1), second.until).accepts(first.current));
+    }
+
+    #[test]
+    fn in_the_first_epoch_one_cookie_of_all_is_right() {
+        let start = Instant::now();
+        let jar = CookieJar::new(Key([7; 16]), EPOCH, start);
+        let first = jar.cookies(peer(1), start);
+        assert_eq!((0..=u16::MAX).filter(|guess| first.accepts(Cookie(*guess))).count(), 1);
+        let second = jar.cookies(peer(1), first.until);
+        assert_eq!((0..=u16::MAX).filter(|guess| second.accepts(Cookie(*guess))).count(), 2);
     }
 
     #[test]

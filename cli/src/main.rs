@@ -61,10 +61,22 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("castgate: {error:#}");
+            eprintln!("castgate: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes. Many causes are quoted by the error above them already, and said once is enough.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !sentence.contains(&cause) {
+            let separator = if sentence.is_empty() { "" } else { ": " };
+            sentence += &format!("{separator}{cause}");
+        }
+    }
+    sentence
 }
 
 /// Help goes to standard output; what was not understood becomes one sentence.
@@ -93,6 +105,15 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_is_not_repeated() {
+        let cause = || std::io::Error::other("address in use");
+        let quoted = anyhow::Error::new(cause()).context("listen 127.0.4.1:5632: address in use");
+        assert_eq!(sentence(&quoted), "listen 127.0.4.1:5632: address in use");
+        let bare = anyhow::Error::new(cause()).context("cannot listen");
+        assert_eq!(sentence(&bare), "cannot listen: address in use");
     }
 
     #[test]

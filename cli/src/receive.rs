@@ -77,7 +77,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         }
     };
     let (total, reason) = (reception.report(), reception.silence_reason());
-    reporter.report(&total)?;
+    reporter.total(&total)?;
     let closed = reception.close().await;
     outcome?;
     closed?;
@@ -111,7 +111,15 @@ struct Reporter {
 
 impl Reporter {
     fn report(&self, report: &Report) -> Result<()> {
-        let line = if self.json { serde_json::to_string(report)? } else { in_words(report) };
+        self.print(report, "")
+    }
+
+    fn total(&self, report: &Report) -> Result<()> {
+        self.print(report, "total: ")
+    }
+
+    fn print(&self, report: &Report, mark: &str) -> Result<()> {
+        let line = if self.json { serde_json::to_string(report)? } else { format!("{mark}{}", in_words(report)) };
         if self.to_stderr {
             eprintln!("{line}");
             return Ok(());

@@ -274,6 +274,11 @@ fn server_json(server: &Server) -> Value {
 fn in_words(server: &Server) -> String {
     let address = std::net::SocketAddr::new(server.address, server.port);
     let protocol = server.protocol.as_ref().map(|protocol| format!(" {protocol}")).unwrap_or_default();
-    let prefix = server.prefix_len.map(|len| format!(" matched /{len}")).unwrap_or_default();
+    let prefix = match server.prefix_len {
+        None => String::new(),
+        // draft-liefooghe-castgate-02 §6.3: 0 is no prefix length but says that the country matched.
+        Some(0) => " by country".to_owned(),
+        Some(len) => format!(" by a network of /{len}"),
+    };
     format!("{} {address}{protocol}{prefix}", kind(server))
 }

@@ -13,6 +13,7 @@ const LINES_MAX: usize = 50;
 /// The latest log lines, empty when they go to standard error.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Log {
+    /// The last of them is still being written.
     lines: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -34,7 +35,8 @@ impl Log {
     /// The last lines, oldest first.
     pub(super) fn tail(&self, count: usize) -> Vec<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+        let whole = lines.len().saturating_sub(1);
+        lines.iter().take(whole).skip(whole.saturating_sub(count)).cloned().collect()
     }
 }
 
@@ -47,11 +49,15 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Write for Log {
-    /// The subscriber writes one whole line at a time.
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.extend(String::from_utf8_lossy(octets).lines().map(str::to_owned));
-        let surplus = lines.len().saturating_sub(LINES_MAX);
+        for (index, part) in String::from_utf8_lossy(octets).split('\n').enumerate() {
+            match lines.back_mut().filter(|_| index == 0) {
+                Some(unfinished) => unfinished.push_str(part),
+                None => lines.push_back(part.to_owned()),
+            }
+        }
+        let surplus = lines.len().saturating_sub(LINES_MAX + 1);
         lines.drain(..surplus);
         Ok(octets.len())
     }

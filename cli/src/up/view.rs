@@ -25,6 +25,8 @@ const FRAME: Duration = Duration::from_millis(250);
 const KEY_WAIT: Duration = Duration::from_millis(100);
 /// Log lines at the bottom.
 const LOG_LINES: u16 = 4;
+/// Rows of a table.
+const ROWS_MAX: usize = 10;
 
 /// A terminal that is drawn on until it is dropped.
 pub(super) struct Screen(DefaultTerminal);
@@ -84,16 +86,17 @@ fn is_quit(key: KeyEvent) -> bool {
 
 fn draw(frame: &mut Frame<'_>, status: &Status, log: &[String]) {
     let channels: usize = status.agents.iter().map(|agent| agent.channels.len()).sum();
-    let height = |rows: usize| Constraint::Length(u16::try_from(rows.clamp(1, 10)).unwrap_or(10) + 3);
-    let [top, receive, middle, tunnels, registrations, rest] = Layout::vertical([
-        Constraint::Length(7),
-        Constraint::Length(4),
-        height(channels),
-        height(status.agents.iter().map(|agent| agent.tunnels.len()).sum()),
-        height(status.registrations().count()),
-        Constraint::Length(LOG_LINES + 2),
-    ])
-    .areas(frame.area());
+    let tunnels: usize = status.agents.iter().map(|agent| agent.tunnels.len()).sum();
+    let table = |rows: usize| u16::try_from(rows.clamp(1, ROWS_MAX)).unwrap_or_default() + 3;
+    // What matters most comes first: on a low terminal the parts at the end have no room.
+    let mut left = frame.area().height;
+    let wanted = [7, 4, table(channels), table(tunnels), table(status.registrations().count()), LOG_LINES + 2];
+    let heights = wanted.map(|wanted| {
+        let height = wanted.min(left);
+        left -= height;
+        Constraint::Length(height)
+    });
+    let [top, receive, middle, tunnels, registrations, rest] = Layout::vertical(heights).areas(frame.area());
     draw_client(frame, top, status);
     let line = status.line.as_deref().unwrap_or("this fleet has no channel");
     let what = Text::from(vec![Line::from(line.to_owned().bold())]);
@@ -258,6 +261,11 @@ mod tests {
     fn picture(status: &Status) -> String {
         let mut terminal = Terminal::new(TestBackend::new(120, 40)).unwrap();
         terminal.draw(|frame| draw(frame, status, &["a warning".to_owned()])).unwrap();
+        // However low a terminal is, drawing on it must not fail.
+        for height in 1..24 {
+            let mut low = Terminal::new(TestBackend::new(80, height)).unwrap();
+            low.draw(|frame| draw(frame, status, &[])).unwrap();
+        }
         terminal.backend().to_string()
     }
 }

@@ -1,0 +1,76 @@
+//! Bad manifests: every sentence is printed, and nothing starts half.
+
+mod common;
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+
+use common::{Running, castgate, manifests, run, stderr, stdout};
+use serde_json::Value;
+
+#[test]
+fn the_example_is_valid_and_counted() {
+    let folder = manifests(0);
+    let output = run(&["validate", "-f", folder.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("2 TunnelDatabase"), "{}", stdout(&output));
+    let output = run(&["validate", "--json", "-f", folder.path().to_str().unwrap()]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["valid"], &report["counts"]["TunnelServer"]), (&true.into(), &1.into()));
+    assert_eq!(report["problems"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn each_mistake_is_one_sentence_with_file_object_and_field() {
+    let cases = [
+        ("40-channels.yaml", "group: 232.1.61.3", "group: 10.1.2.3", "ChannelBundle castgate/demo", "group"),
+        ("40-channels.yaml", "pattern: 2Mbit", "patern: 2Mbit", "ChannelBundle castgate/demo", "patern"),
+        ("20-server.yaml", "- 127.0.0.0/8", "- 127.0.0.0/88", "TunnelServer castgate/brussels", "networks"),
+        ("20-server.yaml", "- name: demo", "- name: nobody", "TunnelServer castgate/brussels", "bundles"),
+    ];
+    for (file, right, wrong, object, field) in cases {
+        let folder = manifests(61);
+        replace(&folder.path().join(file), right, wrong);
+        for command in ["validate", "up"] {
+            let output = castgate(&[command, "-f"]).arg(folder.path()).output().unwrap();
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{command} {wrong}: {text}");
+            let sentence = text.lines().find(|line| line.contains(object)).unwrap_or_default();
+            assert!(sentence.contains(file) && sentence.contains(field), "{command} {wrong}: {text}");
+        }
+    }
+}
+
+#[test]
+fn two_servers_on_one_port_are_refused_before_anything_starts() {
+    let folder = manifests(62);
+    let server = folder.path().join("20-server.yaml");
+    let text = std::fs::read_to_string(&server).unwrap();
+    std::fs::write(folder.path().join("21-server.yaml"), text.replace("name: brussels\n", "name: antwerp\n")).unwrap();
+    let output = castgate(&["up", "-f"]).arg(folder.path()).output().unwrap();
+    let text = stderr(&output);
+    assert!(!output.status.success() && text.contains("127.62.2.1:10100"), "{text}");
+    assert!(output.stdout.is_empty(), "nothing ran: {}", stdout(&output));
+}
+
+#[test]
+fn an_occupied_port_is_named_and_everything_started_before_is_stopped() {
+    let folder = manifests(63);
+    let occupied = UdpSocket::bind("127.63.2.1:10100").unwrap();
+    let mut up = Running::up(&folder, &["--for", "20s"]);
+    let sentence = up.error_line("sentence", |line| line.contains("127.63.2.1:10100").then(|| line.to_owned()));
+    assert!(sentence.starts_with("castgate: "), "{sentence}");
+    assert_eq!(up.wait().code(), Some(1));
+    assert!(up.rest().is_empty());
+    // The databases had started before; their ports are free again.
+    for database in ["127.63.4.1:5632", "127.63.5.1:5632"] {
+        TcpListener::bind(database).unwrap();
+    }
+    drop(occupied);
+}
+
+fn replace(file: &Path, right: &str, wrong: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(right), "{right} is not in {}", file.display());
+    std::fs::write(file, text.replacen(right, wrong, 1)).unwrap();
+}

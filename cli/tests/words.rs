@@ -1,0 +1,68 @@
+//! What a user reads: help, refusals, definitions.
+
+mod common;
+
+use common::{castgate, run, stderr, stdout};
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for words in [
+        &["up"][..],
+        &["receive"],
+        &["send"],
+        &["locate"],
+        &["tds"],
+        &["tds", "query"],
+        &["tds", "register"],
+        &["tds", "bye"],
+        &["tds", "transfer"],
+        &["validate"],
+        &["crds"],
+        &["bench"],
+        &["bench", "fanout"],
+    ] {
+        let output = castgate(words).arg("--help").output().unwrap();
+        let help = stdout(&output);
+        assert!(output.status.success(), "{words:?}");
+        assert!(
+            help.contains("Example") && help.contains(&format!("castgate {}", words.join(" "))),
+            "{words:?}:\n{help}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_one_sentence_and_status_2() {
+    for (words, cause) in [
+        (&["receive", "ham:ip:239.1.2.3:5004", "--via", "amt"][..], "does not speak amt yet"),
+        (&["receive", "ham:ip:10.1.2.3:5004"], "10.1.2.3 is not a multicast address"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--output", "rtmp://x"], "rtmp://x"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--for", "soon"], "\"soon\" is not a span of time"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--country", "Belgium"], "Belgium"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--tds", "https://x"], "only http://"),
+        (&["send", "ham:ip:239.1.2.3:5004", "--input", "pattern:fast"], "\"fast\" is not a rate"),
+        (&["locate"], "--tds"),
+        (&["recieve"], "recieve"),
+    ] {
+        let output = run(words);
+        let sentence = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {sentence}");
+        assert!(sentence.contains(cause) && sentence.trim_end().lines().count() == 1, "{words:?}: {sentence}");
+    }
+}
+
+#[test]
+fn the_definitions_are_those_of_the_four_kinds_on_screen_and_in_files() {
+    let output = run(&["crds"]);
+    assert!(output.status.success());
+    let yaml = stdout(&output);
+    for kind in ["ChannelBundle", "TunnelAccount", "TunnelDatabase", "TunnelServer"] {
+        assert!(yaml.contains(&format!("kind: {kind}\n")), "{kind} is missing");
+    }
+    assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), 4);
+
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&["crds", "--output", folder.path().to_str().unwrap()]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+}

@@ -82,7 +82,7 @@ pub struct TunnelReport {
 pub struct Joined {
     /// The channel.
     pub channel: Channel,
-    /// Name of the interface.
+    /// Name of the interface; its number while a worker still has to leave one that is not used any more.
     pub interface: String,
     /// Workers that take it in.
     pub workers: usize,
@@ -231,13 +231,13 @@ impl Dataplane {
             *workers.entry(*membership).or_default() += 1;
         }
         let egress = self.shared.egress.load();
-        let name_of = |index| egress.interfaces().find(|interface| interface.index == index);
-        workers
-            .into_iter()
-            .filter_map(|(Membership { channel, interface }, workers)| {
-                Some(Joined { channel, interface: name_of(interface)?.name.clone(), workers })
-            })
-            .collect()
+        let name_of = |index: u32| match egress.interfaces().find(|interface| interface.index == index) {
+            Some(interface) => interface.name.clone(),
+            None => index.to_string(),
+        };
+        let report =
+            |(Membership { channel, interface }, workers)| Joined { channel, interface: name_of(interface), workers };
+        workers.into_iter().map(report).collect()
     }
 
     /// Ends the workers and waits for them. Stopping again does nothing.

@@ -168,6 +168,20 @@ fn a_taken_address_is_said_and_after_a_stop_it_is_free_again() {
 }
 
 #[test]
+fn a_stop_that_follows_a_table_at_once_is_heard_by_every_worker() {
+    let (stopped, all_stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..300 {
+            let mut lab = Lab::new(host(110, 1), 2);
+            lab.dataplane.publish(lab.table.build());
+            lab.dataplane.stop();
+        }
+        stopped.send(()).unwrap();
+    });
+    all_stopped.recv_timeout(PATIENCE).expect("no worker sleeps on");
+}
+
+#[test]
 fn a_foreign_address_or_interface_ends_the_start_with_its_name() {
     let nowhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 0);
     let error = Dataplane::start(Settings::new(nowhere, Vec::new())).unwrap_err();

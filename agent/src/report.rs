@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use crate::roles::database::DatabaseReport;
 
 /// The whole report.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Generation of the snapshot that is in force.
     pub generation: u64,
@@ -34,7 +34,7 @@ pub struct Report {
 }
 
 /// One channel that is carried.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChannelReport {
     /// Its name in the snapshot; the channel itself when no rule names it any more.
     pub name: String,
@@ -47,8 +47,10 @@ pub struct ChannelReport {
     pub packets: u64,
     /// Octets of their payloads.
     pub bytes: u64,
-    /// Rate since the last report but at most since it was joined.
+    /// Rate between this report and the one before, or shortly before.
     pub bits_per_second: u64,
+    /// Interfaces on which the kernel refuses to take it, each with the reason; it is tried again every second.
+    pub not_joined: Vec<String>,
 }
 
 /// One tunnel.

@@ -52,7 +52,11 @@ pub async fn run(config: &Path, state_dir: &Path) -> Result<(), ServiceError> {
         tokio::select! {
             () = changed(watch.as_ref()) => service.reload().await,
             wish = signals.next() => match wish {
-                Wish::Reload => service.reload().await,
+                Wish::Reload => {
+                    // Who asks wants to hear the answer again.
+                    service.complaint = None;
+                    service.reload().await;
+                }
                 Wish::Stop => break,
             },
         }
@@ -97,6 +101,7 @@ impl Service {
         let (agent, complaint) = match from_file {
             Ok(agent) => {
                 keep(&last_good, agent.snapshot());
+                tracing::info!(generation = agent.snapshot().generation, "snapshot in force");
                 (agent, None)
             }
             Err(refused) => match resume(&last_good, state_dir).await {

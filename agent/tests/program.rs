@@ -48,7 +48,7 @@ fn a_bad_file_is_refused_in_one_sentence_and_the_old_one_goes_on() {
 
     // One that can be read but not run is refused as well.
     program.configure(&snapshot.to_yaml().replace("- lo", "- nosuch0"));
-    program.wait_for("interface \\\"nosuch0\\\" does not exist");
+    program.wait_for("interface \"nosuch0\" does not exist");
     client.follow_pattern(channel, sequence, 20);
 
     // The way back is open.
@@ -60,8 +60,9 @@ fn a_bad_file_is_refused_in_one_sentence_and_the_old_one_goes_on() {
 fn a_hangup_reads_the_file_again() {
     let net = Net(83);
     let mut program = Program::start(&net.snapshot(&[net.asm(1)]));
-    program.signal(Signal::HUP);
     program.configure("agent: [");
+    program.wait_for("refused");
+    program.signal(Signal::HUP);
     program.wait_for("refused");
     program.signal(Signal::INT);
     assert!(program.wait().success());

@@ -1,5 +1,6 @@
 //! `castgate-agent` as a process of its own, with a configuration file and a state directory that vanish with it.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -16,16 +17,16 @@ use super::PATIENCE;
 pub struct Program {
     child: Child,
     directory: Arc<tempfile::TempDir>,
-    said: Arc<(Mutex<Vec<String>>, Condvar)>,
+    said: Arc<(Mutex<VecDeque<String>>, Condvar)>,
 }
 
 impl Program {
-    /// Starts an agent with this snapshot and waits until it listens.
+    /// Starts an agent with this snapshot and waits until it runs.
     pub fn start(snapshot: &AgentSnapshot) -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         fs::write(directory.path().join("agent.yaml"), snapshot.to_yaml()).unwrap();
         let program = Self::start_in(directory);
-        program.wait_for("listens");
+        program.wait_for("in force");
         program
     }
 
@@ -40,12 +41,12 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = Arc::<(Mutex<Vec<String>>, Condvar)>::default();
+        let said = Arc::<(Mutex<VecDeque<String>>, Condvar)>::default();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let listener = Arc::clone(&said);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                listener.0.lock().unwrap().push(line);
+                listener.0.lock().unwrap().push_back(line);
                 listener.1.notify_all();
             }
         });
@@ -71,16 +72,20 @@ impl Program {
         fs::rename(fresh, self.config()).unwrap();
     }
 
-    /// Waits for a line of the log that contains `words`, and gives it.
+    /// Waits for the next line of the log that contains `words`, and gives it; lines before it are forgotten.
     pub fn wait_for(&self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
+        let mut skipped = Vec::new();
         let mut said = self.said.0.lock().unwrap();
         loop {
-            if let Some(line) = said.iter().find(|line| line.contains(words)) {
-                return line.clone();
+            while let Some(line) = said.pop_front() {
+                if line.contains(words) {
+                    return line;
+                }
+                skipped.push(line);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "nobody said {words:?}, but: {said:#?}");
+            assert!(!left.is_zero(), "nobody said {words:?}, but: {skipped:#?}");
             said = self.said.1.wait_timeout(said, left).unwrap().0;
         }
     }

@@ -7,14 +7,15 @@
 //! ```
 //! One turn takes a bounded number of events, so that a flood delays neither a timer nor the table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use castgate_dataplane::{Cookies, Dataplane, Event, Events, Interface, StartError, TableBuilder};
+use castgate_dataplane::{Cookies, Dataplane, Event, Events, Interface, Joined, StartError, TableBuilder};
 use castgate_endpoint::umtp::server::{self, Output, Server};
+use castgate_wire::umtp::Channel;
 
 /// Events taken before the outputs are carried out and the table is published. Large enough that a thousand clients that
 /// return at once cost few tables, small enough that a client waits for its first packet some milliseconds at most.
@@ -47,8 +48,13 @@ pub(super) struct Look {
     pub(super) tunnels: Vec<(Duration, server::TunnelReport)>,
     pub(super) endpoint: server::Counters,
     pub(super) channels: Vec<castgate_dataplane::ChannelReport>,
+    /// Interfaces on which the kernel refuses a channel, and why.
+    pub(super) refusals: Refusals,
     pub(super) dataplane: castgate_dataplane::Counters,
 }
+
+/// Channel and interface, with what the kernel said.
+pub(super) type Refusals = BTreeMap<(Channel, String), String>;
 
 /// Everything the thread owns.
 pub(super) struct Driver {
@@ -59,7 +65,15 @@ pub(super) struct Driver {
     table: TableBuilder,
     /// Whether the table was edited since it was last published.
     is_edited: bool,
+    /// What waits for the table; as long as one turn makes it.
+    sendings: Vec<Sending>,
     up_since: HashMap<SocketAddrV4, Instant>,
+    refusals: Refusals,
+}
+
+enum Sending {
+    Unicast { to: SocketAddrV4, datagram: Vec<u8> },
+    Multicast { channel: Channel, ttl: u8, payload: Vec<u8> },
 }
 
 impl Driver {
@@ -70,8 +84,17 @@ impl Driver {
     ) -> Self {
         let table = dataplane.table();
         let server = Server::new(config.clone(), permissions.clone(), key, Instant::now());
-        let mut driver =
-            Self { server, dataplane, events, commands, table, is_edited: false, up_since: HashMap::new() };
+        let mut driver = Self {
+            server,
+            dataplane,
+            events,
+            commands,
+            table,
+            is_edited: false,
+            sendings: Vec::new(),
+            up_since: HashMap::new(),
+            refusals: Refusals::new(),
+        };
         driver.set(config, permissions);
         driver
     }
@@ -119,7 +142,8 @@ impl Driver {
                 self.server.handle_loop(now, channel, source);
             }
             Event::JoinFailed { channel, interface, error } => {
-                tracing::warn!(%channel, interface, %error, "channel cannot be joined natively");
+                // The worker that tried has warned; it goes on trying.
+                self.refusals.insert((channel, interface), error.to_string());
             }
             Event::Activity { tunnel } => self.server.handle_activity(now, tunnel),
         }
@@ -153,6 +177,8 @@ impl Driver {
         self.server.set_permissions(permissions);
     }
 
+    /// Edits and publishes the table first and sends then: who is answered is in the table already, and what he does next is
+    /// not lost on a worker that has not heard of him.
     fn carry_out(&mut self, now: Instant) {
         while let Some(output) = self.server.poll_output() {
             self.carry_out_one(now, output);
@@ -160,13 +186,21 @@ impl Driver {
         if std::mem::take(&mut self.is_edited) {
             self.dataplane.publish(self.table.build());
         }
+        for sending in self.sendings.drain(..) {
+            match sending {
+                Sending::Unicast { to, datagram } => self.dataplane.transmit(to, &datagram),
+                Sending::Multicast { channel, ttl, payload } => self.dataplane.multicast(&channel, ttl, &payload),
+            }
+        }
     }
 
     fn carry_out_one(&mut self, now: Instant, output: Output) {
         self.is_edited |= edits_the_table(&output);
         match output {
-            Output::Transmit { to, datagram } => self.dataplane.transmit(to, &datagram),
-            Output::Multicast { channel, ttl, payload } => self.dataplane.multicast(&channel, ttl, &payload),
+            Output::Transmit { to, datagram } => self.sendings.push(Sending::Unicast { to, datagram }),
+            Output::Multicast { channel, ttl, payload } => {
+                self.sendings.push(Sending::Multicast { channel, ttl, payload });
+            }
             Output::TunnelUp { tunnel, cookies } => {
                 tracing::info!(%tunnel, "tunnel up");
                 self.up_since.insert(tunnel, now);
@@ -189,11 +223,17 @@ impl Driver {
             }
             // The workers join and leave by themselves, each for its own tunnels: see the table.
             Output::JoinNative(channel) => tracing::info!(%channel, "channel taken"),
-            Output::LeaveNative(channel) => tracing::info!(%channel, "channel left"),
+            Output::LeaveNative(channel) => {
+                tracing::info!(%channel, "channel left");
+                self.refusals.retain(|(refused, _), _| *refused != channel);
+            }
         }
     }
 
-    fn look(&self, now: Instant) -> Look {
+    fn look(&mut self, now: Instant) -> Look {
+        for Joined { channel, interface, workers: _ } in self.dataplane.joined() {
+            self.refusals.remove(&(channel, interface));
+        }
         let age_of = |tunnel: &SocketAddrV4| {
             self.up_since.get(tunnel).map_or(Duration::ZERO, |up| now.saturating_duration_since(*up))
         };
@@ -202,6 +242,7 @@ impl Driver {
             tunnels: self.server.tunnels().map(|report| (age_of(&report.tunnel), report)).collect(),
             endpoint: *self.server.counters(),
             channels: self.dataplane.channels(),
+            refusals: self.refusals.clone(),
             dataplane: self.dataplane.counters(),
         }
     }

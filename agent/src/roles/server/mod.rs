@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use castgate_control::{ChannelRule, ServerSnapshot};
 use castgate_dataplane::{Dataplane, Flows, Interface, Settings, Traffic, Waker};
+use castgate_wire::umtp::Channel;
 
-use self::driver::{Command, Driver, Look};
+use self::driver::{Command, Driver, Look, Refusals};
 use self::rates::Rates;
 use super::interface::{self, InterfaceError};
 use crate::report::{ChannelReport, Report, TunnelReport};
@@ -111,7 +112,7 @@ impl ServerRole {
         let (answer, look) = mpsc::sync_channel(1);
         self.command(Command::Look(answer));
         let Ok(look) = look.recv_timeout(ANSWER_TIMEOUT) else { return };
-        let Look { at, tunnels, endpoint, channels, dataplane } = look;
+        let Look { at, tunnels, endpoint, channels, refusals, dataplane } = look;
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.sample(at, channels.iter().map(|channel| (channel.channel, taken(channel).bytes)));
         report.channels.extend(channels.iter().map(|channel| ChannelReport {
@@ -121,6 +122,7 @@ impl ServerRole {
             packets: taken(channel).packets,
             bytes: taken(channel).bytes,
             bits_per_second: rates.of(channel.channel),
+            not_joined: refusals_of(&refusals, channel.channel),
         }));
         report.tunnels.extend(tunnels.into_iter().map(|(age, tunnel)| TunnelReport {
             address: tunnel.tunnel,
@@ -161,6 +163,11 @@ impl Drop for ServerRole {
 fn taken(channel: &castgate_dataplane::ChannelReport) -> Traffic {
     let Flows { native_in, tunnels_in, tunnels_out: _, native_out: _ } = channel.flows;
     Traffic { packets: native_in.packets + tunnels_in.packets, bytes: native_in.bytes + tunnels_in.bytes }
+}
+
+fn refusals_of(refusals: &Refusals, channel: Channel) -> Vec<String> {
+    let of_channel = refusals.iter().filter(|((refused, _), _)| *refused == channel);
+    of_channel.map(|((_, interface), reason)| format!("{interface}: {reason}")).collect()
 }
 
 fn interfaces(snapshot: &ServerSnapshot) -> Result<Vec<Interface>, InterfaceError> {

@@ -136,6 +136,12 @@ impl Host {
         })
     }
 
+    /// Whether a program of this host holds a TCP connection to a port elsewhere.
+    #[must_use]
+    pub fn has_connection_to(&self, port: u16) -> bool {
+        wait::lists_connection(&self.proc_net("tcp"), port)
+    }
+
     /// Whether the kernel of this host is a member of a group, for whatever program.
     #[must_use]
     pub fn is_member(&self, group: Ipv4Addr) -> bool {

@@ -53,6 +53,16 @@ pub(super) fn lists_listener(proc_net: &str, port: u16) -> bool {
     })
 }
 
+/// Whether the text of `/proc/net/tcp` lists an established connection to this port.
+pub(super) fn lists_connection(proc_net: &str, port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let wanted = format!(":{port:04X}");
+    proc_net.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&wanted)) && fields.next() == Some(ESTABLISHED)
+    })
+}
+
 /// Whether the text of `/proc/net/igmp` lists this group.
 pub(super) fn lists_group(proc_net: &str, group: Ipv4Addr) -> bool {
     // The kernel prints the address as one number of the machine's own byte order.
@@ -69,6 +79,7 @@ mod tests {
         let udp = "  sl  local_address rem_address\n  12: 0200007F:2774 00000000:0000 07 00000000:00000000";
         assert!(lists_port(udp, 10_100) && !lists_port(udp, 10_101));
         let tcp = "  sl  local_address rem_address\n   0: 0100007F:1600 00000000:0000 0A 00000000\n   1: 0100007F:1601 0100007F:2000 01 0";
+        assert!(lists_connection(tcp, 8_192) && !lists_connection(tcp, 0));
         assert!(lists_listener(tcp, 5_632) && !lists_listener(tcp, 5_633));
         let igmp = "Idx\tDevice\n2\tstudio    :     2      V3\n\t\t\t\t030201E8     1 0:00000000\t\t1\n";
         assert!(lists_group(igmp, Ipv4Addr::new(232, 1, 2, 3)) && !lists_group(igmp, Ipv4Addr::new(232, 1, 2, 4)));

@@ -3,7 +3,7 @@
 use crate::{FIVE_SECONDS, PATTERN, PATTERN_RULE, SOON, channel};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::fleet::{
-    DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT, fleet_country, fleet_root, on_air, start_server,
+    Agent, DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT, fleet_country, fleet_root, on_air, start_server,
 };
 use castgate_e2e::lab::impair::{Link, Way};
 use castgate_e2e::lab::{Scenario, wait};
@@ -11,7 +11,7 @@ use castgate_e2e::receive::{Receive, Report};
 use castgate_e2e::registry;
 use castgate_wire::umtp::{Command, Trailer};
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 fn pattern_server() -> ServerConfig {
@@ -45,7 +45,7 @@ fn clients_of_a_server_that_was_killed_are_back_within_five_seconds_of_its_resta
         }
         // Reports come once a second; the links know when the first packet came to each of the three.
         for (host, clients) in [("home", 2), ("country", 1)] {
-            let back = first_data_after(lab.link(host, "internet"), restarted);
+            let back = first_data_after(lab.link(host, "internet"), Ipv4Addr::new(192, 0, 2, 2), restarted);
             ensure!(back.len() == clients, "{} of {clients} clients at {host} are back", back.len());
             for (client, at) in back {
                 let took = at.duration_since(restarted);
@@ -59,13 +59,14 @@ fn clients_of_a_server_that_was_killed_are_back_within_five_seconds_of_its_resta
     });
 }
 
-/// When each client behind a link got its first DATA after a moment.
-fn first_data_after(link: &Link, moment: Instant) -> BTreeMap<SocketAddrV4, Instant> {
+/// When each client behind a link got its first DATA of a server after a moment.
+fn first_data_after(link: &Link, server: Ipv4Addr, moment: Instant) -> BTreeMap<SocketAddrV4, Instant> {
     let mut first = BTreeMap::new();
     let arrivals = link.pick(|passage| {
         let datagram = (passage.way == Way::Down && passage.at > moment).then(|| passage.udp()).flatten()?;
         let (_, trailer) = Trailer::parse(datagram.payload).ok()?;
-        (trailer.command == Command::Data).then_some((datagram.to, passage.at))
+        let is_it = trailer.command == Command::Data && datagram.from.ip() == &server;
+        is_it.then_some((datagram.to, passage.at))
     });
     for (client, at) in arrivals {
         first.entry(client).or_insert(at);
@@ -88,16 +89,32 @@ fn quiet_counts(receives: &mut [Receive]) -> Result<Vec<u64>> {
     })
 }
 
+/// Two servers below one database; one client behind a link that remembers.
+const TWO_SERVERS: &str = "
+    studio:   source 10.1.0.10/24, server 10.1.0.2/24, spare 10.1.0.3/24
+    internet: server 192.0.2.2/24, spare 192.0.2.3/24, root 192.0.2.10/24, country 192.0.2.11/24, home 192.0.2.20/24
+    sofa:     home 10.2.0.1/24, client 10.2.0.11/24
+    nat home: internet
+    link home internet: delay=1ms
+";
+
 #[test]
 fn a_client_whose_server_dies_gets_its_packets_from_the_other_within_five_seconds() {
-    let topology = "
-        studio:   source 10.1.0.10/24, server 10.1.0.2/24, spare 10.1.0.3/24
-        internet: server 192.0.2.2/24, spare 192.0.2.3/24, root 192.0.2.10/24, country 192.0.2.11/24, home 192.0.2.20/24
-        sofa:     home 10.2.0.1/24, client 10.2.0.11/24
-        nat home: internet
-        link home internet: delay=1ms
-    ";
-    Scenario::new(topology).run(|lab| {
+    two_servers(FIVE_SECONDS, |victim| victim.kill());
+}
+
+/// A server that is stopped says so: nobody waits for a silence.
+#[test]
+fn a_client_whose_server_is_stopped_goes_on_with_the_other_at_once() {
+    two_servers(Duration::from_secs(1), |victim| {
+        let status = victim.process().interrupt(SOON)?;
+        ensure!(status.success(), "the agent ended with {status}");
+        Ok(())
+    });
+}
+
+fn two_servers(longest: Duration, end: impl FnOnce(&mut Agent<'_>) -> Result<()>) {
+    Scenario::new(TWO_SERVERS).run(|lab| {
         let _on_air = on_air(lab, lab.host("source"), "studio", &[channel(PATTERN)])?;
         let fleet = Fleet::start(lab, &pattern_server())?;
         let spare =
@@ -111,14 +128,14 @@ fn a_client_whose_server_dies_gets_its_packets_from_the_other_within_five_second
         let first = receive.wait_packets(50, SOON)?;
         let (mut victim, other) =
             if first.server().starts_with("192.0.2.2:") { (fleet.server, "192.0.2.3") } else { (spare, "192.0.2.2") };
-        victim.kill()?;
-        let killed = Instant::now();
+        let ended = Instant::now();
+        end(&mut victim)?;
         let back = receive.wait_report("packets of the other server", SOON, |report| {
             report.server().starts_with(other) && report.packets() > first.packets()
         })?;
-        let at = first_data_after(lab.link("home", "internet"), killed + Duration::from_millis(100));
-        let took = at.values().next().context("no DATA after the end of the first")?.duration_since(killed);
-        ensure!(took <= FIVE_SECONDS, "only after {took:?}");
+        let at = first_data_after(lab.link("home", "internet"), other.parse()?, ended);
+        let took = at.values().next().context("no DATA after the end of the first")?.duration_since(ended);
+        ensure!(took <= longest, "only after {took:?}");
         ensure!(back.number("handovers") == 1, "{:?}", back.value());
         Ok(())
     });

@@ -1,11 +1,12 @@
 //! A film crosses the tunnel and is the same film at the other end.
 
-use crate::{ASM, ASM_RULE, SOON, SSM, SSM_RULE, channel};
+use crate::{ASM, ASM_RULE, PATTERN, SOON, SSM, SSM_RULE, channel};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::capture::{Capture, Captured};
-use castgate_e2e::fleet::{DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT};
-use castgate_e2e::lab::{Lab, Scenario};
+use castgate_e2e::fleet::{DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT, on_air, start_server};
+use castgate_e2e::lab::{Lab, Scenario, wait};
 use castgate_e2e::media;
+use castgate_e2e::programs::program;
 use castgate_e2e::receive::Receive;
 use castgate_e2e::recorder::{Datagram, Recorder};
 use castgate_wire::umtp::Channel;
@@ -23,6 +24,75 @@ fn a_viewer_behind_nat_records_a_source_specific_film_bit_for_bit() {
 #[test]
 fn a_viewer_behind_nat_records_an_any_source_film_bit_for_bit() {
     Scenario::new(HOME).needs(&["ffmpeg", "ffprobe", "tshark"]).run(|lab| film(lab, ASM, ASM_RULE));
+}
+
+#[test]
+fn a_player_opens_the_film_over_http() {
+    const PORT: u16 = 8_000;
+    Scenario::new(HOME).needs(&["ffmpeg", "ffprobe"]).run(|lab| {
+        let on_air: Channel = channel(SSM).parse()?;
+        let _server = start_server(lab, lab.host("server"), &ServerConfig::home().permit(SSM_RULE))?;
+        let server = format!("192.0.2.2:{TUNNEL_PORT}");
+        let words = ["--via", "umtp", "--server", &server, "--output", &format!("http://:{PORT}")];
+        let receive = Receive::start(lab.host("client"), SSM, &words)?;
+        lab.host("client").wait_tcp(PORT, SOON)?;
+        lab.host("server").wait_member(on_air.group, SOON)?;
+        let recording = lab.folder().join("player.ts");
+        let mut player = lab.host("player").command("ffmpeg");
+        let url = format!("http://{}:{PORT}/", lab.host("client").address("sofa"));
+        player.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-i", &url, "-c", "copy", "-f", "mpegts"]);
+        player.arg(&recording);
+        let mut player = lab.host("player").spawn("ffmpeg as a player", player)?;
+        wait::until("the player's connection", SOON, || lab.host("player").has_connection_to(PORT).then_some(()))?;
+        let status = media::send(lab.host("source"), "studio", on_air)?.wait(SOON * 2)?;
+        ensure!(status.success(), "ffmpeg ended with {status}");
+        // The end of the output is the end of the film for the player.
+        let total = receive.finish()?;
+        ensure!(total.packets() > 400, "{:?}", total.value());
+        let status = player.wait(SOON)?;
+        ensure!(status.success(), "the player ended with {status}");
+        media::check_plays(&recording)
+    });
+}
+
+#[test]
+fn a_film_sent_from_a_file_through_the_tunnel_is_received_as_the_same_file() {
+    const TALK: &str = "ham:ip:239.7.7.7:5004";
+    Scenario::new(HOME).needs(&["ffmpeg", "ffprobe"]).run(|lab| {
+        let rule = "group: 239.7.7.7, ports: 5004, send: true";
+        let _server = start_server(lab, lab.host("server"), &ServerConfig::home().permit(rule))?;
+        let server = format!("192.0.2.2:{TUNNEL_PORT}");
+        let copy = lab.folder().join("copy.ts");
+        let output = format!("file:{}", copy.display());
+        let words = ["--via", "umtp", "--server", &server, "--output", &output];
+        let mut receive = Receive::start(lab.host("client"), TALK, &words)?;
+        lab.host("server").wait_member("239.7.7.7".parse()?, SOON)?;
+        let film = media::film()?;
+        let mut send = lab.host("second").command(program("castgate")?);
+        send.args(["send", TALK, "--via", "umtp", "--server", &server, "--input", &format!("file:{}", film.display())]);
+        let mut send = lab.host("second").spawn("castgate send", send)?;
+        let status = send.wait(SOON * 2)?;
+        ensure!(status.success(), "castgate send ended with {status}");
+        let octets = std::fs::read(&film)?;
+        let datagrams = octets.len().div_ceil(media::DATAGRAM_OCTETS) as u64;
+        receive.wait_packets(datagrams, SOON)?;
+        receive.finish()?;
+        ensure!(std::fs::read(&copy)? == octets, "the copy is another file");
+        media::check_plays(&copy)
+    });
+}
+
+#[test]
+fn a_viewer_in_the_studio_needs_no_tunnel() {
+    Scenario::new(HOME).run(|lab| {
+        let _on_air = on_air(lab, lab.host("source"), "studio", &[channel(PATTERN)])?;
+        let words = ["--via", "native", "--interface", "studio"];
+        let mut receive = Receive::start(lab.host("neighbour"), PATTERN, &words)?;
+        receive.wait_packets(100, SOON)?;
+        let total = receive.finish()?;
+        ensure!(total.value()["via"] == "native" && total.lost() == 0, "{:?}", total.value());
+        Ok(())
+    });
 }
 
 fn film(lab: &Lab, name: &str, rule: &str) -> Result<()> {

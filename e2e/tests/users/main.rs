@@ -2,6 +2,7 @@
 //!
 //! One program for all, so that those that mostly wait run beside each other.
 
+mod channels;
 mod faults;
 mod film;
 mod hierarchy;

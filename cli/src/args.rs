@@ -27,8 +27,11 @@ pub(crate) struct TunnelArgs {
     /// A channel silent for so long makes the client ask whether its server lives; off for channels that often are
     #[arg(long, value_name = "SPAN|off", default_value = "2s", value_parser = silence)]
     silence: Silence,
-    /// Folder for what is remembered between runs [default: $XDG_CACHE_HOME/castgate]
-    #[arg(long, value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder for what is remembered between runs [default: $XDG_CACHE_HOME/castgate]"
+    )]
     state: Option<PathBuf>,
 }
 

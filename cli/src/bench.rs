@@ -41,7 +41,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if rows.is_empty() {
         bail!("nothing was measured");
     }
-    rows.iter().for_each(|row| print(row, args.json));
+    for row in &rows {
+        print(row, args.json);
+    }
     Ok(())
 }
 

@@ -72,8 +72,8 @@ fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !sentence.contains(&cause) {
-            let separator = if sentence.is_empty() { "" } else { ": " };
-            sentence += &format!("{separator}{cause}");
+            sentence += if sentence.is_empty() { "" } else { ": " };
+            sentence += &cause;
         }
     }
     sentence

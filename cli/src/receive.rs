@@ -35,8 +35,12 @@ pub(crate) struct Args {
     interface: Option<String>,
     #[command(flatten)]
     tunnel: TunnelArgs,
-    /// Where payloads go: stats, -, file:P, udp://G:P[?iface=NAME|ADDRESS&ttl=N], http://:PORT; again for several
-    #[arg(long, value_name = "OUTPUT", default_value = "stats")]
+    #[arg(
+        long,
+        value_name = "OUTPUT",
+        default_value = "stats",
+        help = "Where payloads go: stats, -, file:P, udp://G:P[?iface=NAME|ADDRESS&ttl=N], http://:PORT; again for several"
+    )]
     output: Vec<OutputSpec>,
     /// End after this time
     #[arg(long = "for", value_name = "SPAN", value_parser = args::span)]

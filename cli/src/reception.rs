@@ -87,26 +87,22 @@ fn unix_nanos() -> u64 {
 
 /// A report as a person reads it: `N packets, N lost, …`.
 pub(crate) fn in_words(report: &Report) -> String {
-    let mut words = format!("{} packets", report.packets);
+    let mut words = vec![format!("{} packets", report.packets)];
     for (count, word) in [(report.lost, "lost"), (report.duplicated, "duplicated"), (report.reordered, "reordered")] {
-        if let Some(count) = count {
-            words += &format!(", {count} {word}");
-        }
+        words.extend(count.map(|count| format!("{count} {word}")));
     }
-    if let Some(gap) = report.longest_gap_ms {
-        words += &format!(", longest gap {gap:.1} ms");
-    }
-    if let Some(delay) = report.delay_ms {
-        words += &format!(", delay {:.2} ms (99 %: {:.2}, max {:.2})", delay.p50, delay.p99, delay.max);
-    }
+    words.extend(report.longest_gap_ms.map(|gap| format!("longest gap {gap:.1} ms")));
+    let delay = report.delay_ms;
+    words
+        .extend(delay.map(|delay| format!("delay {:.2} ms (99 %: {:.2}, max {:.2})", delay.p50, delay.p99, delay.max)));
     if report.handovers > 0 {
-        words += &format!(", {} handovers", report.handovers);
+        words.push(format!("{} handovers", report.handovers));
     }
-    match (&report.via, &report.server) {
-        (Some(via), Some(server)) => words + &format!(", {via} from {server}"),
-        (Some(via), None) => words + &format!(", {via}"),
-        (None, _) => words,
-    }
+    words.extend(report.via.map(|via| match &report.server {
+        Some(server) => format!("{via} from {server}"),
+        None => via.to_string(),
+    }));
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ struct Peer {
 /// An account at the database.
 #[derive(Debug, clap::Args)]
 struct Account {
-    /// Login of the account; the password comes from CASTGATE_PASSWORD or --password-file
+    /// Login of the account; the password comes from `CASTGATE_PASSWORD` or --password-file
     #[arg(long)]
     login: String,
     /// File with the password

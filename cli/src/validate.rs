@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use castgate_planner::Problems;
 use serde_json::json;
 
 use crate::manifests;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let files = manifests::read(&args.files)?;
     let validation = castgate_planner::validate(files);
-    let problems: Vec<_> = validation.problems.iter().flat_map(|problems| problems.iter()).collect();
+    let problems: Vec<_> = validation.problems.iter().flat_map(Problems::iter).collect();
     if args.json {
         let rows: Vec<_> = problems
             .iter()
@@ -35,7 +36,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .collect();
         println!("{}", json!({ "valid": rows.is_empty(), "counts": validation.counts, "problems": rows }));
     } else {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        for problem in &problems {
+            eprintln!("{problem}");
+        }
         if problems.is_empty() {
             let counts: Vec<_> = validation.counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             println!("valid: {}", counts.join(", "));

@@ -83,7 +83,7 @@ fn the_channel_goes_to_a_file_a_pipe_a_player_and_a_local_group() {
 
     assert!(receive.wait().success());
     let written = std::fs::read(file).unwrap();
-    assert!(written.len() > 100_000 && written.len() % 1_316 == 0, "{} octets", written.len());
+    assert!(written.len() > 100_000 && written.len().is_multiple_of(1_316), "{} octets", written.len());
     assert!(written.chunks(1_316).all(|payload| pattern::Repr::parse(payload).is_some()), "an octet changed");
 
     let piped = castgate(&words).args(["--output", "-", "--for", "1s"]).output().unwrap();

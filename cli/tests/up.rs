@@ -45,6 +45,14 @@ fn control_c_leaves_tears_down_says_bye_and_is_a_success() {
         let registered = entries.flatten().sum::<u64>() == 2;
         (status["client"]["packets"].as_u64() > Some(0) && registered).then_some(())
     });
+    // A client that is ended by Ctrl-C tears its tunnel down: a server notices a silent one only after 120 s.
+    let receive = ["receive", "ham:ip:232.1.71.3@127.71.1.1:5004", "--server", "127.71.2.1:10100"];
+    let mut receive = Running::start(castgate(&receive));
+    receive.line("packets", |line| (packets(line) > Some(0)).then_some(()));
+    up.line("two tunnels", |line| (tunnels(line) == 2).then_some(()));
+    assert_eq!(receive.interrupt().code(), Some(0));
+    up.line("one tunnel", |line| (tunnels(line) == 1).then_some(()));
+
     let asked = Instant::now();
     assert_eq!(up.interrupt().code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
@@ -60,6 +68,13 @@ fn a_fleet_whose_client_receives_nothing_fails_when_its_time_is_over() {
     let sentence = up.error_line("sentence", |line| line.starts_with("castgate: ").then(|| line.to_owned()));
     assert!(sentence.contains("received nothing") && sentence.contains("127.72.2.1:10100"), "{sentence}");
     assert_eq!(up.wait().code(), Some(1));
+}
+
+/// Tunnels that the fleet's servers report in a JSON line.
+fn tunnels(line: &str) -> usize {
+    let status: Value = serde_json::from_str(line).unwrap();
+    let agents = status["agents"].as_array().unwrap();
+    agents.iter().filter_map(|agent| agent["tunnels"].as_array()).map(Vec::len).sum()
 }
 
 /// `190 packets, …`.

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 use castgate_endpoint::hierarchy::locator::ServiceTarget;
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use thiserror::Error;
 
 /// The environment variable that names the resolver.
@@ -172,7 +172,7 @@ impl Dns {
                 let config = ResolverConfig::from_name_servers(vec![server]);
                 TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
             }
-            None => TokioResolver::builder_tokio().and_then(|builder| builder.build()),
+            None => TokioResolver::builder_tokio().and_then(ResolverBuilder::build),
         };
         built.map_err(|error| DnsError::Resolver { name: name.to_owned(), error })
     }

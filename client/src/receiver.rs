@@ -82,7 +82,7 @@ pub struct Receiver {
 
 #[derive(Debug)]
 enum Source {
-    Native { group: NativeGroup, fallback: Option<Fallback> },
+    Native { group: Box<NativeGroup>, fallback: Option<Fallback> },
     Tunnel(Box<Tunnel>),
 }
 
@@ -104,7 +104,7 @@ impl Receiver {
             let index =
                 interface.as_deref().map_or(Ok(0), |interface| find_interface(interface).map(|found| found.index));
             match index.and_then(|index| NativeGroup::join(&name.channel(), index)) {
-                Ok(group) => Ok(Source::Native { group, fallback }),
+                Ok(group) => Ok(Source::Native { group: Box::new(group), fallback }),
                 Err(error) => Err(ReceiveError::Native { name, error }),
             }
         };

@@ -15,7 +15,7 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// A socket, and room for what arrives at it.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    socket: UdpSocket,
+    udp: UdpSocket,
     /// The same socket by a descriptor of its own: Tokio watches it, and never reads.
     watched: tokio::net::UdpSocket,
     batch: RecvBatch,
@@ -25,25 +25,25 @@ impl Socket {
     /// Binds a socket as `options` say, with a receive buffer of our size.
     pub(crate) fn bind(options: &Options) -> io::Result<Self> {
         let options = Options { receive_buffer_bytes: Some(RECEIVE_BUFFER_BYTES), ..options.clone() };
-        let socket = UdpSocket::bind(&options)?;
-        let watched = tokio::net::UdpSocket::from_std(socket.as_fd().try_clone_to_owned()?.into())?;
-        Ok(Self { socket, watched, batch: RecvBatch::new(BATCH, DATAGRAM_BYTES_MAX) })
+        let udp = UdpSocket::bind(&options)?;
+        let watched = tokio::net::UdpSocket::from_std(udp.as_fd().try_clone_to_owned()?.into())?;
+        Ok(Self { udp, watched, batch: RecvBatch::new(BATCH, DATAGRAM_BYTES_MAX) })
     }
 
     /// Joins a group on one interface; index 0 leaves the choice to the routing table.
     pub(crate) fn join(&self, group: Ipv4Addr, source: Option<Ipv4Addr>, interface: u32) -> io::Result<()> {
-        self.socket.join(group, source, interface)
+        self.udp.join(group, source, interface)
     }
 
     /// Sends one datagram now or never: a full buffer is an error like any other.
     pub(crate) fn send_to(&self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        self.socket.send_to(datagram, to)
+        self.udp.send_to(datagram, to)
     }
 
     /// The address it is bound to.
     #[cfg(test)]
     pub(crate) fn local_address(&self) -> io::Result<SocketAddrV4> {
-        self.socket.local_address()
+        self.udp.local_address()
     }
 
     /// Waits until something has arrived. Cancelling loses nothing.
@@ -55,9 +55,9 @@ impl Socket {
 
     /// Takes what has arrived, up to one batch; says how many datagrams those were.
     pub(crate) fn take(&mut self, mut each: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
-        let Self { socket, watched, batch } = self;
+        let Self { udp, watched, batch } = self;
         // Finding the socket empty is what makes Tokio watch again.
-        let received = watched.try_io(Interest::READABLE, || batch.receive(socket));
+        let received = watched.try_io(Interest::READABLE, || batch.receive(udp));
         match received {
             Ok(count) => {
                 batch.iter().filter(|datagram| !datagram.truncated).for_each(&mut each);
@@ -82,7 +82,9 @@ mod tests {
         let mut taken: Vec<u8> = Vec::new();
         for round in 0..3_u8 {
             let numbers = [round * 2, round * 2 + 1];
-            numbers.iter().for_each(|number| sender.send_to(&[*number], to).unwrap());
+            for number in numbers {
+                sender.send_to(&[number], to).unwrap();
+            }
             while taken.len() < usize::from(round + 1) * 2 {
                 receiver.readable().await.unwrap();
                 receiver.take(|datagram| taken.extend(datagram.payload)).unwrap();

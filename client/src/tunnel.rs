@@ -208,13 +208,13 @@ impl Tunnel {
                         debug!(%to, %error, "not sent");
                     }
                 }
-                Output::Event(event) => self.tell(event),
+                Output::Event(event) => self.tell(&event),
             }
         }
     }
 
-    fn tell(&mut self, event: ClientEvent) {
-        let event = match event {
+    fn tell(&mut self, event: &ClientEvent) {
+        let event = match *event {
             ClientEvent::TunnelUp { server } => {
                 self.server = Some(server);
                 Event::TunnelUp { server }

@@ -149,15 +149,15 @@ fn read_all(mut source: impl Read, name: &str, mut pace: Option<Pace>, queue: &S
 }
 
 /// One datagram for one datagram.
-async fn send_channel(mut receiver: ChannelReceiver, queue: Sender<Payload>) {
+async fn send_channel(mut source: ChannelReceiver, queue: Sender<Payload>) {
     loop {
-        let received = receiver
+        let outcome = source
             .receive(|datagram| {
                 // A full queue loses the datagram, as a full socket buffer would.
                 let _ = queue.try_send(Ok(datagram.payload.to_vec()));
             })
             .await;
-        if let Err(error) = received {
+        if let Err(error) = outcome {
             let _ = queue.send(Err(error.into())).await;
             return;
         }

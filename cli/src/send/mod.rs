@@ -28,8 +28,11 @@ auto sends natively when --interface is given, and through a tunnel otherwise.")
 pub(crate) struct Args {
     /// The channel: ham:ip:GROUP[@SOURCE]:PORT
     name: GroupName,
-    /// What to send: pattern:RATE, - (standard input), file:P, udp://G:P[?iface=NAME|ADDRESS]
-    #[arg(long, value_name = "INPUT")]
+    #[arg(
+        long,
+        value_name = "INPUT",
+        help = "What to send: pattern:RATE, - (standard input), file:P, udp://G:P[?iface=NAME|ADDRESS]"
+    )]
     input: InputSpec,
     /// The path: auto, native or umtp
     #[arg(long, default_value = "auto", value_parser = args::via)]
@@ -87,9 +90,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let reason = sender.silence_reason();
     sender.close().await;
     outcome?;
-    let line = match args.json {
-        true => serde_json::to_string(&total)?,
-        false => format!("{} packets, {} octets sent, {} not sent", total.packets, total.bytes, total.not_sent),
+    let line = if args.json {
+        serde_json::to_string(&total)?
+    } else {
+        format!("{} packets, {} octets sent, {} not sent", total.packets, total.bytes, total.not_sent)
     };
     writeln!(std::io::stdout(), "{line}").context("standard output is closed")?;
     if total.packets == 0 {

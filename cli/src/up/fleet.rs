@@ -21,12 +21,11 @@ impl Fleet {
     /// Starts one agent after the other, those first that others register with. When one does not start, those that did
     /// are stopped again.
     pub(super) async fn start(mut snapshots: Vec<AgentSnapshot>, state: Option<PathBuf>) -> Result<Self> {
-        let (folder, temporary) = match state {
-            Some(folder) => (folder, None),
-            None => {
-                let temporary = tempfile::tempdir().context("cannot make a folder for the agents")?;
-                (temporary.path().to_owned(), Some(temporary))
-            }
+        let (folder, temporary) = if let Some(folder) = state {
+            (folder, None)
+        } else {
+            let temporary = tempfile::tempdir().context("cannot make a folder for the agents")?;
+            (temporary.path().to_owned(), Some(temporary))
         };
         snapshots.sort_by_key(|snapshot| (snapshot.server.is_some(), snapshot.registrar.is_some()));
         let mut fleet = Self { agents: Vec::new(), _temporary: temporary };

@@ -143,7 +143,8 @@ fn draw_channels(frame: &mut Frame<'_>, area: Rect, status: &Status) {
             channel.channel.to_string(),
             channel.tunnels.to_string(),
             channel.packets.to_string(),
-            rate(channel.bits_per_second),
+            // Why nothing can come is worth more than that nothing comes.
+            channel.not_joined.first().cloned().unwrap_or_else(|| rate(channel.bits_per_second)),
         ])
     });
     let widths = [
@@ -151,7 +152,7 @@ fn draw_channels(frame: &mut Frame<'_>, area: Rect, status: &Status) {
         Constraint::Length(38),
         Constraint::Length(8),
         Constraint::Length(12),
-        Constraint::Length(12),
+        Constraint::Min(12),
     ];
     draw_table(frame, area, " channels ", ["name", "channel", "tunnels", "packets", "rate"], rows, &widths);
 }
@@ -218,6 +219,7 @@ mod tests {
                 packets: 190,
                 bytes: 250_040,
                 bits_per_second: 2_000_000,
+                not_joined: Vec::new(),
             }],
             tunnels: vec![TunnelReport {
                 address: "127.0.3.1:4000".parse().unwrap(),

@@ -203,9 +203,9 @@ mod tests {
             }
             octets
         });
-        let mut sent = 0;
+        let (burst, mut sent) = (vec![0x47; 32_768], 0);
         while players.list.lock().unwrap().len() == 2 {
-            players.write(&[0x47; 32_768]);
+            players.write(&burst);
             sent += 32_768;
             assert!(sent < 1 << 30, "a lazy player must not be fed for ever");
             // The eager one gets the time that a channel leaves between its packets.

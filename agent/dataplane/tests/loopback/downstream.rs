@@ -3,7 +3,7 @@
 use crate::lab::{Client, LOOPBACK, Lab, Native, host, wait_until};
 use castgate_dataplane::{DropReason, Event, Interface, Traffic};
 use castgate_udp::shard_of;
-use castgate_wire::umtp::{Channel, Command};
+use castgate_wire::umtp::{Channel, Command, Trailer};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,32 @@ fn twenty_five_groups_and_twelve_sources_are_taken_at_once() {
     Native::source(host(4, 113)).send(Channel::any_source(group, PORT), b"x");
     source.send(channels[0], b"last");
     assert_eq!(client.payloads(channels[0], 31, 1), [b"last"]);
+}
+
+#[test]
+fn sources_that_take_turns_at_one_socket_are_told_apart_and_keep_their_order() {
+    let mut lab = Lab::new(host(15, 1), 1);
+    let client = lab.client(host(15, 10));
+    let group = Ipv4Addr::new(232, 60, 15, 1);
+    let channels: Vec<_> = (101..=103).map(|last| Channel::source_specific(host(15, last), group, PORT)).collect();
+    for channel in &channels {
+        lab.attach(&client, *channel);
+    }
+    lab.publish(&channels);
+    let sources: Vec<_> = (101..=103).map(|last| Native::source(host(15, last))).collect();
+    for number in 0..100_u8 {
+        for (source, channel) in sources.iter().zip(&channels) {
+            source.send(*channel, &[number]);
+        }
+    }
+    let datagrams = client.receive(300);
+    for channel in &channels {
+        let of_channel = datagrams.iter().map(|datagram| Trailer::parse(datagram).unwrap());
+        let numbers: Vec<_> =
+            of_channel.filter(|(_, trailer)| trailer.channel == *channel).map(|(payload, _)| payload[0]).collect();
+        assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+    }
+    assert!(client.has_nothing());
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_taken_address_is_said_and_after_a_stop_it_is_free_again() {
 fn a_stop_that_follows_a_table_at_once_is_heard_by_every_worker() {
     let (stopped, all_stopped) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for _ in 0..300 {
+        for _ in 0..60 {
             let mut lab = Lab::new(host(110, 1), 2);
             lab.dataplane.publish(lab.table.build());
             lab.dataplane.stop();

@@ -15,8 +15,11 @@ pub(crate) struct TunnelArgs {
     /// Tunnel server to use, without asking a database; again for a second choice
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "tds")]
     server: Vec<String>,
-    /// Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root
-    #[arg(long, value_name = "TDS")]
+    #[arg(
+        long,
+        value_name = "TDS",
+        help = "Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root"
+    )]
     pub(crate) tds: Vec<DatabaseAddress>,
     /// Country of this place, two letters; databases without our network go by it
     #[arg(long, value_name = "CC", value_parser = country)]

@@ -1,8 +1,10 @@
 //! `castgate bench`: ours beside the ceiling, in one run.
 
+use std::io::Write as _;
+
 use anyhow::{Context as _, Result, bail};
 use castgate_dataplane::bench::{FanoutOptions, Row, fanout};
-use serde_json::json;
+use serde::Serialize;
 
 /// Measure beside the ceiling, in one run
 #[derive(Debug, clap::Args)]
@@ -41,20 +43,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if rows.is_empty() {
         bail!("nothing was measured");
     }
-    for row in &rows {
-        print(row, args.json);
-    }
-    Ok(())
+    rows.iter().try_for_each(|row| print(row, args.json))
 }
 
-fn print(row: &Row, as_json: bool) {
+/// A row as `--json` writes it.
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    bench: &'a str,
+    case: &'a str,
+    ours: f64,
+    ceiling: f64,
+    unit: &'a str,
+    ratio: f64,
+}
+
+fn print(row: &Row, as_json: bool) -> Result<()> {
     let Row { bench, case, ours, ceiling, unit, ratio } = row;
-    if as_json {
-        println!(
-            "{}",
-            json!({ "bench": bench, "case": case, "ours": ours, "ceiling": ceiling, "unit": unit, "ratio": ratio })
-        );
+    let line = if as_json {
+        let row = JsonRow { bench, case, ours: *ours, ceiling: *ceiling, unit, ratio: *ratio };
+        serde_json::to_string(&row)?
     } else {
-        println!("{bench}, {case}: {ours:.0} {unit}, ceiling {ceiling:.0}, ratio {ratio:.2}");
-    }
+        format!("{bench}, {case}: {ours:.0} {unit}, ceiling {ceiling:.0}, ratio {ratio:.2}")
+    };
+    writeln!(std::io::stdout(), "{line}").context("standard output is closed")
 }

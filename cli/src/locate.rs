@@ -16,8 +16,12 @@ use crate::args;
 
 Asks from the roots down, whatever an earlier walk has left in the cache, and probes every server once.")]
 pub(crate) struct Args {
-    /// Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root
-    #[arg(long, value_name = "TDS", required = true)]
+    #[arg(
+        long,
+        value_name = "TDS",
+        required = true,
+        help = "Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root"
+    )]
     tds: Vec<DatabaseAddress>,
     /// Country of this place, two letters
     #[arg(long, value_name = "CC", value_parser = args::country)]

@@ -25,7 +25,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 auto listens natively for 1.5 s when --interface is given, and takes a tunnel when it hears nothing.
 A report comes each second; the last is the total. With --json it is one object a line.")]
 pub(crate) struct Args {
-    /// The channel: ham:ip:GROUP[@SOURCE]:PORT
+    #[arg(help = "The channel: ham:ip:GROUP[@SOURCE]:PORT")]
     name: GroupName,
     /// The path: auto, native or umtp
     #[arg(long, default_value = "auto", value_parser = args::via)]

@@ -37,8 +37,7 @@ enum Action {
 /// Whom to ask and how.
 #[derive(Debug, clap::Args)]
 struct Peer {
-    /// The tunnel database: URL, HOST[:PORT], or a name with SRV records
-    #[arg(long, value_name = "TDS")]
+    #[arg(long, value_name = "TDS", help = "The tunnel database: URL, HOST[:PORT], or a name with SRV records")]
     tds: DatabaseAddress,
     /// Address of this host to ask from
     #[arg(long, value_name = "ADDRESS")]

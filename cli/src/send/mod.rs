@@ -26,7 +26,7 @@ use input::{InputSpec, Payload};
 
 auto sends natively when --interface is given, and through a tunnel otherwise.")]
 pub(crate) struct Args {
-    /// The channel: ham:ip:GROUP[@SOURCE]:PORT
+    #[arg(help = "The channel: ham:ip:GROUP[@SOURCE]:PORT")]
     name: GroupName,
     #[arg(
         long,

@@ -111,7 +111,8 @@ impl Agent {
         Ok(())
     }
 
-    /// What the agent carries at this moment.
+    /// What the agent carries at this moment. Asks the control thread of the server, which answers within a millisecond as a
+    /// rule; the caller waits for it.
     #[must_use]
     pub fn report(&self) -> Report {
         let AgentSnapshot { generation, agent, .. } = &self.snapshot;
@@ -175,5 +176,41 @@ impl Agent {
 async fn end<R: Role>(role: Option<R>) {
     if let Some(role) = role {
         role.stop().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `castgate up` runs many agents as tasks.
+    #[test]
+    fn an_agent_can_move_between_threads_while_it_starts_changes_and_stops() {
+        fn is_send<T: Send>(_: T) {}
+        is_send(Agent::start(AgentSnapshot::default(), Path::new("nowhere")));
+        let _ = |mut agent: Agent| {
+            is_send(agent.apply(AgentSnapshot::default()));
+            is_send(agent.stop());
+        };
+    }
+
+    #[tokio::test]
+    async fn a_later_role_that_refuses_takes_those_before_it_back() {
+        let state = tempfile::tempdir().unwrap();
+        let mut snapshot =
+            AgentSnapshot::from_yaml("agent: test/back\ndatabase: { listen: 127.71.4.1:5632 }\n").unwrap();
+        let mut agent = Agent::start(snapshot.clone(), state.path()).await.unwrap();
+        let before = snapshot.clone();
+        snapshot.database.as_mut().unwrap().listen.set_port(5633);
+        snapshot.server = Some(castgate_control::ServerSnapshot::new(
+            "127.71.2.1:10100".parse().unwrap(),
+            vec!["nosuch0".to_owned()],
+        ));
+        let refusal = agent.apply(snapshot).await.unwrap_err().to_string();
+        assert_eq!(refusal, "server.interfaces: interface \"nosuch0\" does not exist");
+        assert_eq!(agent.snapshot(), &before);
+        let database = agent.report().database.expect("it runs again");
+        assert_eq!(database.listen, before.database.unwrap().listen);
+        agent.stop().await;
     }
 }

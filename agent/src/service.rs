@@ -69,13 +69,12 @@ pub async fn run(config: &Path, state_dir: &Path) -> Result<(), ServiceError> {
 /// Waits for a change of the file; for ever when the kernel does not tell.
 async fn changed(watch: Option<&Watch>) {
     match watch {
-        Some(watch) => match watch.changed().await {
-            Ok(()) => {}
-            Err(error) => {
+        Some(watch) => {
+            if let Err(error) = watch.changed().await {
                 tracing::error!(%error, "changes of the file are no longer seen");
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
-        },
+        }
         None => std::future::pending().await,
     }
 }

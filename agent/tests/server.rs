@@ -230,6 +230,63 @@ async fn a_wrong_cookie_is_answered_once_and_with_no_more_than_was_sent() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn who_guesses_too_often_is_ignored_even_when_he_is_right_and_later_forgiven() {
+    let net = Net(70);
+    let mut snapshot = net.snapshot(&[net.asm(1)]);
+    snapshot.server.as_mut().unwrap().timers.ignore_for_ms = 1_000.try_into().unwrap();
+    let (agent, _state) = start(snapshot).await;
+    let client = RawClient::connect(net.client(1), net.server());
+    let right = Trailer { channel: net.asm(1), ttl: 9, ..client.bare(Command::JoinGroup) };
+    for guess in 1..=20 {
+        let wrong = Cookie(right.destination_cookie.0.wrapping_add(guess));
+        client.send(&Trailer { destination_cookie: wrong, ..right }, &[]);
+    }
+    client.join(net.asm(1));
+    eventually("all of it is counted", || {
+        let report = agent.report();
+        dropped(&report, "wrong_cookie") + dropped(&report, "ignored") == 21
+    });
+    assert!(dropped(&agent.report(), "ignored") >= 4, "{:?}", agent.report().drops);
+    assert!(agent.report().tunnels.is_empty());
+    eventually("he is forgiven", || {
+        client.join(net.asm(1));
+        agent.report().tunnels.len() == 1
+    });
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_falls_silent_loses_its_channel_and_then_its_tunnel_and_others_see_nothing() {
+    let net = Net(71);
+    let channel = net.ssm(1);
+    let mut snapshot = AgentSnapshot { patterns: vec![pattern_of(channel)], ..net.snapshot(&[channel]) };
+    let timers = &mut snapshot.server.as_mut().unwrap().timers;
+    timers.join_timeout_ms = 1_000.try_into().unwrap();
+    timers.idle_timeout_ms = 2_000.try_into().unwrap();
+    let (agent, _state) = start(snapshot).await;
+    let [silent, alive] = [1, 2].map(|number| RawClient::connect(net.client(number), net.server()));
+    silent.first_of_pattern(channel);
+    let mut sequence = alive.first_of_pattern(channel);
+    let tunnel_of = |number| {
+        let tunnels = agent.report().tunnels;
+        tunnels.into_iter().find(|tunnel| *tunnel.address.ip() == net.client(number))
+    };
+    assert_eq!(tunnel_of(1).unwrap().channels, [channel]);
+
+    let mut go_on_until = |what: &str, happens: &dyn Fn() -> bool| {
+        eventually(what, || {
+            alive.join(channel);
+            sequence = alive.follow_pattern(channel, sequence, 10);
+            happens()
+        });
+    };
+    go_on_until("its channel is gone", &|| tunnel_of(1).is_none_or(|tunnel| tunnel.channels.is_empty()));
+    go_on_until("its tunnel is gone", &|| tunnel_of(1).is_none());
+    assert_eq!(tunnel_of(2).unwrap().channels, [channel]);
+    agent.stop().await;
+}
+
 async fn start(snapshot: AgentSnapshot) -> (Agent, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     (Agent::start(snapshot, state.path()).await.unwrap(), state)

@@ -28,16 +28,20 @@ const SLEEP_MAX: Duration = Duration::from_mins(1);
 pub(super) enum Command {
     /// Other times, limits, rules and interfaces; channels that are no longer permitted are withdrawn. When an interface
     /// is refused, nothing changes.
-    Reconfigure {
-        config: server::Config,
-        permissions: server::Permissions,
-        interfaces: Vec<Interface>,
-        answer: SyncSender<Result<(), StartError>>,
-    },
+    Reconfigure(Box<Reconfigure>),
     /// A look at everything.
     Look(SyncSender<Look>),
     /// `TEAR_DOWN` to everybody, and the end.
     Stop,
+}
+
+/// What a running server may be given anew.
+#[derive(Debug)]
+pub(super) struct Reconfigure {
+    pub(super) config: server::Config,
+    pub(super) permissions: server::Permissions,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) answer: SyncSender<Result<(), StartError>>,
 }
 
 /// What the thread sees at one moment.
@@ -152,7 +156,8 @@ impl Driver {
     fn obey(&mut self, now: Instant) -> ControlFlow<()> {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Reconfigure { config, permissions, interfaces, answer }) => {
+                Ok(Command::Reconfigure(new)) => {
+                    let Reconfigure { config, permissions, interfaces, answer } = *new;
                     let taken = self.dataplane.set_interfaces(&interfaces);
                     if taken.is_ok() {
                         self.set(config, permissions);

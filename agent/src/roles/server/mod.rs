@@ -19,7 +19,7 @@ use castgate_control::{ChannelRule, ServerSnapshot};
 use castgate_dataplane::{Dataplane, Flows, Interface, Settings, Traffic, Waker};
 use castgate_wire::umtp::Channel;
 
-use self::driver::{Command, Driver, Look, Refusals};
+use self::driver::{Command, Driver, Look, Reconfigure, Refusals};
 use self::rates::Rates;
 use super::interface::{self, InterfaceError};
 use crate::report::{ChannelReport, Report, TunnelReport};
@@ -100,7 +100,7 @@ impl ServerRole {
         let config = settings::config(snapshot, own_addresses(*snapshot.listen.ip(), &interfaces));
         let permissions = settings::permissions(&snapshot.channels);
         let (answer, taken) = mpsc::sync_channel(1);
-        self.command(Command::Reconfigure { config, permissions, interfaces, answer });
+        self.command(Command::Reconfigure(Box::new(Reconfigure { config, permissions, interfaces, answer })));
         taken.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ServerError::Silent)??;
         self.rules.clone_from(&snapshot.channels);
         Ok(())

@@ -71,7 +71,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     type Admitted: Send;
 
     /// Decides by the header alone; a refusal is answered without reading a body.
-    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<Self::Admitted, Answer>;
+    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<Self::Admitted, Box<Answer>>;
 
     /// Answers one request.
     fn handle(&self, admitted: Self::Admitted, request: Request) -> impl Future<Output = Answer> + Send;
@@ -169,7 +169,7 @@ async fn answer<H: Handler>(
     let (parts, body) = request.into_parts();
     let admitted = match handler.admit(peer, &parts) {
         Ok(admitted) => admitted,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
     if parts.method != Method::POST {

@@ -245,13 +245,13 @@ impl Handler for Service {
     /// The source of the request.
     type Admitted = IpAddr;
 
-    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Answer> {
+    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Box<Answer>> {
         let source = source::of(peer.ip(), &header.headers, &lock(&self.trusted_proxies));
         let admitted = admit(header).and_then(|()| {
             lock(&self.rate).take(source, Instant::now()).map_err(Failure::too_many)?;
             if self.started.load(Ordering::Acquire) { Ok(()) } else { Err(Failure::busy("the database is starting")) }
         });
-        admitted.map(|()| source).map_err(|failure| self.failed(source, failure))
+        admitted.map(|()| source).map_err(|failure| Box::new(self.failed(source, failure)))
     }
 
     async fn handle(&self, source: IpAddr, request: Request) -> Answer {
@@ -493,7 +493,7 @@ mod tests {
     async fn ask(service: &Service, request: Request) -> Answer {
         match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts) {
             Ok(source) => service.handle(source, request).await,
-            Err(answer) => answer,
+            Err(answer) => *answer,
         }
     }
 

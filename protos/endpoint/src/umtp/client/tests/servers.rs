@@ -116,6 +116,20 @@ fn silence_is_answered_by_three_probes_and_a_hand_over_that_leaves_the_old_serve
 }
 
 #[test]
+fn a_server_that_is_used_again_is_no_longer_told_that_it_is_left() {
+    let mut lab = Lab::up(2);
+    lab.data(ASM);
+    lab.wait(millis(3_500));
+    lab.answer(server(2), Command::ProbeAck);
+    lab.answer(server(2), Command::TearDown);
+    lab.answer(server(1), Command::ProbeAck);
+    assert_eq!(lab.client.server(), Some(server(1)));
+    lab.sent.clear();
+    lab.wait(millis(499));
+    assert!(lab.sent.is_empty());
+}
+
+#[test]
 fn the_answer_to_a_probe_keeps_the_server_and_reminds_it_of_the_silent_channel() {
     let mut lab = Lab::up(2);
     lab.data(ASM);

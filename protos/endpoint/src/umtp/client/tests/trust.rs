@@ -73,6 +73,21 @@ fn what_does_not_come_from_the_server_with_our_cookie_has_no_effect() {
 }
 
 #[test]
+fn a_server_that_is_being_asked_is_believed_only_with_our_cookie() {
+    let mut lab = Lab::new(2);
+    lab.client.join(channel(ASM), lab.now);
+    lab.drain();
+    for command in [Command::ProbeAck, Command::ProbeNack, Command::TearDown] {
+        let right = lab.trailer(server(1), command, Channel::UNSPECIFIED);
+        lab.receive(server(1), Trailer { destination_cookie: Cookie(!right.destination_cookie.0), ..right });
+        lab.receive(server(2), lab.trailer(server(2), command, Channel::UNSPECIFIED));
+    }
+    assert!(lab.events.is_empty());
+    assert_eq!(lab.client.counters().dropped(Reason::WrongCookie), 3);
+    assert_eq!(lab.client.counters().dropped(Reason::Stranger), 3);
+}
+
+#[test]
 fn a_refusal_counts_only_after_a_probe() {
     let mut lab = Lab::up(2);
     lab.data(ASM);

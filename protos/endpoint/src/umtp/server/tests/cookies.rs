@@ -247,6 +247,12 @@ fn an_address_with_a_proven_tunnel_is_never_ignored() {
         let join = lab.trailer(client(1), Command::JoinGroup, channel(ASM), 9);
         lab.receive(client(1), Trailer { destination_cookie: wrong, ..join }, &[]);
     }
+    lab.wait(Duration::from_secs(1));
+    lab.outputs();
+    let stale =
+        Trailer { destination_cookie: Cookie(!right.0), ..lab.trailer(client(1), Command::Data, channel(ASM), 9) };
+    lab.receive(client(1), stale, b"");
+    assert_eq!(lab.sent_to(client(1))[0].0.command, Command::ProbeAck, "and is told the cookie");
     lab.join(client(1), channel(ASM));
     assert_eq!(lab.server.tunnels().len(), 2);
 }

@@ -175,3 +175,21 @@ fn a_loop_that_the_driver_saw_is_judged_like_one_that_we_saw() {
     assert_eq!(lab.server.tunnels().map(|tunnel| tunnel.tunnel).collect::<Vec<_>>(), [client(2)]);
     assert_eq!(lab.dropped(Reason::Loop), 1);
 }
+
+#[test]
+fn a_loop_is_torn_down_once_a_second_and_its_packets_go_nowhere_meanwhile() {
+    let mut lab = Lab::new();
+    lab.join(client(2), channel(ASM));
+    let (mut tear_downs, mut relayed) = (0, 0);
+    for _ in 0..100 {
+        lab.join(client(1), channel(ASM));
+        lab.outputs();
+        lab.server.handle_native(lab.now, ASM.parse().unwrap(), *client(1).ip(), Some(9), b"round and round");
+        for output in lab.outputs() {
+            tear_downs += u32::from(matches!(output, Output::TunnelDown { reason: DownReason::Loop, .. }));
+            relayed += u32::from(matches!(output, Output::Transmit { to, .. } if to == client(2)));
+        }
+        lab.wait(Duration::from_millis(100));
+    }
+    assert_eq!((tear_downs, relayed), (10, 0));
+}

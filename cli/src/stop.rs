@@ -36,4 +36,12 @@ impl Stop {
             () = span => {}
         }
     }
+
+    /// Returns when another signal comes: somebody does not want to wait for the good-byes.
+    pub(crate) async fn wait_impatience(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

@@ -55,6 +55,10 @@ fn the_channel_goes_to_a_file_a_pipe_a_player_and_a_local_group() {
     let address = receive.error_line("the players' address", |line| {
         Some(line.strip_prefix("players open http://")?.trim_end_matches('/').to_owned())
     });
+    // The player opens now and reads later: what it did not read in between has waited for it.
+    let mut player = TcpStream::connect(address).unwrap();
+    player.set_read_timeout(Some(LONG)).unwrap();
+    player.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let local = castgate(&[
         "receive",
         "ham:ip:239.81.1.1:5999",
@@ -72,9 +76,6 @@ fn the_channel_goes_to_a_file_a_pipe_a_player_and_a_local_group() {
     let total: Value = serde_json::from_str(stdout(&local).lines().last().unwrap()).unwrap();
     assert!(total["packets"].as_u64() > Some(50) && total["lost"] == 0, "{total}");
 
-    let mut player = TcpStream::connect(address).unwrap();
-    player.set_read_timeout(Some(LONG)).unwrap();
-    player.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut heard = Vec::new();
     player.read_to_end(&mut heard).unwrap();
     let text = String::from_utf8_lossy(&heard);

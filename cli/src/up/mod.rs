@@ -89,8 +89,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         reason: state.word,
         has_client: line.is_some(),
     };
-    client.stop().await;
-    fleet.stop().await;
+    let ending = async {
+        client.stop().await;
+        fleet.stop().await;
+    };
+    tokio::select! {
+        () = ending => {}
+        () = stop.wait_impatience() => bail!("ended at once: databases and clients will notice by themselves"),
+    }
     shown?;
     finish(&outcome, args.span)
 }

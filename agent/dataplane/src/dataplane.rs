@@ -240,7 +240,7 @@ impl Dataplane {
         workers.into_iter().map(report).collect()
     }
 
-    /// Ends the workers and waits for them. Stopping again does nothing.
+    /// Ends the workers and waits for them. Stopping again does nothing; dropping also frees the address.
     pub fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.ring_all();

@@ -242,7 +242,12 @@ pub(crate) fn count_failure(cells: &WorkerCells, failed: usize, error: Option<Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Cookies, TableBuilder};
+    use castgate_udp::{Options, RecvBatch};
+    use castgate_wire::umtp::Cookie;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+    use std::num::NonZeroUsize;
 
     #[test]
     fn equal_lengths_make_one_run_that_a_shorter_one_ends() {
@@ -269,6 +274,38 @@ mod tests {
         ] {
             assert_eq!(Tag::from(u64::from(tag)), tag);
         }
+    }
+
+    #[test]
+    fn a_way_that_takes_no_segments_gets_the_same_datagrams_one_by_one() {
+        let options = Options::new(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+        let (client, sender) = (UdpSocket::bind(&options).unwrap(), UdpSocket::bind(&options).unwrap());
+        let address = client.local_address().unwrap();
+        let channel = Channel::any_source(Ipv4Addr::new(239, 1, 2, 3), 5004);
+        let mut table = TableBuilder::new(NonZeroUsize::MIN);
+        table.tunnel_up(address, Cookies { local: Cookie(1), previous: None, remote: Cookie(2) });
+        table.attach(address, channel, false, 1);
+        let table = table.build();
+        let entry = table.channels.get(&channel).unwrap();
+        let legs = &entry.members[0].legs;
+        let payloads: Vec<_> = (0..20).map(|number| vec![number; 100]).collect();
+        let packets: Vec<_> = payloads.iter().map(|payload| Packet { payload, ttl: payload[0] / 7 }).collect();
+        let cells = WorkerCells::default();
+        let mut received = Vec::new();
+        for segment_bytes_max in [usize::MAX, 111] {
+            legs[0].tunnel.segment_bytes_max.store(segment_bytes_max, Relaxed);
+            Fanout::new(Gso::probe()).send(&sender, entry, legs, None, &packets, &cells);
+            let mut batch = RecvBatch::new(BATCH, 2048);
+            batch.receive(&client).unwrap();
+            received.push(batch.iter().map(|datagram| datagram.payload.to_vec()).collect::<Vec<_>>());
+        }
+        assert_eq!(received[0].len(), 20);
+        assert_eq!(received[0], received[1]);
+        for (datagram, packet) in received[0].iter().zip(&packets) {
+            let (payload, trailer) = Trailer::parse(datagram).unwrap();
+            assert_eq!((payload, trailer.ttl), (packet.payload, packet.ttl));
+        }
+        assert_eq!(cells.flows.tunnels_out.read(), Traffic { packets: 40, bytes: 4000 });
     }
 
     proptest! {

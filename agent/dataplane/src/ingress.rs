@@ -13,7 +13,7 @@ use crate::settings::Interface;
 use castgate_udp::ready::Poller;
 use castgate_udp::{GROUPS_PER_SOCKET_MAX, Options, SOURCES_PER_GROUP_MAX, UdpSocket};
 use castgate_wire::umtp::Channel;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -24,9 +24,9 @@ pub(crate) struct Ingress {
     receive_buffer_bytes: usize,
     slots: Vec<Option<IngressSocket>>,
     /// Where each membership that works is held.
-    held: HashMap<Membership, usize>,
+    held: BTreeMap<Membership, usize>,
     /// What the kernel refused and somebody still wants.
-    refused: HashSet<Membership>,
+    refused: BTreeSet<Membership>,
 }
 
 /// One channel on one interface.
@@ -58,7 +58,7 @@ pub(crate) struct Refusal {
 
 impl Ingress {
     pub(crate) fn new(first_token: u64, receive_buffer_bytes: usize) -> Self {
-        Self { first_token, receive_buffer_bytes, slots: Vec::new(), held: HashMap::new(), refused: HashSet::new() }
+        Self { first_token, receive_buffer_bytes, slots: Vec::new(), held: BTreeMap::new(), refused: BTreeSet::new() }
     }
 
     /// The socket that a token of the poller stands for, if it is still there.
@@ -78,12 +78,10 @@ impl Ingress {
     ) {
         let targets: BTreeSet<u32> = interfaces.filter(|_| wanted).map(|interface| interface.index).collect();
         self.refused.retain(|refused| refused.channel != channel || targets.contains(&refused.interface));
-        let left: Vec<_> = self
-            .held
-            .keys()
-            .filter(|held| held.channel == channel && !targets.contains(&held.interface))
-            .copied()
-            .collect();
+        let first = Membership { channel, interface: u32::MIN };
+        let last = Membership { channel, interface: u32::MAX };
+        let held = self.held.range(first..=last).map(|(membership, _)| *membership);
+        let left: Vec<_> = held.filter(|held| !targets.contains(&held.interface)).collect();
         for membership in left {
             self.leave(membership);
         }

@@ -8,7 +8,8 @@ use std::thread;
 /// Everything that is fixed while the dataplane runs; `Settings::new(..)` and then the fields that differ.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address and port of all tunnels. With port 0 the kernel chooses one.
+    /// Address and port of all tunnels. With port 0 the kernel chooses one; with address 0.0.0.0 routing chooses the address
+    /// of what we send, so a host with several addresses names one.
     pub listen: SocketAddrV4,
     /// Worker threads. Default: one for each processor.
     pub workers: NonZeroUsize,

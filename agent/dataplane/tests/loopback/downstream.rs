@@ -134,6 +134,27 @@ fn sources_that_take_turns_at_one_socket_are_told_apart_and_keep_their_order() {
 }
 
 #[test]
+fn more_tunnels_than_one_call_of_the_kernel_takes_are_all_served() {
+    let mut lab = Lab::new(host(16, 1), 1);
+    let channel = Channel::any_source(Ipv4Addr::new(239, 60, 16, 1), PORT);
+    let clients: Vec<_> = (0..150).map(|_| lab.client(host(16, 10))).collect();
+    for client in &clients {
+        lab.attach(client, channel);
+    }
+    lab.publish(&[channel]);
+    let source = Native::source(host(16, 2));
+    let expected: Vec<_> = (0..20).map(|number| vec![number; 10]).collect();
+    for payload in &expected {
+        source.send(channel, payload);
+    }
+    for client in &clients {
+        assert_eq!(client.payloads(channel, 31, 20), expected);
+    }
+    lab.wait_for_tunnels_out(20 * 150);
+    assert!(lab.dataplane.tunnels().iter().all(|tunnel| tunnel.sent == Traffic { packets: 20, bytes: 200 }));
+}
+
+#[test]
 fn a_worker_serves_the_clients_that_the_kernel_steers_to_it_whatever_their_port() {
     let workers = NonZeroUsize::new(3).unwrap();
     let mut lab = Lab::new(host(5, 1), workers.get());

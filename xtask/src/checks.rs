@@ -13,6 +13,7 @@ pub const QUICK: &[Check] = &[
     ("clippy", clippy),
     ("documentation builds without warnings", documentation),
     ("no machine paths in files", no_machine_paths),
+    ("docs/conformance.md names tests that exist", conformance),
 ];
 
 /// Checks that build a tool first.
@@ -57,6 +58,26 @@ fn no_machine_paths() -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { bail!("these files name a path of one machine: {}", wrong.join(", ")) }
 }
 
+/// Every name in backquotes that is made of words with underscores has to be a test or a function of the tree.
+fn conformance() -> Result<()> {
+    let text = std::fs::read_to_string(shell::root().join("docs/conformance.md")).context("docs/conformance.md")?;
+    let files = shell::stdout(&mut shell::command("git", &["ls-files", "*.rs"]))?;
+    let sources: String =
+        files.lines().filter_map(|file| std::fs::read_to_string(shell::root().join(file)).ok()).collect();
+    let missing = missing_tests(&text, &sources);
+    if missing.is_empty() { Ok(()) } else { bail!("these tests do not exist: {}", missing.join(", ")) }
+}
+
+fn missing_tests<'a>(document: &'a str, sources: &str) -> Vec<&'a str> {
+    let names =
+        document.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_name = |name: &&str| {
+        name.contains('_')
+            && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+    };
+    names.filter(is_name).filter(|name| !sources.contains(&format!("fn {name}("))).collect()
+}
+
 /// The clone's own place, when it is not a place that every text may name.
 fn needle() -> String {
     format!("{}/", shell::root().display())
@@ -77,4 +98,15 @@ pub fn generate() -> Result<()> {
         "crds/generated",
     ];
     shell::run(&mut shell::cargo(&arguments)).context("the custom resource definitions were not written")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_is_only_named_is_found_out() {
+        let document = "| rule | `there_is_one`, `there_is_none` |\nprose names `no_test` at all";
+        assert_eq!(missing_tests(document, "fn there_is_one() {}"), ["there_is_none"]);
+    }
 }

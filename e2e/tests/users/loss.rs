@@ -117,6 +117,42 @@ fn is_data(passage: &Passage) -> bool {
     trailer.is_some_and(|(_, trailer)| trailer.command == Command::Data)
 }
 
+/// Base UMTP acknowledges nothing: the client repeats until there is data, and then keeps its join alive.
+#[test]
+fn a_join_is_repeated_with_growing_pauses_until_the_first_data_and_then_every_fifteen_seconds() {
+    let topology = "
+        studio:   source 10.1.0.10/24, server 10.1.0.2/24
+        internet: server 192.0.2.2/24, listener 192.0.2.100/24
+        link listener internet: delay=1ms
+    ";
+    Scenario::new(topology).run(|lab| {
+        // Nobody sends yet: the join brings nothing.
+        let _server = start_server(lab, lab.host("server"), &ServerConfig::home().permit(PATTERN_RULE))?;
+        let server = format!("192.0.2.2:{TUNNEL_PORT}");
+        let mut receive = Receive::start(lab.host("listener"), PATTERN, &["--via", "umtp", "--server", &server])?;
+        let link = lab.link("listener", "internet");
+        let joins = || {
+            link.pick(|passage| {
+                let payload = (passage.way == Way::Up).then(|| passage.udp()).flatten()?.payload;
+                let (_, trailer) = Trailer::parse(payload).ok()?;
+                // Those that the server takes: the first may still carry a cookie that the client does not know.
+                (trailer.command == Command::JoinGroup && trailer.destination_cookie.0 != 0).then_some(passage.at)
+            })
+        };
+        wait::until("five JOINs", SOON, || (joins().len() >= 5).then_some(()))?;
+        let _on_air = on_air(lab, lab.host("source"), "studio", &[channel(PATTERN)])?;
+        receive.wait_packets(50, SOON)?;
+        let seen = joins().len();
+        wait::until("the refresh", SOON * 2, || (joins().len() > seen).then_some(()))?;
+        let times = joins();
+        let pauses: Vec<f64> = times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect();
+        for (pause, wanted) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 15.0]) {
+            ensure!((wanted - 0.1..wanted + 0.3).contains(pause), "pauses of {pauses:.2?} s");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_channel_that_arrives_twice_and_late_is_counted_as_such() {
     let topology = "

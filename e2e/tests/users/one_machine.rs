@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use castgate_e2e::fleet::ServerConfig;
 use castgate_e2e::lab::{Host, Process, Scenario};
 use castgate_e2e::programs::program;
+use castgate_e2e::receive::Receive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -94,6 +95,43 @@ fn copy_folder(from: &Path, to: &Path) -> Result<PathBuf> {
         std::fs::copy(entry.path(), to.join(entry.file_name()))?;
     }
     Ok(to.to_path_buf())
+}
+
+#[test]
+fn on_one_machine_too_what_is_sent_upstream_comes_once_and_not_back() {
+    const STUDIO: &str = "ham:ip:239.1.2.3:5004";
+    Scenario::new(MACHINE).run(|lab| {
+        let machine = lab.host("machine");
+        let state = state_folder(lab.folder())?;
+        let mut up = machine.command(program("castgate")?);
+        up.arg("up").arg("-f").arg(example()).arg("--state").arg(&state);
+        up.env("HOME", &state).env("XDG_CACHE_HOME", &state);
+        let mut up = machine.spawn("castgate up", up)?;
+        up.wait_line("packets", SOON, packets_in)?;
+        // The example's own words: found through the root, everything on the loopback.
+        let place = ["--tds", "127.0.4.1:5632", "--country", "BE"];
+        let mut first = Receive::start(machine, STUDIO, &place)?;
+        let mut second = Receive::start(machine, STUDIO, &place)?;
+        machine.wait_member("239.1.2.3".parse()?, SOON)?;
+        let mut send = machine.command(program("castgate")?);
+        send.args(["send", STUDIO, "--input", "pattern:500kbit", "--for", "3s", "--json"]).args(place);
+        send.env("HOME", &state).env("XDG_CACHE_HOME", &state);
+        let sent = machine.run("castgate send", send, SOON)?;
+        let sent: serde_json::Value = serde_json::from_str(sent.lines().last().context("send printed nothing")?)?;
+        let sent = sent["packets"].as_u64().context("send counted nothing")?;
+        for receive in [&mut first, &mut second] {
+            receive.wait_packets(sent, SOON)?;
+        }
+        for receive in [first, second] {
+            let total = receive.finish()?;
+            ensure!(total.packets() == sent, "{sent} sent, {:?}", total.value());
+            ensure!(total.lost() == 0 && total.duplicated() == 0, "{:?}", total.value());
+            ensure!(total.value()["via"] == "umtp" && total.server() == "127.0.2.1:10100", "{:?}", total.value());
+        }
+        let status = up.interrupt(SOON)?;
+        ensure!(status.success(), "castgate up ended with {status}: {}", up.stderr());
+        Ok(())
+    });
 }
 
 #[test]

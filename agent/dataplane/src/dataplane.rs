@@ -315,3 +315,37 @@ fn raise_descriptor_limit() {
         tracing::warn!(?current, %error, "cannot raise the limit of open files");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castgate_udp::shard_of;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn what_a_client_sends_comes_to_the_worker_that_has_its_tunnels_whatever_its_port() {
+        let workers = NonZeroUsize::new(3).unwrap();
+        let any_port = |address| SocketAddrV4::new(address, 0);
+        let settings = Settings { workers, ..Settings::new(any_port(Ipv4Addr::new(127, 62, 0, 1)), Vec::new()) };
+        let (dataplane, _events) = Dataplane::start(settings).unwrap();
+        let mut expected = [0; 3];
+        for last in 1..=30 {
+            let address = Ipv4Addr::new(127, 62, 1, last);
+            for _port in 0..2 {
+                let client = UdpSocket::bind(&Options::new(any_port(address))).unwrap();
+                client.send_to(b"not UMTP", dataplane.listen()).unwrap();
+            }
+            expected[shard_of(address, workers)] += 2;
+        }
+        let seen_by = |worker: usize| {
+            let mut counters = Counters::default();
+            dataplane.shared.cells[worker].add_to(&mut counters);
+            counters.dropped(DropReason::Malformed)
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while (0..3).map(seen_by).sum::<u64>() < 60 && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert_eq!([0, 1, 2].map(seen_by), expected);
+    }
+}

@@ -91,12 +91,7 @@ impl Worker {
             if ready[..count].contains(&BELL) {
                 self.context.shared.bells[self.context.index].hush();
             }
-            let shared = &self.context.shared;
-            if ready[..count].contains(&BELL) {
-                // Before looking at what it rang for: what comes later rings again.
-                shared.bells[self.context.index].hush();
-            }
-            if shared.stopping.load(Ordering::Acquire) {
+            if self.context.shared.stopping.load(Ordering::Acquire) {
                 return;
             }
             self.take_news();

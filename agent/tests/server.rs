@@ -102,6 +102,28 @@ async fn what_a_client_sends_reaches_the_others_and_the_network_once_and_never_h
 }
 
 #[tokio::test]
+async fn a_leave_ends_the_channel_for_its_client_alone_and_the_last_one_ends_it_natively() {
+    let net = Net(72);
+    let channel = net.ssm(1);
+    let snapshot = AgentSnapshot { patterns: vec![pattern_of(channel)], ..net.snapshot(&[channel]) };
+    let (agent, _state) = start(snapshot).await;
+    let [leaver, stayer] = [1, 2].map(|number| RawClient::connect(net.client(number), net.server()));
+    leaver.first_of_pattern(channel);
+    let sequence = stayer.first_of_pattern(channel);
+
+    leaver.leave(channel);
+    eventually("it is silent", || leaver.receive_data(channel, SILENCE).is_none());
+    stayer.follow_pattern(channel, sequence, 50);
+    assert!(is_joined(channel.group));
+
+    stayer.leave(channel);
+    eventually("it is silent", || stayer.receive_data(channel, SILENCE).is_none());
+    eventually("the kernel has left", || !is_joined(channel.group));
+    assert_eq!(agent.report().tunnels.len(), 2, "the tunnels stay for a while");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_channel_that_the_kernel_refuses_is_reported_and_taken_when_it_can_be() {
     let net = Net(69);
     let channel = net.asm(1);

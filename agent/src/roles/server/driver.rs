@@ -236,6 +236,9 @@ impl Driver {
     }
 
     fn look(&mut self, now: Instant) -> Look {
+        let channels = self.dataplane.channels();
+        // A refusal may have been told after its channel was left, and is never taken back by whoever told it.
+        self.refusals.retain(|(refused, _), _| channels.iter().any(|carried| carried.channel == *refused));
         for Joined { channel, interface, workers: _ } in self.dataplane.joined() {
             self.refusals.remove(&(channel, interface));
         }
@@ -246,7 +249,7 @@ impl Driver {
             at: now,
             tunnels: self.server.tunnels().map(|report| (age_of(&report.tunnel), report)).collect(),
             endpoint: *self.server.counters(),
-            channels: self.dataplane.channels(),
+            channels,
             refusals: self.refusals.clone(),
             dataplane: self.dataplane.counters(),
         }

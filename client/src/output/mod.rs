@@ -75,6 +75,14 @@ pub enum OutputError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// No interface was named, and no route says which it is.
+    #[error("no route leads to {target} ({error}): name the interface, as in udp://{target}?iface=eth0")]
+    NoRoute {
+        /// Group and port.
+        target: SocketAddrV4,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// The interface is not there.
     #[error("the output {spec}: {error}")]
     Interface {
@@ -105,6 +113,7 @@ impl OutputError {
             Self::Write { .. } => "write",
             Self::Slow { .. } => "slow",
             Self::Send { .. } => "send",
+            Self::NoRoute { .. } => "no_route",
             Self::Interface { .. } => "interface",
             Self::Listen { .. } => "listen",
             Self::Loop(_) => "loop",

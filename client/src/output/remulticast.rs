@@ -34,7 +34,10 @@ impl Remulticast {
                 let address = name.parse().ok().or_else(|| interface.addresses.first().copied());
                 (address.unwrap_or(Ipv4Addr::UNSPECIFIED), interface.index)
             }
-            None => (Ipv4Addr::UNSPECIFIED, 0),
+            None => {
+                check_route(target.address).map_err(|error| OutputError::NoRoute { target: target.address, error })?;
+                (Ipv4Addr::UNSPECIFIED, 0)
+            }
         };
         let options = Options {
             multicast_out: Some(MulticastOut { interface, ttl, loopback: true }),
@@ -54,6 +57,12 @@ impl Remulticast {
             Err(error) => Err(OutputError::Send { target: self.to.to_string(), error }),
         }
     }
+}
+
+/// Whether the kernel would know an interface. Asked at the start: later a missing route is taken for a passing one, and
+/// somebody who forgot the interface would wait for ever.
+fn check_route(to: SocketAddrV4) -> io::Result<()> {
+    std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.connect(to)
 }
 
 fn is_passing(error: &io::Error) -> bool {

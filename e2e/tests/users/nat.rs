@@ -91,3 +91,27 @@ fn a_viewer_on_the_machine_of_the_server_sees_the_channel_too() {
         Ok(())
     });
 }
+
+/// Without it the viewer would wait for ever for packets that go nowhere.
+#[test]
+fn an_output_to_which_no_route_leads_is_refused_at_once() {
+    let topology = "
+        studio:   source 10.1.0.10/24, server 10.1.0.2/24
+        internet: server 192.0.2.2/24, island 192.0.2.60/24
+    ";
+    Scenario::new(topology).run(|lab| {
+        let _on_air = on_air(lab, lab.host("source"), "studio", &[channel(PATTERN)])?;
+        let _server = start_server(lab, lab.host("server"), &pattern_server())?;
+        let outside = format!("192.0.2.2:{TUNNEL_PORT}");
+        let words = ["--via", "umtp", "--server", &outside, "--output", "udp://239.100.0.1:6000"];
+        let mut lost = Receive::start(lab.host("island"), PATTERN, &words)?;
+        let status = lost.process().wait(SOON)?;
+        let complaint = lost.process().stderr();
+        ensure!(!status.success() && complaint.contains("iface="), "{status}: {complaint}");
+        // What the sentence asks for works.
+        let words = ["--via", "umtp", "--server", &outside, "--output", "udp://239.100.0.1:6000?iface=internet"];
+        let mut found = Receive::start(lab.host("island"), PATTERN, &words)?;
+        found.wait_packets(20, SOON)?;
+        Ok(())
+    });
+}

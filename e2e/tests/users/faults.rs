@@ -3,10 +3,10 @@
 use crate::{FIVE_SECONDS, PATTERN, PATTERN_RULE, SOON, channel};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::fleet::{
-    Agent, DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT, fleet_country, fleet_root, on_air, start_server,
+    DATABASE_PORT, Fleet, HOME, ServerConfig, TUNNEL_PORT, fleet_country, fleet_root, on_air, start_server,
 };
 use castgate_e2e::lab::impair::{Link, Way};
-use castgate_e2e::lab::{Scenario, wait};
+use castgate_e2e::lab::{Process, Scenario, wait};
 use castgate_e2e::receive::{Receive, Report};
 use castgate_e2e::registry;
 use castgate_wire::umtp::{Command, Trailer};
@@ -100,20 +100,20 @@ const TWO_SERVERS: &str = "
 
 #[test]
 fn a_client_whose_server_dies_gets_its_packets_from_the_other_within_five_seconds() {
-    two_servers(FIVE_SECONDS, |victim| victim.kill());
+    two_servers(FIVE_SECONDS, Process::kill);
 }
 
 /// A server that is stopped says so: nobody waits for a silence.
 #[test]
 fn a_client_whose_server_is_stopped_goes_on_with_the_other_at_once() {
     two_servers(Duration::from_secs(1), |victim| {
-        let status = victim.process().interrupt(SOON)?;
+        let status = victim.interrupt(SOON)?;
         ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     });
 }
 
-fn two_servers(longest: Duration, end: impl FnOnce(&mut Agent<'_>) -> Result<()>) {
+fn two_servers(longest: Duration, end: impl FnOnce(&mut Process) -> Result<()>) {
     Scenario::new(TWO_SERVERS).run(|lab| {
         let _on_air = on_air(lab, lab.host("source"), "studio", &[channel(PATTERN)])?;
         let fleet = Fleet::start(lab, &pattern_server())?;
@@ -129,7 +129,7 @@ fn two_servers(longest: Duration, end: impl FnOnce(&mut Agent<'_>) -> Result<()>
         let (mut victim, other) =
             if first.server().starts_with("192.0.2.2:") { (fleet.server, "192.0.2.3") } else { (spare, "192.0.2.2") };
         let ended = Instant::now();
-        end(&mut victim)?;
+        end(victim.process())?;
         let back = receive.wait_report("packets of the other server", SOON, |report| {
             report.server().starts_with(other) && report.packets() > first.packets()
         })?;

@@ -113,12 +113,12 @@ fn on_one_machine_too_what_is_sent_upstream_comes_once_and_not_back() {
         let mut first = Receive::start(machine, STUDIO, &place)?;
         let mut second = Receive::start(machine, STUDIO, &place)?;
         machine.wait_member("239.1.2.3".parse()?, SOON)?;
-        let mut send = machine.command(program("castgate")?);
-        send.args(["send", STUDIO, "--input", "pattern:500kbit", "--for", "3s", "--json"]).args(place);
-        send.env("HOME", &state).env("XDG_CACHE_HOME", &state);
-        let sent = machine.run("castgate send", send, SOON)?;
-        let sent: serde_json::Value = serde_json::from_str(sent.lines().last().context("send printed nothing")?)?;
-        let sent = sent["packets"].as_u64().context("send counted nothing")?;
+        let mut command = machine.command(program("castgate")?);
+        command.args(["send", STUDIO, "--input", "pattern:500kbit", "--for", "3s", "--json"]).args(place);
+        command.env("HOME", &state).env("XDG_CACHE_HOME", &state);
+        let text = machine.run("castgate send", command, SOON)?;
+        let total: serde_json::Value = serde_json::from_str(text.lines().last().context("send printed nothing")?)?;
+        let sent = total["packets"].as_u64().context("send counted nothing")?;
         for receive in [&mut first, &mut second] {
             receive.wait_packets(sent, SOON)?;
         }

@@ -11,7 +11,7 @@
 //!                      │  journal of decisions   │
 //!                      └─────────────────────────┘
 //! ```
-//! [`model`] decides (pure, seeded), [`shuttle`] carries, [`frame`] reads what a frame holds.
+//! [`Model`] decides (pure, seeded), [`Link`] carries, [`frame`] reads what a frame holds.
 
 pub mod frame;
 mod journal;

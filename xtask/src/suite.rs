@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check and every test, then one count line.
 //!
 //! ```text
-//!   tools ──▶ checks (format, lints, rules, docs, licences) ──▶ build ──▶ cargo test ──▶ lab (root) ──▶ count line
+//!   tools ──▶ checks (format, lints, rules, docs, licences) ──▶ cargo test, the lab among it when root ──▶ count line
 //! ```
 //! A check counts as one test. A test that cannot run appends a line to the file named in `CASTGATE_SKIP_FILE`: it is
 //! printed with its reason and counted as skipped, never as passed.
@@ -49,20 +49,9 @@ pub fn run(scope: Scope) -> Result<()> {
         }
     }
 
-    // The tests start the real programs: they are built first, once.
-    cargo_test(&["test", "--workspace", "--exclude", "castgate-e2e"], &skip_file, &mut tally)?;
-    if scope == Scope::Everything {
-        shell::run(&mut shell::cargo(&[
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "castgate-cli",
-            "--package",
-            "castgate-agent",
-        ]))?;
-        cargo_test(&["test", "--package", "castgate-e2e"], &skip_file, &mut tally)?;
-    }
+    // One call builds everything with the same features, the real programs among it, before the first test runs.
+    let without_lab: &[&str] = if scope == Scope::Everything { &[] } else { &["--exclude", "castgate-e2e"] };
+    cargo_test(&[&["test", "--workspace"], without_lab].concat(), &skip_file, &mut tally)?;
 
     let skipped = skip_file.take()?;
     // A test that skipped itself came back as passed.
@@ -95,8 +84,9 @@ fn cargo_test(arguments: &[&str], skip_file: &SkipFile, tally: &mut Tally) -> Re
     let before = tally.clone();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cargo test printed something other than text")?;
-        let is_progress =
-            line.starts_with("running ") || line.chars().all(|letter| matches!(letter, '.' | 'i' | 'F' | ' '));
+        let is_progress = line.starts_with("running ")
+            || line.starts_with("all doctests ran")
+            || line.chars().all(|letter| matches!(letter, '.' | 'i' | 'F' | ' '));
         if !tally.read(&line) && !is_progress {
             println!("{line}");
         }

@@ -86,7 +86,7 @@ fn cargo_test(arguments: &[&str], skip_file: &SkipFile, tally: &mut Tally) -> Re
         let line = line.context("cargo test printed something other than text")?;
         let is_progress = line.starts_with("running ")
             || line.starts_with("all doctests ran")
-            || line.chars().all(|letter| matches!(letter, '.' | 'i' | 'F' | ' '));
+            || line.chars().all(|letter| matches!(letter, '.' | 'i' | 'F' | ' ' | '/' | '0'..='9'));
         if !tally.read(&line) && !is_progress {
             println!("{line}");
         }

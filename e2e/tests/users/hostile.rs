@@ -74,6 +74,32 @@ fn joins_of_what_is_not_permitted_bring_nothing() {
     });
 }
 
+/// What lets an honest client survive a restarted server is all that a stranger gets.
+#[test]
+fn a_wrong_cookie_is_answered_with_twelve_octets_once_a_second_and_nothing_else() {
+    Scenario::new(TOPOLOGY).run(|lab| {
+        let _server = start_server(lab, lab.host("server"), &config())?;
+        let bait: Channel = BAIT.parse()?;
+        for command in [Command::JoinGroup, Command::Data, Command::LeaveGroup, Command::TearDown] {
+            let peer = Peer::open(lab.host("stranger"), SERVER)?;
+            for _ in 0..5 {
+                peer.say(command, bait, 16, Cookie(0), b"")?;
+            }
+            wait::until("an answer", SOON, || (!peer.everything().is_empty()).then_some(()))?;
+            // A question that is always answered comes back after the others: they have been dealt with.
+            let told = peer.heard(Command::ProbeAck)[0].0.source_cookie;
+            peer.say(Command::Probe, no_channel(), 0, told, &[])?;
+            wait::until("the last answer", SOON, || (peer.everything().len() >= 2).then_some(()))?;
+            let answers = peer.everything();
+            ensure!(answers.len() == 2, "{command}: {} answers to five and a PROBE", answers.len());
+            ensure!(answers.iter().all(|answer| answer.payload.len() == 12), "{command}: {answers:?}");
+            ensure!(peer.learn_cookie()? == told, "{command}: another cookie than the one that was told");
+        }
+        ensure!(!lab.host("server").is_member(BAIT_GROUP));
+        Ok(())
+    });
+}
+
 #[test]
 fn data_without_a_join_or_without_the_right_to_send_goes_nowhere() {
     Scenario::new(TOPOLOGY).run(|lab| {

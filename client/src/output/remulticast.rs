@@ -26,18 +26,15 @@ impl Remulticast {
     pub(super) fn open(target: &UdpTarget) -> Result<Self, OutputError> {
         let failed = |error| OutputError::Send { target: target.address.to_string(), error };
         let ttl = target.ttl.unwrap_or(TTL);
-        let (source, interface) = match &target.interface {
-            Some(name) => {
-                let spec = || OutputSpec::Udp(target.clone()).to_string();
-                let interface = find_interface(name).map_err(|error| OutputError::Interface { spec: spec(), error })?;
-                // An address says which interface, and also which of its addresses the packets come from.
-                let address = name.parse().ok().or_else(|| interface.addresses.first().copied());
-                (address.unwrap_or(Ipv4Addr::UNSPECIFIED), interface.index)
-            }
-            None => {
-                check_route(target.address).map_err(|error| OutputError::NoRoute { target: target.address, error })?;
-                (Ipv4Addr::UNSPECIFIED, 0)
-            }
+        let (source, interface) = if let Some(name) = &target.interface {
+            let spec = || OutputSpec::Udp(target.clone()).to_string();
+            let interface = find_interface(name).map_err(|error| OutputError::Interface { spec: spec(), error })?;
+            // An address says which interface, and also which of its addresses the packets come from.
+            let address = name.parse().ok().or_else(|| interface.addresses.first().copied());
+            (address.unwrap_or(Ipv4Addr::UNSPECIFIED), interface.index)
+        } else {
+            check_route(target.address).map_err(|error| OutputError::NoRoute { target: target.address, error })?;
+            (Ipv4Addr::UNSPECIFIED, 0)
         };
         let options = Options {
             multicast_out: Some(MulticastOut { interface, ttl, loopback: true }),

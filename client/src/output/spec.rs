@@ -136,7 +136,7 @@ mod tests {
         for text in [
             "stats",
             "-",
-            "file:/tmp/a b.ts",
+            "file:/media/a b.ts",
             "udp://239.1.2.3:5004",
             "udp://239.1.2.3:5004?iface=eth0",
             "udp://239.1.2.3:5004?iface=192.0.2.1&ttl=4",

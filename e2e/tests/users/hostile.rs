@@ -161,15 +161,23 @@ fn a_flood_of_wrong_cookies_from_everywhere_disturbs_nobody() {
         let mut flood = |span| flood_once(&forger, &places, &mut random, RATE, span);
         let first = flood(Duration::from_secs(1))?;
         let before = server.process().resident_octets()?;
-        let rest = flood(SPAN)?;
+        // A machine that stalls for a second cannot offer the load: it gets another chance, the server does not.
+        let (mut rate, mut octets) = (0, 0);
+        for _ in 0..3 {
+            let rest = flood(SPAN)?;
+            octets += rest.sent_octets;
+            rate = rest.per_second();
+            if rate > RATE * 9 / 10 {
+                break;
+            }
+        }
         let after = server.process().resident_octets()?;
 
-        let rate = rest.per_second();
-        println!("{rate} datagrams/s, {} octets in, memory {before} -> {after}", rest.sent_octets);
+        println!("{rate} datagrams/s, {octets} octets in, memory {before} -> {after}");
         ensure!(rate > RATE * 9 / 10, "the flood reached only {rate}/s");
         ensure!(after < before + (2 << 20), "memory grew from {before} to {after} octets");
         let answers = forger.answers();
-        let octets_in = learning_octets + first.sent_octets + rest.sent_octets;
+        let octets_in = learning_octets + first.sent_octets + octets;
         ensure!(answers.octets <= octets_in, "{answers:?} for {octets_in} octets in");
         ensure!(answers.data == 0, "DATA for a forged address: {answers:?}");
         ensure!(!lab.host("server").is_member(BAIT_GROUP), "a forged JOIN was believed");

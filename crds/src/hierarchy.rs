@@ -6,7 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::schema::{self, rule};
+use crate::tunnel_account::DatabaseRef;
 use crate::units::TimeSpan;
 
 /// Where this object registers, and for whom.
@@ -44,10 +45,18 @@ pub(crate) fn update_interval() -> TimeSpan {
 /// One database that takes our registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("has(self.url) != has(self.databaseRef)", "name either url or databaseRef"),
+]))]
 pub struct Parent {
     /// Where it answers, such as `http://tds.example.net:5632`. Without a port 5632 is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::url")]
-    pub url: String,
+    pub url: Option<String>,
+    /// Instead of a URL: a database of ours in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DatabaseRef")]
+    pub database_ref: Option<DatabaseRef>,
     /// The Secret with the login and the password that its operator gave us, under the keys `login` and `password`.
     pub credentials_secret_ref: SecretRef,
 }

@@ -14,15 +14,18 @@
 
 pub mod channel_bundle;
 pub mod hierarchy;
+pub mod placement;
 mod schema;
 pub mod tunnel_account;
 pub mod tunnel_database;
+pub mod tunnel_endpoint;
 pub mod tunnel_server;
 pub mod units;
 
 pub use channel_bundle::{ChannelBundle, ChannelBundleSpec};
 pub use tunnel_account::{TunnelAccount, TunnelAccountSpec};
 pub use tunnel_database::{TunnelDatabase, TunnelDatabaseSpec};
+pub use tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec};
 pub use tunnel_server::{TunnelServer, TunnelServerSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -38,7 +41,7 @@ pub const API_VERSION: &str = "castgate.dev/v1alpha1";
 /// Returns the definition of every kind, sorted by name.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![ChannelBundle::crd(), TunnelAccount::crd(), TunnelDatabase::crd(), TunnelServer::crd()]
+    vec![ChannelBundle::crd(), TunnelAccount::crd(), TunnelDatabase::crd(), TunnelEndpoint::crd(), TunnelServer::crd()]
 }
 
 /// Writes one definition as the YAML document that is committed under `generated/`.

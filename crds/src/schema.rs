@@ -86,6 +86,39 @@ pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": LABEL, "minLength": 1, "maxLength": 63 })
 }
 
+/// A name that may hold dots, such as that of a node or a storage class.
+pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", "minLength": 1, "maxLength": 253 })
+}
+
+/// The key of a label or a taint.
+pub(crate) fn label_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "pattern": "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$",
+        "minLength": 1, "maxLength": 317,
+    })
+}
+
+/// The value of a label or a taint.
+pub(crate) fn label_value(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$", "maxLength": 63 })
+}
+
+/// Labels that a node must have, all of them.
+pub(crate) fn labels(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "maxProperties": 32, "additionalProperties": label_value(generator) })
+}
+
+/// Nodes of a pool.
+pub(crate) fn replicas(_: &mut SchemaGenerator) -> Schema {
+    integer(0, 10_000)
+}
+
+/// A size such as 1Gi.
+pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "minLength": 1, "maxLength": 16 })
+}
+
 /// A network interface as the kernel names it: at most 15 octets, no slash, no blank.
 pub(crate) fn interface_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[^/\\s]+$", "minLength": 1, "maxLength": 15 })

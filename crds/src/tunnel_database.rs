@@ -1,11 +1,15 @@
 //! `TunnelDatabase`: the registry that clients ask for the nearest tunnel server.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::hierarchy::{self, Hierarchy};
-use crate::schema;
+use crate::placement::Toleration;
+use crate::schema::{self, rule};
 use crate::units::TimeSpan;
 
 /// A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.
@@ -20,10 +24,15 @@ use crate::units::TimeSpan;
     category = "castgate",
     namespaced,
     derive = "PartialEq",
+    status = "TunnelDatabaseStatus",
+    selectable = ".spec.hierarchy.country",
     doc = "A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.",
-    printcolumn(name = "Address", type_ = "string", json_path = ".spec.http.address"),
-    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.http.port"),
-    printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Entries", type_ = "integer", json_path = ".status.entries"),
+    printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
+    printcolumn(name = "Service", type_ = "string", json_path = ".status.service"),
+    printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country", priority = 1),
     printcolumn(name = "Parents", type_ = "string", json_path = ".spec.hierarchy.parents[*].url", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -38,6 +47,96 @@ pub struct TunnelDatabaseSpec {
     /// How often those registered here refresh; an entry not refreshed for two intervals is removed.
     #[serde(default = "hierarchy::update_interval")]
     pub update_interval: TimeSpan,
+    /// How clients reach it in a cluster.
+    #[serde(default)]
+    pub service: Service,
+    /// The volume that its entries live on.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Nodes it may run on: those with all of these labels; without any, every node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that it may run on all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+}
+
+/// How clients reach a database in a cluster. The address they come from is always kept: matching goes by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("!has(self.nodePort) || self.type != 'ClusterIP'", "nodePort needs type NodePort or LoadBalancer"),
+]))]
+pub struct Service {
+    /// Who reaches it: the cluster alone, every node's address, or a load balancer's.
+    #[serde(default, rename = "type")]
+    pub service_type: ServiceType,
+    /// The port of every node; by default one that Kubernetes picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::port")]
+    pub node_port: Option<u16>,
+}
+
+/// The words of Kubernetes for who reaches a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// Pods and nodes of the cluster.
+    #[default]
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+    /// Whoever reaches a node.
+    NodePort,
+    /// Whoever reaches the load balancer.
+    LoadBalancer,
+}
+
+/// The volume of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Its size as a quantity of Kubernetes.
+    #[serde(default = "storage_size")]
+    #[schemars(schema_with = "schema::quantity")]
+    pub size: String,
+    /// Its storage class; by default that of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::object_name")]
+    pub storage_class_name: Option<String>,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: storage_size(), storage_class_name: None }
+    }
+}
+
+/// 100 000 entries, the most that a database holds, take less than a tenth of it.
+fn storage_size() -> String {
+    "1Gi".to_owned()
+}
+
+/// What a database does at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelDatabaseStatus {
+    /// Generation of the spec that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted, Ready, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Entries it holds.
+    #[serde(default)]
+    pub entries: i64,
+    /// Its own registrations that stand, of those wanted: `1/1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registrations: Option<String>,
+    /// The Service in front of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
 }
 
 /// Where a database answers.

@@ -1,10 +1,14 @@
 //! `TunnelServer`: takes channels natively and carries them to clients through tunnels.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::hierarchy::Hierarchy;
+use crate::placement::Toleration;
 use crate::schema;
 use crate::units::TimeSpan;
 
@@ -20,10 +24,22 @@ use crate::units::TimeSpan;
     category = "castgate",
     namespaced,
     derive = "PartialEq",
+    status = "TunnelServerStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    selectable = ".spec.hierarchy.country",
     doc = "A tunnel server takes channels from a network that has multicast and carries them to clients that have none.",
-    printcolumn(name = "Address", type_ = "string", json_path = ".spec.umtp.address"),
-    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.umtp.port"),
-    printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes"),
+    printcolumn(name = "Tunnels", type_ = "integer", json_path = ".status.tunnels"),
+    printcolumn(name = "Channels", type_ = "integer", json_path = ".status.channels"),
+    printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.umtp.port", priority = 1),
+    printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country", priority = 1),
     printcolumn(name = "Bundles", type_ = "string", json_path = ".spec.bundles[*].name", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -57,6 +73,49 @@ pub struct TunnelServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::workers")]
     pub workers: Option<u8>,
+    /// The pool: nodes with all of these labels; without any, every node. On one machine it means nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that it may run on all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// How many nodes of the pool carry tunnels; the others stand by. By default all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::replicas")]
+    pub replicas: Option<u32>,
+}
+
+/// What a tunnel server does at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelServerStatus {
+    /// Generation of the spec that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted, Ready, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Nodes that carry tunnels.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Labels of its pods, for `kubectl scale` and autoscalers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Nodes that carry tunnels, of those that should: `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+    /// Tunnels on all nodes.
+    #[serde(default)]
+    pub tunnels: i64,
+    /// Channels carried on some node.
+    #[serde(default)]
+    pub channels: i64,
+    /// Registrations that stand, of those wanted: `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registrations: Option<String>,
 }
 
 /// Where tunnels end.
@@ -67,6 +126,9 @@ pub struct Umtp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::ipv4")]
     pub address: Option<String>,
+    /// Which address of its node an agent listens on and registers with when `address` is absent.
+    #[serde(default)]
+    pub address_type: AddressType,
     /// The UDP port.
     #[serde(default = "umtp_port")]
     #[schemars(schema_with = "schema::port")]
@@ -75,12 +137,24 @@ pub struct Umtp {
 
 impl Default for Umtp {
     fn default() -> Self {
-        Self { address: None, port: umtp_port() }
+        Self { address: None, address_type: AddressType::default(), port: umtp_port() }
     }
 }
 
 fn umtp_port() -> u16 {
     10_100
+}
+
+/// Which of the addresses in the status of a node is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum AddressType {
+    /// The one that other nodes use.
+    #[default]
+    #[serde(rename = "InternalIP")]
+    InternalIp,
+    /// The one that the world uses.
+    #[serde(rename = "ExternalIP")]
+    ExternalIp,
 }
 
 /// A network interface.

@@ -202,7 +202,7 @@ fn publish(machine: &endpoint::Registrar, statuses: &watch::Sender<Vec<Registrat
 }
 
 fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {
-    let RegistrarSnapshot { entries, parents, interval_seconds, retry_seconds } = snapshot;
+    let RegistrarSnapshot { entries, parents, adapter: _, interval_seconds, retry_seconds } = snapshot;
     let config = Config {
         interval: Duration::from_secs(interval_seconds.get().into()),
         retry: Duration::from_secs(retry_seconds.get().into()),

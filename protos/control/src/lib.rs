@@ -6,6 +6,7 @@
 //! Owns the shape, the defaults and the rules of the snapshot. A value that [`AgentSnapshot::from_yaml`] returns keeps all of
 //! them; one that a program put together is proven by [`AgentSnapshot::check`]. Knows no socket, no clock, no Kubernetes.
 
+mod adapter;
 mod database;
 mod error;
 mod integer;
@@ -15,6 +16,7 @@ mod server;
 mod snapshot;
 mod words;
 
+pub use adapter::{AdapterClient, AdapterRef, AdapterSnapshot, TlsIdentity};
 pub use database::{Account, Allow, DatabaseSnapshot};
 pub use error::SnapshotError;
 pub use pattern::PatternSource;

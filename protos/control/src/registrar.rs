@@ -8,6 +8,7 @@ use castgate_wire::registry::{Country, EntryType, Protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::AdapterRef;
 use crate::{SnapshotError, integer, words};
 
 /// Entries that are announced to every parent, refreshed, and taken back at the end.
@@ -17,7 +18,11 @@ pub struct RegistrarSnapshot {
     /// What is announced.
     pub entries: Vec<Registration>,
     /// The databases that are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Parent>,
+    /// Instead of parents: who tells them for us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterRef>,
     /// How often, in seconds; a parent that answers with another interval is followed. Default: 300.
     #[serde(default = "default_interval", deserialize_with = "integer::read")]
     pub interval_seconds: NonZeroU32,
@@ -73,26 +78,44 @@ impl RegistrarSnapshot {
     /// A registrar with the default intervals.
     #[must_use]
     pub fn new(entries: Vec<Registration>, parents: Vec<Parent>) -> Self {
-        Self { entries, parents, interval_seconds: default_interval(), retry_seconds: default_retry() }
+        Self { entries, parents, adapter: None, interval_seconds: default_interval(), retry_seconds: default_retry() }
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
-        for (index, entry) in self.entries.iter().enumerate() {
-            let field = format!("entries[{index}]");
-            entry.check().map_err(|error| error.within(&field))?;
-            if self.entries[..index].iter().any(|other| other.key() == entry.key()) {
-                return Err(SnapshotError::new(field, "is there twice (same type, source, port and protocol)"));
+        check_entries(&self.entries)?;
+        check_parents(&self.parents)?;
+        match &self.adapter {
+            Some(_) if !self.parents.is_empty() => {
+                Err(SnapshotError::new("parents", "are there beside an adapter: one of the two announces"))
             }
+            Some(adapter) => adapter.check().map_err(|error| error.within("adapter")),
+            None => Ok(()),
         }
-        for (index, parent) in self.parents.iter().enumerate() {
-            let field = format!("parents[{index}]");
-            parent.check().map_err(|error| error.within(&field))?;
-            if self.parents[..index].iter().any(|other| other.url == parent.url) {
-                return Err(SnapshotError::new(format!("{field}.url"), format_args!("{} is there twice", parent.url)));
-            }
-        }
-        Ok(())
     }
+}
+
+/// Every entry is one, and none is there twice.
+pub(crate) fn check_entries(entries: &[Registration]) -> Result<(), SnapshotError> {
+    for (index, entry) in entries.iter().enumerate() {
+        let field = format!("entries[{index}]");
+        entry.check().map_err(|error| error.within(&field))?;
+        if entries[..index].iter().any(|other| other.key() == entry.key()) {
+            return Err(SnapshotError::new(field, "is there twice (same type, source, port and protocol)"));
+        }
+    }
+    Ok(())
+}
+
+/// Every parent is one, and none is there twice.
+pub(crate) fn check_parents(parents: &[Parent]) -> Result<(), SnapshotError> {
+    for (index, parent) in parents.iter().enumerate() {
+        let field = format!("parents[{index}]");
+        parent.check().map_err(|error| error.within(&field))?;
+        if parents[..index].iter().any(|other| other.url == parent.url) {
+            return Err(SnapshotError::new(format!("{field}.url"), format_args!("{} is there twice", parent.url)));
+        }
+    }
+    Ok(())
 }
 
 impl Registration {
@@ -131,7 +154,7 @@ impl Parent {
     }
 }
 
-const fn default_interval() -> NonZeroU32 {
+pub(crate) const fn default_interval() -> NonZeroU32 {
     NonZeroU32::new(300).expect("300 is not zero")
 }
 

@@ -1,8 +1,11 @@
 //! The whole snapshot: reading, writing, and the rules between its parts.
 
-use serde::{Deserialize, Serialize};
+use std::hash::Hasher;
 
-use crate::{DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError};
+use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::{AdapterSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError};
 
 /// Everything one agent shall do. A role that is absent does not run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,9 @@ pub struct AgentSnapshot {
     /// Announcements at databases above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registrar: Option<RegistrarSnapshot>,
+    /// Registrations on behalf of other agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterSnapshot>,
     /// Channels fed by this agent itself. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<PatternSource>,
@@ -54,12 +60,22 @@ impl AgentSnapshot {
         serde_saphyr::to_string(self).expect("texts, numbers and lists can be written as YAML")
     }
 
+    /// A short text that is the same for two snapshots exactly when they ask for the same, whatever their generation: 16
+    /// octets of a hash, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let content = Self { generation: 0, ..self.clone() }.to_yaml();
+        let mut hasher = SipHasher13::new();
+        hasher.write(content.as_bytes());
+        format!("{:032x}", hasher.finish128().as_u128())
+    }
+
     /// Proves the rules that the types do not hold by themselves.
     ///
     /// # Errors
     /// One sentence that names the first field that breaks a rule.
     pub fn check(&self) -> Result<(), SnapshotError> {
-        let Self { generation: _, agent, server, database, registrar, patterns } = self;
+        let Self { generation: _, agent, server, database, registrar, adapter, patterns } = self;
         if agent.trim().is_empty() {
             return Err(SnapshotError::new("agent", "is empty"));
         }
@@ -71,6 +87,9 @@ impl AgentSnapshot {
         }
         if let Some(registrar) = registrar {
             registrar.check().map_err(|error| error.within("registrar"))?;
+        }
+        if let Some(adapter) = adapter {
+            adapter.check().map_err(|error| error.within("adapter"))?;
         }
         for (index, pattern) in patterns.iter().enumerate() {
             let field = format!("patterns[{index}]");

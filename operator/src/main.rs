@@ -1,0 +1,3 @@
+//! `castgate-operator`: custom resources to running agents.
+
+fn main() {}

@@ -8,6 +8,7 @@
 //! `castgate up`, `castgate validate` and the operator share it, so the same manifests mean the same everywhere. Equal input
 //! gives equal output, whatever the order of files and objects: who compares two plans may stay silent when nothing changed.
 //!
+//! [`judge`] is `load` for the objects of a cluster, where one that is wrong stops only those that need it.
 //! [`load`] refuses what is wrong anywhere. [`plan`] places every object on one machine, and refuses what cannot be there.
 //!
 //! ```
@@ -25,7 +26,9 @@
 //! ```
 
 mod check;
+pub mod cluster;
 mod document;
+mod judge;
 mod load;
 mod nearest;
 mod objects;
@@ -34,10 +37,12 @@ mod problem;
 mod schema;
 mod url;
 
+pub use judge::{Judged, judge};
 pub use load::{Validation, load, validate};
 pub use objects::{
-    Account, Bundle, BundleChannel, Database, Entry, Hierarchy, ObjectName, Objects, Parent, Secret, Server,
+    Account, Bundle, BundleChannel, Database, Entry, Hierarchy, ObjectName, Objects, Parent, ParentPlace, Secret,
+    Server,
 };
-pub use plan::{ClientHints, Plan, PlannedChannel, plan};
+pub use plan::{ClientHints, Machine, Plan, PlannedChannel, plan};
 pub use problem::{Problem, Problems};
 pub use url::{DatabaseUrl, DatabaseUrlError};

@@ -1,13 +1,15 @@
 //! Objects to what runs: one snapshot per agent, and what a client should be told.
 //!
-//! The place is one machine, that of `castgate up`: every object has its agent here, so addresses must not collide and whoever
-//! registers must say under which address.
+//! The place is one machine, that of `castgate up`: every object has its agent here, so addresses must not collide, and whoever
+//! names no address registers with that of the machine.
 
-mod agents;
+pub(crate) mod agents;
 mod hints;
 mod password;
 
 pub use hints::{ClientHints, PlannedChannel};
+
+use std::net::Ipv4Addr;
 
 use castgate_control::AgentSnapshot;
 
@@ -28,15 +30,23 @@ pub struct Plan {
     pub client: ClientHints,
 }
 
+/// The machine that everything shall run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// The address under which others reach it: what listens everywhere registers with it. `None`: nobody else reaches it,
+    /// and 127.0.0.1 will do.
+    pub address: Option<Ipv4Addr>,
+}
+
 /// Plans all objects onto one machine.
 ///
 /// # Errors
 ///
-/// What cannot be on one machine: two listeners on one port, a registration without an address.
-pub fn plan(objects: &Objects) -> Result<Plan, Problems> {
+/// What cannot be on one machine: two listeners on one port.
+pub fn plan(objects: &Objects, machine: &Machine) -> Result<Plan, Problems> {
     let mut problems: Vec<Problem> = Vec::new();
     listeners(objects, &mut problems, |_| true);
-    let agents = agents::agents(objects, &mut problems);
+    let agents = agents::agents(objects, machine, &mut problems);
     match Problems::new(problems) {
         Some(problems) => Err(problems),
         None => Ok(Plan {

@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "castgate-crds",
             "castgate-control",
             "castgate-endpoint",
+            "castgate-udp",
             "castgate-wire",
         ],
     ),

@@ -15,10 +15,12 @@ mod status;
 mod view;
 
 use std::io::IsTerminal as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use castgate_planner::Machine;
 
 use crate::args;
 use crate::manifests;
@@ -60,7 +62,8 @@ struct Outcome {
 /// Plans, starts, shows, stops.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let files = manifests::read(&args.files)?;
-    let plan = castgate_planner::load(files).and_then(|objects| castgate_planner::plan(&objects));
+    let machine = Machine { address: address() };
+    let plan = castgate_planner::load(files).and_then(|objects| castgate_planner::plan(&objects, &machine));
     let plan = match plan {
         Ok(plan) => plan,
         Err(problems) => {
@@ -99,6 +102,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     shown?;
     finish(&outcome, args.span)
+}
+
+/// The first address under which others reach this machine; `None`: there is none.
+fn address() -> Option<Ipv4Addr> {
+    let interfaces = castgate_udp::interfaces().unwrap_or_default();
+    let outer = interfaces.into_iter().filter(|interface| !interface.loopback);
+    outer.flat_map(|interface| interface.addresses).next()
 }
 
 /// A fleet that was to run for a while has to have shown something by then; one that somebody ended has not.

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use castgate_control::{Channel, Country, Ports};
 
-use super::agents::bundle_of;
-use crate::objects::{BundleChannel, Objects, Server};
+use super::agents::channels_of;
+use crate::objects::{BundleChannel, ObjectName, Objects, ParentPlace, Server};
+use crate::url::DatabaseUrl;
 
 /// One channel that can be joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,16 +50,18 @@ pub struct ClientHints {
 }
 
 pub(super) fn roots(objects: &Objects) -> Vec<String> {
-    let databases = objects.databases.values().map(|entry| &entry.object);
-    let own = databases.clone().filter(|database| database.hierarchy.parents.is_empty());
-    let own: Vec<_> = own.map(|database| reachable(database.listen).to_string()).collect();
+    let databases = objects.databases.iter().map(|(name, entry)| (name, &entry.object));
+    let own = databases.clone().filter(|(_, database)| database.hierarchy.parents.is_empty());
+    let own: Vec<_> = own.map(|(_, database)| reachable(database.listen).to_string()).collect();
     if !own.is_empty() {
         return own;
     }
     // Everything registers with strangers: those are where one asks.
-    let servers = objects.servers.values().map(|entry| &entry.object.hierarchy);
-    let parents = databases.map(|database| &database.hierarchy).chain(servers).flat_map(|hierarchy| &hierarchy.parents);
-    let hosts: BTreeSet<_> = parents.map(|parent| format!("{}:{}", parent.url.host(), parent.url.port())).collect();
+    let servers = objects.servers.iter().map(|(name, entry)| (name, &entry.object.hierarchy));
+    let registered = databases.map(|(name, database)| (name, &database.hierarchy)).chain(servers);
+    let parents = registered.flat_map(|(name, hierarchy)| hierarchy.parents.iter().map(move |parent| (name, parent)));
+    let urls = parents.map(|(name, parent)| url_of(objects, name, &parent.place));
+    let hosts: BTreeSet<_> = urls.map(|url| format!("{}:{}", url.host(), url.port())).collect();
     hosts.into_iter().collect()
 }
 
@@ -87,9 +90,8 @@ pub(super) fn channels(objects: &Objects) -> Vec<PlannedChannel> {
 pub(super) fn client(objects: &Objects) -> ClientHints {
     let channels = channels(objects);
     let channel = channels.iter().find(|channel| channel.pattern).or(channels.first()).map(|channel| channel.channel);
-    let carries = |name, server: &Server| {
-        let mut rows = server.bundles.iter().flat_map(|bundle| &bundle_of(objects, name, bundle).channels);
-        rows.any(|row| Some(channel_of(row)) == channel)
+    let carries = |name: &ObjectName, server: &Server| {
+        channels_of(objects, name, server).any(|(_, row)| Some(channel_of(row)) == channel)
     };
     let servers = || objects.servers.iter().map(|(name, entry)| (name, &entry.object));
     let server = servers().find(|(name, server)| carries(name, server)).map(|(_, server)| server);
@@ -111,8 +113,19 @@ fn first_country(mut countries: impl Iterator<Item = Option<Country>>) -> Option
 }
 
 /// The channel on the first of its ports.
-pub(super) fn channel_of(channel: &BundleChannel) -> Channel {
+pub(crate) fn channel_of(channel: &BundleChannel) -> Channel {
     Channel { group: channel.group, source: channel.source, port: channel.ports.first() }
+}
+
+/// Where a database above is on this machine: `load` has looked that one of ours is there.
+pub(super) fn url_of(objects: &Objects, from: &ObjectName, place: &ParentPlace) -> DatabaseUrl {
+    match place {
+        ParentPlace::Url(url) => url.clone(),
+        ParentPlace::Database(name) => {
+            let database = objects.databases.get(&from.sibling(name)).expect("a dangling databaseRef is refused");
+            reachable(database.object.listen).into()
+        }
+    }
 }
 
 /// Where something that listens is reached from this machine.

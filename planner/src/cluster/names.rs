@@ -1,0 +1,59 @@
+//! What agents, workloads and their parts are called: one place, for the plan and for whoever looks things up by name.
+
+use crate::objects::ObjectName;
+
+/// Kind of a server.
+pub const SERVER: &str = "TunnelServer";
+/// Kind of a database.
+pub const DATABASE: &str = "TunnelDatabase";
+
+/// ServiceAccount of servers and databases.
+pub const AGENT_ACCOUNT: &str = "castgate-agent";
+/// Name of everything that an adapter is made of.
+pub const ADAPTER: &str = "castgate-adapter";
+/// ConfigMap with the certificate that agents trust, under the key `ca.crt`.
+pub const CA_CONFIG_MAP: &str = "castgate-ca";
+/// Port of an adapter.
+pub const ADAPTER_PORT: u16 = 8444;
+
+/// The agent of a server on one node.
+#[must_use]
+pub fn server_agent(server: &ObjectName, node: &str) -> String {
+    format!("{}/{}@{node}", server.namespace, server_workload(server))
+}
+
+/// The agent of a database.
+#[must_use]
+pub fn database_agent(database: &ObjectName, node: &str) -> String {
+    format!("{}/{}@{node}", database.namespace, database_workload(database))
+}
+
+/// The agent that registers the others of a namespace.
+#[must_use]
+pub fn adapter_agent(namespace: &str, node: &str) -> String {
+    format!("{namespace}/adapter@{node}")
+}
+
+/// DaemonSet of a server.
+#[must_use]
+pub fn server_workload(server: &ObjectName) -> String {
+    format!("ts-{}", server.name)
+}
+
+/// StatefulSet of a database, its Service for clients, and what guards it.
+#[must_use]
+pub fn database_workload(database: &ObjectName) -> String {
+    format!("tdb-{}", database.name)
+}
+
+/// Name under which an adapter is reached, and which its certificate has.
+#[must_use]
+pub fn adapter_host(namespace: &str) -> String {
+    format!("{ADAPTER}.{namespace}.svc")
+}
+
+/// Name under which agents of the cluster reach a database.
+#[must_use]
+pub fn database_host(database: &ObjectName) -> String {
+    format!("{}.{}.svc", database_workload(database), database.namespace)
+}

@@ -1,0 +1,222 @@
+//! Which nodes a server may run on, and which of them carry tunnels.
+//!
+//! ```text
+//!   nodes ──selector, taints──▶ pool ──an address, a free port──▶ candidates ──rank, replicas──▶ active
+//!                                │                                                     rest ──▶ stand by
+//!                                └── without an address, with a taken port ──▶ a problem of that node, stands by
+//! ```
+//! A node that carries tunnels keeps them as long as it is ready. One that is not is replaced when another one can take its
+//! place, and not before: the cluster may be wrong about it, and its clients know better whether it still serves them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use castgate_crds::placement::{TaintEffect, Toleration, TolerationOperator};
+use castgate_crds::tunnel_server::AddressType;
+
+use super::facts::{Facts, NodeFacts, Taint};
+use crate::objects::{ObjectName, Server};
+
+/// Taints by which the cluster says how a node is. The controller of DaemonSets tolerates them for its pods; that a node is not
+/// ready is weighed here by its condition.
+const CONDITIONS: [&str; 7] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/pid-pressure",
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/network-unavailable",
+];
+
+/// Where one server runs.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    /// Nodes that its pods run on.
+    pub(super) pool: Vec<String>,
+    /// Nodes that carry tunnels, and where they listen.
+    pub(super) active: BTreeMap<String, SocketAddrV4>,
+    /// How many nodes should carry tunnels.
+    pub(super) wanted: usize,
+    /// Why a node of the pool cannot carry tunnels that it should carry.
+    pub(super) problems: BTreeMap<String, String>,
+}
+
+/// In which order nodes are asked to carry tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// It does already, and is ready.
+    Carries,
+    /// It is ready.
+    Ready,
+    /// It does already; that it is not ready may pass.
+    CarriedLast,
+    /// It will be ready some day: only where every node is wanted.
+    NotReady,
+}
+
+/// Seats all servers at once: two of them may want the same port of the same node.
+pub(super) fn seat<'a>(
+    servers: impl Iterator<Item = (&'a ObjectName, &'a Server)>,
+    facts: &Facts,
+) -> BTreeMap<&'a ObjectName, Seats> {
+    let servers: Vec<_> = servers.collect();
+    let mut seats: BTreeMap<_, _> = servers
+        .iter()
+        .map(|(name, server)| {
+            let pool = pool(name, server, facts);
+            let wanted = server.replicas.map_or(pool.len(), |replicas| pool.len().min(replicas as usize));
+            (*name, Seats { pool, wanted, ..Seats::default() })
+        })
+        .collect();
+    let mut taken: BTreeMap<(String, SocketAddrV4), &ObjectName> = BTreeMap::new();
+    for rank in [Rank::Carries, Rank::Ready, Rank::CarriedLast, Rank::NotReady] {
+        for (name, server) in &servers {
+            let seats = seats.get_mut(name).expect("every server has its seats");
+            take(name, server, facts, rank, seats, &mut taken);
+        }
+    }
+    for (name, server) in &servers {
+        let seats = seats.get_mut(name).expect("every server has its seats");
+        explain(server, facts, seats, &taken);
+    }
+    seats
+}
+
+/// Gives a server the nodes of one rank, as far as they are needed and free.
+fn take<'a>(
+    name: &'a ObjectName,
+    server: &Server,
+    facts: &Facts,
+    rank: Rank,
+    seats: &mut Seats,
+    taken: &mut BTreeMap<(String, SocketAddrV4), &'a ObjectName>,
+) {
+    let carrying = facts.active.get(name);
+    let Seats { pool, active, wanted, .. } = seats;
+    let of_rank = |node: &&String| {
+        let carries = carrying.is_some_and(|nodes| nodes.contains(*node));
+        rank_of(carries, facts.nodes.get(*node).is_some_and(|node| node.ready)) == rank
+    };
+    // The one who has the fixed address is asked first.
+    let (holders, others): (Vec<_>, Vec<_>) =
+        pool.iter().filter(of_rank).partition(|node| holds(server, facts.nodes.get(*node)));
+    for node in holders.into_iter().chain(others) {
+        let enough = active.len() >= *wanted
+            || (rank == Rank::NotReady && server.replicas.is_some())
+            // A fixed address is in one place.
+            || (server.address.is_some() && !active.is_empty());
+        if enough {
+            return;
+        }
+        let Some(address) = facts.nodes.get(node).and_then(|facts| address(server, facts)) else { continue };
+        let place = SocketAddrV4::new(address, server.port);
+        if let std::collections::btree_map::Entry::Vacant(seat) = taken.entry((node.clone(), place)) {
+            seat.insert(name);
+            active.insert(node.clone(), place);
+        }
+    }
+}
+
+fn rank_of(carries: bool, ready: bool) -> Rank {
+    match (carries, ready) {
+        (true, true) => Rank::Carries,
+        (false, true) => Rank::Ready,
+        (true, false) => Rank::CarriedLast,
+        (false, false) => Rank::NotReady,
+    }
+}
+
+/// Says of every node why it stays empty, where a server got fewer than it wants.
+fn explain(server: &Server, facts: &Facts, seats: &mut Seats, taken: &BTreeMap<(String, SocketAddrV4), &ObjectName>) {
+    let Seats { pool, active, wanted, problems } = seats;
+    if active.len() >= *wanted {
+        return;
+    }
+    for node in pool.iter().filter(|node| !active.contains_key(*node)) {
+        let Some(address) = facts.nodes.get(node).and_then(|facts| address(server, facts)) else {
+            let (wanted, other) = match server.address_type {
+                AddressType::InternalIp => ("InternalIP", "name spec.umtp.address"),
+                AddressType::ExternalIp => {
+                    ("ExternalIP", "name spec.umtp.address, or choose spec.umtp.addressType: InternalIP")
+                }
+            };
+            problems.insert(node.clone(), format!("node {node} has no {wanted} of version 4 to listen on: {other}"));
+            continue;
+        };
+        let place = SocketAddrV4::new(address, server.port);
+        if let Some(other) = taken.get(&(node.clone(), place)) {
+            let sentence = format!("UDP {place} of node {node} is taken: TunnelServer {other} listens there");
+            problems.insert(node.clone(), sentence);
+        } else if let (Some(address), Some(holder)) = (server.address, active.keys().next()) {
+            let sentence = format!(
+                "spec.umtp.address {address} is on node {holder}, and can be on one node only: \
+                 leave it out, so that every node uses its own, or set spec.replicas to 1"
+            );
+            problems.insert(node.clone(), sentence);
+        }
+        // Otherwise it is not ready, which its own status says.
+    }
+}
+
+/// Nodes on which the pods of a server run, by name.
+fn pool(name: &ObjectName, server: &Server, facts: &Facts) -> Vec<String> {
+    let carrying = facts.active.get(name);
+    let belongs = |(node, facts): &(&String, &NodeFacts)| {
+        let selected = server.node_selector.iter().all(|(key, value)| facts.labels.get(key) == Some(value));
+        let carries = carrying.is_some_and(|nodes| nodes.contains(*node));
+        selected && facts.taints.iter().all(|taint| admits(&server.tolerations, taint, carries))
+    };
+    facts.nodes.iter().filter(belongs).map(|(node, _)| node.clone()).collect()
+}
+
+/// Whether a taint lets the pod of a server stay (`carries`) or begin.
+fn admits(tolerations: &[Toleration], taint: &Taint, carries: bool) -> bool {
+    let indifferent = match taint.effect {
+        TaintEffect::PreferNoSchedule => true,
+        // It keeps pods from beginning; what runs goes on.
+        TaintEffect::NoSchedule => carries,
+        TaintEffect::NoExecute => false,
+    };
+    indifferent || CONDITIONS.contains(&taint.key.as_str()) || tolerations.iter().any(|one| tolerates(one, taint))
+}
+
+/// The rules of Kubernetes for one toleration and one taint.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let Toleration { key, operator, value, effect } = toleration;
+    let exists = *operator == TolerationOperator::Exists;
+    effect.is_none_or(|effect| effect == taint.effect)
+        && key.as_ref().map_or(exists, |key| *key == taint.key)
+        && (exists || value.as_deref().unwrap_or_default() == taint.value)
+}
+
+/// The address that a server listens on and registers with on a node.
+fn address(server: &Server, node: &NodeFacts) -> Option<Ipv4Addr> {
+    server.address.or(match server.address_type {
+        AddressType::InternalIp => node.internal_ip,
+        AddressType::ExternalIp => node.external_ip,
+    })
+}
+
+/// Whether a node is known to have the fixed address of a server.
+fn holds(server: &Server, node: Option<&NodeFacts>) -> bool {
+    server.address.is_some_and(|address| node.is_some_and(|node| node.has(address)))
+}
+
+impl NodeFacts {
+    /// Whether an address is known to be one of this node.
+    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
+        address.is_loopback() || self.internal_ip == Some(address) || self.external_ip == Some(address)
+    }
+}
+
+/// Whether a namespace lets pods use the network of their node; why not, if it does not.
+pub(super) fn forbids_host_network(namespace: &str, facts: &Facts) -> Option<String> {
+    let level = facts.namespaces.get(namespace)?.enforce.as_deref()?;
+    BTreeSet::from(["baseline", "restricted"]).contains(level).then(|| {
+        format!(
+            "namespace {namespace} enforces Pod Security \"{level}\", which forbids the network of the node (hostNetwork): \
+             label it pod-security.kubernetes.io/enforce=privileged, or put the TunnelServer into another namespace"
+        )
+    })
+}

@@ -1,0 +1,162 @@
+//! Objects of Kubernetes that agents run in, as they are applied: the whole of what we want of each field we name.
+//!
+//! They are written as JSON, which is what server-side apply sends; a test reads each one back through the types of Kubernetes
+//! and finds every field again. Nothing here may depend on what agents learn from their snapshots: that would restart them.
+
+mod adapter;
+mod database;
+mod pod;
+mod server;
+
+use serde_json::{Value, json};
+
+use super::{Fleet, World, names};
+use crate::objects::ObjectName;
+
+/// An object to apply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// The field manager to apply it as: always the same for the same object.
+    pub manager: &'static str,
+    /// The object, with `apiVersion`, `kind` and `metadata`.
+    pub object: Value,
+}
+
+/// Field managers.
+const OF_SERVERS: &str = "castgate-tunnelserver";
+const OF_DATABASES: &str = "castgate-tunneldatabase";
+const OF_ADAPTERS: &str = "castgate-adapter";
+/// For what servers and databases share.
+const OF_BOTH: &str = "castgate-fleet";
+
+pub(super) fn plan(world: World, fleet: &mut Fleet) {
+    let mut workloads = Vec::new();
+    for (name, server) in world.living(names::SERVER, &world.objects.servers) {
+        if fleet.servers.get(name).is_some_and(|plan| plan.refused.is_none()) {
+            workloads.push(server::daemon_set(world, name, server));
+        }
+    }
+    for (name, database) in world.living(names::DATABASE, &world.objects.databases) {
+        if fleet.databases.get(name).is_some_and(|plan| plan.refused.is_none()) {
+            workloads.extend(database::all(world, name, database));
+        }
+    }
+    for namespace in namespaces(world) {
+        let all = owners(world, namespace, |_| true);
+        workloads.push(account(OF_BOTH, namespace, names::AGENT_ACCOUNT, &all));
+        let registering = owners(world, namespace, |registers| registers);
+        if !registering.is_empty() {
+            workloads.extend(adapter::all(world, namespace, &registering));
+        }
+    }
+    fleet.workloads = workloads;
+}
+
+/// Namespaces with some object of ours, in which things can be made.
+fn namespaces(world: World<'_>) -> Vec<&str> {
+    let mut namespaces: Vec<_> = world
+        .metas
+        .keys()
+        .filter(|(kind, _)| matches!(*kind, names::SERVER | names::DATABASE))
+        .map(|(_, name)| name.namespace.as_str())
+        .filter(|namespace| !world.facts.namespaces.get(*namespace).is_some_and(|facts| facts.terminating))
+        .collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    namespaces
+}
+
+/// References to the objects of a namespace that share something: it goes when the last of them is gone. Those being deleted
+/// count: their agents still have to say good-bye.
+fn owners(world: World, namespace: &str, wanted: impl Fn(bool) -> bool) -> Vec<Value> {
+    let of_namespace = world.metas.iter().filter(|((_, name), _)| name.namespace == namespace);
+    let wanted = of_namespace.filter(|((kind, name), meta)| match *kind {
+        names::SERVER => {
+            let object = world.objects.servers.get(name).map(|entry| &entry.object.hierarchy);
+            wanted(meta.registers || object.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
+        }
+        names::DATABASE => {
+            let object = world.objects.databases.get(name).map(|entry| &entry.object.hierarchy);
+            wanted(meta.registers || object.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
+        }
+        _ => false,
+    });
+    wanted.map(|((kind, name), meta)| reference(kind, name, &meta.uid, false)).collect()
+}
+
+fn reference(kind: &str, name: &ObjectName, uid: &str, controller: bool) -> Value {
+    let mut reference =
+        json!({ "apiVersion": castgate_crds::API_VERSION, "kind": kind, "name": name.name, "uid": uid });
+    if controller {
+        reference["controller"] = json!(true);
+    }
+    reference
+}
+
+/// The reference of what belongs to one object alone.
+fn controller(world: World, kind: &'static str, name: &ObjectName) -> Vec<Value> {
+    let meta = world.metas.get(&(kind, name.clone()));
+    meta.map(|meta| reference(kind, name, &meta.uid, true)).into_iter().collect()
+}
+
+/// What a workload is part of, as labels say it.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    component: &'static str,
+    /// Name of its server or database; an adapter belongs to many.
+    owner: Option<&'a str>,
+}
+
+impl Part<'_> {
+    /// By which its pods are found; never changes.
+    fn selector(self) -> Value {
+        let mut labels = json!({ "app.kubernetes.io/name": "castgate", "app.kubernetes.io/component": self.component });
+        if let Some(owner) = self.owner {
+            labels["castgate.dev/owner"] = json!(owner);
+        }
+        labels
+    }
+
+    fn labels(self) -> Value {
+        let mut labels = self.selector();
+        labels["app.kubernetes.io/managed-by"] = json!("castgate-operator");
+        labels
+    }
+}
+
+/// Puts an object together.
+fn workload(
+    manager: &'static str,
+    (api_version, kind): (&str, &str),
+    (namespace, name): (&str, &str),
+    part: Part,
+    owners: &[Value],
+    rest: Value,
+) -> Workload {
+    let mut object = json!({
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": { "name": name, "namespace": namespace, "labels": part.labels(), "ownerReferences": owners },
+    });
+    if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
+        object.extend(rest);
+    }
+    Workload { manager, object }
+}
+
+/// A ServiceAccount that no API of the cluster is open to: its pods prove themselves with a token of their own.
+fn account(manager: &'static str, namespace: &str, name: &str, owners: &[Value]) -> Workload {
+    let part = Part { component: "agent", owner: None };
+    let rest = json!({ "automountServiceAccountToken": false });
+    workload(manager, ("v1", "ServiceAccount"), (namespace, name), part, owners, rest)
+}
+
+/// Lets everybody reach one port of some pods, and nothing else.
+fn network_policy(manager: &'static str, place: (&str, &str), part: Part, owners: &[Value], port: u16) -> Workload {
+    let rest = json!({ "spec": {
+        "podSelector": { "matchLabels": part.selector() },
+        "policyTypes": ["Ingress"],
+        "ingress": [{ "ports": [{ "protocol": "TCP", "port": port }] }],
+    } });
+    workload(manager, ("networking.k8s.io/v1", "NetworkPolicy"), place, part, owners, rest)
+}

@@ -1,0 +1,103 @@
+//! The StatefulSet of a database, the Services in front of it, and what guards it.
+
+use castgate_crds::tunnel_database::ServiceType;
+use serde_json::json;
+
+use super::pod::Pod;
+use super::{OF_DATABASES, Part, Workload, controller, network_policy, workload};
+use crate::cluster::{World, names};
+use crate::objects::{Database, ObjectName};
+
+pub(super) fn all(world: World, name: &ObjectName, database: &Database) -> Vec<Workload> {
+    let part = Part { component: "database", owner: Some(&name.name) };
+    let owners = controller(world, names::DATABASE, name);
+    let own = names::database_workload(name);
+    let pods = format!("{own}-pods");
+    let namespace = name.namespace.as_str();
+    let make = |(api_version, kind), name: &str, spec| {
+        workload(OF_DATABASES, (api_version, kind), (namespace, name), part, &owners, spec)
+    };
+    vec![
+        make(("apps/v1", "StatefulSet"), &own, stateful_set(world, name, database, part, &pods)),
+        make(("v1", "Service"), &own, service(database, part)),
+        make(("v1", "Service"), &pods, headless(database, part)),
+        make(
+            ("policy/v1", "PodDisruptionBudget"),
+            &own,
+            json!({ "spec": {
+            // One pod alone: a drain may take it, and its Service comes back with its volume.
+            "maxUnavailable": 1,
+            "selector": { "matchLabels": part.selector() },
+        } }),
+        ),
+        network_policy(OF_DATABASES, (namespace, &own), part, &owners, database.listen.port()),
+    ]
+}
+
+fn stateful_set(world: World, name: &ObjectName, database: &Database, part: Part, headless: &str) -> serde_json::Value {
+    let pod = Pod {
+        part,
+        settings: &world.facts.settings,
+        agent: format!("{}/{}", name.namespace, names::database_workload(name)),
+        account: names::AGENT_ACCOUNT,
+        host_network: false,
+        privileged_port: database.listen.port() < 1024,
+        state: None,
+        memory: "64Mi",
+    };
+    let mut template = pod.template();
+    if !database.node_selector.is_empty() {
+        template["spec"]["nodeSelector"] = json!(database.node_selector);
+    }
+    if !database.tolerations.is_empty() {
+        template["spec"]["tolerations"] = json!(database.tolerations);
+    }
+    let mut claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": { "name": "state" },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": { "requests": { "storage": database.storage.size } },
+        },
+    });
+    if let Some(class) = &database.storage.storage_class_name {
+        claim["spec"]["storageClassName"] = json!(class);
+    }
+    json!({ "spec": {
+        "replicas": 1,
+        "serviceName": headless,
+        "selector": { "matchLabels": part.selector() },
+        "updateStrategy": { "type": "RollingUpdate" },
+        // Entries outlive a database that somebody deletes by mistake.
+        "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain", "whenScaled": "Retain" },
+        "volumeClaimTemplates": [claim],
+        "template": template,
+    } })
+}
+
+/// The Service for clients. Matching goes by the address a client comes from: no node may put its own in its place.
+fn service(database: &Database, part: Part) -> serde_json::Value {
+    let port = database.listen.port();
+    let mut row = json!({ "name": "http", "protocol": "TCP", "port": port, "targetPort": port });
+    if let Some(node_port) = database.service.node_port {
+        row["nodePort"] = json!(node_port);
+    }
+    let service_type = database.service.service_type;
+    let mut spec = json!({ "type": service_type, "selector": part.selector(), "ports": [row] });
+    if service_type != ServiceType::ClusterIp {
+        spec["externalTrafficPolicy"] = json!("Local");
+    }
+    json!({ "spec": spec })
+}
+
+/// The Service that gives the pod its name.
+fn headless(database: &Database, part: Part) -> serde_json::Value {
+    let port = database.listen.port();
+    json!({ "spec": {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": true,
+        "selector": part.selector(),
+        "ports": [{ "name": "http", "protocol": "TCP", "port": port, "targetPort": port }],
+    } })
+}

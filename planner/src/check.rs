@@ -15,4 +15,4 @@ pub(crate) use bundle::bundle;
 pub(crate) use hierarchy::database;
 pub(crate) use secret::secret;
 pub(crate) use server::server;
-pub(crate) use together::{listeners, together};
+pub(crate) use together::{left_together, listeners, together};

@@ -67,7 +67,9 @@ fn read<P: AsRef<str>, T: AsRef<str>>(
 }
 
 /// Documents by kind and name. The order is that of the map, so nothing below depends on the order of the files.
-pub(crate) type Documents = BTreeMap<(Kind, ObjectName), Document>;
+pub(crate) type Documents = BTreeMap<Key, Document>;
+/// Which object.
+pub(crate) type Key = (Kind, ObjectName);
 
 fn without_doubles(mut documents: Vec<Document>, problems: &mut Vec<Problem>) -> Documents {
     // Of two objects with one name the one in the first file by name is kept, whatever order they came in.
@@ -91,7 +93,7 @@ fn without_doubles(mut documents: Vec<Document>, problems: &mut Vec<Problem>) ->
 }
 
 /// Checks one object by itself and puts what is left of it among the others.
-fn take(document: &Document, schemas: &Schemas, objects: &mut Objects, problems: &mut Vec<Problem>) {
+pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects, problems: &mut Vec<Problem>) {
     let title = document.title();
     let mut reporter = Reporter::new(&document.file, &title, problems);
     let reporter = &mut reporter;
@@ -137,7 +139,8 @@ fn spec_of<T: DeserializeOwned>(
     reporter: &mut Reporter,
 ) -> Option<(T, Pruned)> {
     const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
-    for field in document.body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
+    // What `kubectl get -o yaml` shows can be given back.
+    for field in document.body.keys().filter(|field| *field != "status" && !FIELDS.contains(&field.as_str())) {
         reporter.report(field, unknown(field, FIELDS.into_iter()));
     }
     let Some(spec) = document.body.get("spec") else {
@@ -156,10 +159,10 @@ fn spec_of<T: DeserializeOwned>(
 }
 
 /// The schema of each kind's spec.
-struct Schemas(BTreeMap<String, JSONSchemaProps>);
+pub(crate) struct Schemas(BTreeMap<String, JSONSchemaProps>);
 
 impl Schemas {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let specs = castgate_crds::all().into_iter().map(|definition| {
             let schema = definition.spec.versions.into_iter().next().and_then(|version| version.schema);
             let root = schema.and_then(|schema| schema.open_api_v3_schema).expect("every definition has a schema");

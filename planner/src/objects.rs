@@ -7,9 +7,13 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use castgate_control::{Allow, Country, LoopCheck, Ports, ServerLimits, ServerTimers};
+use castgate_crds::placement::Toleration;
+use castgate_crds::tunnel_database::{Service, Storage};
+use castgate_crds::tunnel_server::AddressType;
 use castgate_crds::units::Rate;
 use ipnet::IpNet;
 
+use crate::document::Kind;
 use crate::problem::Pruned;
 use crate::url::DatabaseUrl;
 
@@ -58,6 +62,18 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Takes an object out.
+    pub(crate) fn remove(&mut self, kind: Kind, name: &ObjectName) {
+        match kind {
+            Kind::ChannelBundle => drop(self.bundles.remove(name)),
+            Kind::Secret => drop(self.secrets.remove(name)),
+            Kind::TunnelAccount => drop(self.accounts.remove(name)),
+            Kind::TunnelDatabase => drop(self.databases.remove(name)),
+            Kind::TunnelServer => drop(self.servers.remove(name)),
+            Kind::Namespace => {}
+        }
+    }
+
     /// The tunnel servers.
     #[must_use]
     pub fn servers(&self) -> &BTreeMap<ObjectName, Entry<Server>> {
@@ -92,8 +108,14 @@ impl Objects {
 /// A tunnel server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where tunnels end; 0.0.0.0 for every address.
+    /// Where tunnels end on one machine; 0.0.0.0 for every address.
     pub listen: SocketAddrV4,
+    /// The address that tunnels end at, when it is named.
+    pub address: Option<Ipv4Addr>,
+    /// Which address of its node is meant when none is named.
+    pub address_type: AddressType,
+    /// The UDP port.
+    pub port: u16,
     /// Interfaces with multicast.
     pub interfaces: Vec<String>,
     /// Names of its bundles, in its own namespace.
@@ -108,6 +130,12 @@ pub struct Server {
     pub loop_check: LoopCheck,
     /// Threads that carry packets; `None`: one for each processor.
     pub workers: Option<NonZeroU8>,
+    /// Labels of the nodes it may run on.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that it may run on all the same.
+    pub tolerations: Vec<Toleration>,
+    /// How many nodes of the pool carry tunnels; `None`: all.
+    pub replicas: Option<u32>,
 }
 
 /// A tunnel database.
@@ -119,6 +147,14 @@ pub struct Database {
     pub hierarchy: Hierarchy,
     /// How often those registered here refresh.
     pub update_interval: Duration,
+    /// How clients reach it in a cluster.
+    pub service: Service,
+    /// The volume that its entries live on.
+    pub storage: Storage,
+    /// Labels of the nodes it may run on.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that it may run on all the same.
+    pub tolerations: Vec<Toleration>,
 }
 
 /// Where and for whom a server or a database registers.
@@ -137,10 +173,19 @@ pub struct Hierarchy {
 /// A database above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parent {
-    /// Where it answers.
-    pub url: DatabaseUrl,
+    /// Which database it is.
+    pub place: ParentPlace,
     /// Name of the Secret with `login` and `password`.
     pub secret: String,
+}
+
+/// How a database above is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParentPlace {
+    /// By where it answers.
+    Url(DatabaseUrl),
+    /// As a `TunnelDatabase` of the same namespace.
+    Database(String),
 }
 
 /// The right to register with one of our databases.

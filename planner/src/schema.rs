@@ -6,7 +6,9 @@
 use std::collections::HashSet;
 
 use castgate_crds::units::{RATE_PATTERN, TIME_SPAN_PATTERN};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use serde_json::{Map, Value};
 
 use crate::document::unknown;
@@ -39,7 +41,12 @@ impl Pruner<'_, '_> {
         let report = &mut |what: &dyn std::fmt::Display| self.reporter.report(path, what);
         match (schema.type_.as_deref(), value) {
             (_, Value::Null) => report(&"is empty: give it a value or remove it"),
-            (Some("object"), Value::Object(fields)) => return self.object(schema, fields, path),
+            (Some("object"), Value::Object(fields)) => {
+                return match &schema.additional_properties {
+                    Some(JSONSchemaPropsOrBool::Schema(row)) => Some(self.map(schema, row, fields, path)),
+                    Some(JSONSchemaPropsOrBool::Bool(_)) | None => self.object(schema, fields, path),
+                };
+            }
             (Some("array"), Value::Array(rows)) => return Some(self.array(schema, rows, path)),
             (Some("integer"), Value::Number(_)) => return integer(schema, value, path, self.reporter),
             (Some("string"), Value::String(word)) => return text(schema, word, path, self.reporter),
@@ -78,6 +85,25 @@ impl Pruner<'_, '_> {
         }
         let complete = required.clone().all(|name| kept.contains_key(name));
         (complete && (whole || !self.in_row)).then_some(Value::Object(kept))
+    }
+
+    /// A set of fields whose names are free, such as labels.
+    fn map(
+        &mut self,
+        schema: &JSONSchemaProps,
+        row: &JSONSchemaProps,
+        fields: &Map<String, Value>,
+        path: &str,
+    ) -> Value {
+        let most = schema.max_properties.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        if fields.len() > most {
+            self.reporter.report(path, format_args!("has {} fields, more than {most}", fields.len()));
+        }
+        let kept = fields.iter().filter_map(|(name, value)| {
+            let left = self.any(row, value, &format!("{path}[{name}]"))?;
+            Some((name.clone(), left))
+        });
+        Value::Object(kept.collect())
     }
 
     fn array(&mut self, schema: &JSONSchemaProps, rows: &[Value], path: &str) -> Value {

@@ -1,7 +1,7 @@
 //! Where a database answers, as `spec.hierarchy.parents[].url` names it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::str::FromStr;
 
 /// TCP port of a database whose URL names none.
@@ -41,6 +41,13 @@ impl DatabaseUrl {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+/// The place of a database that listens on one address.
+impl From<SocketAddrV4> for DatabaseUrl {
+    fn from(address: SocketAddrV4) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
     }
 }
 

@@ -89,7 +89,10 @@ fn said_about(object: &Value) -> Vec<String> {
 /// An object with every field of its kind, and nothing wrong by itself.
 fn full_object(definition: &CustomResourceDefinition) -> Value {
     let hierarchy = json!({
-        "parents": [{ "url": "http://tds.example.net", "credentialsSecretRef": { "name": "s" } }],
+        "parents": [
+            { "url": "http://tds.example.net", "credentialsSecretRef": { "name": "s" } },
+            { "databaseRef": { "name": "d" }, "credentialsSecretRef": { "name": "s" } },
+        ],
         "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
     });
     let spec = match definition.spec.names.kind.as_str() {

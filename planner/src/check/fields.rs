@@ -1,9 +1,11 @@
 //! Single values: text to what it stands for, or a sentence why not.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use castgate_control::Country;
+use castgate_crds::placement::{Toleration, TolerationOperator};
 use castgate_crds::units::TimeSpan;
 use ipnet::IpNet;
 
@@ -96,4 +98,61 @@ pub(super) fn label(text: &str, path: &str, reporter: &mut Reporter) {
     if !is_label(text) {
         reporter.report(path, not_a_label(text));
     }
+}
+
+/// Labels that a node must have.
+pub(super) fn node_selector(labels: &BTreeMap<String, String>, path: &str, reporter: &mut Reporter) {
+    for (key, value) in labels {
+        let path = format!("{path}[{key}]");
+        if !is_label_key(key) {
+            reporter.report(&path, format_args!("\"{key}\" cannot be the key of a label"));
+        }
+        if !is_label_value(value) {
+            reporter.report(&path, format_args!("\"{value}\" cannot be the value of a label"));
+        }
+    }
+}
+
+/// Taints that are tolerated.
+pub(super) fn tolerations(rows: &[Toleration], path: &str, reporter: &mut Reporter) {
+    for (index, Toleration { key, operator, value, effect: _ }) in rows.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        if let Some(key) = key.as_ref().filter(|key| !is_label_key(key)) {
+            reporter.report(format!("{path}.key"), format_args!("\"{key}\" cannot be the key of a taint"));
+        }
+        if key.is_none() && *operator == TolerationOperator::Equal {
+            reporter.report(format!("{path}.key"), "is missing: only operator Exists does without");
+        }
+        match value {
+            Some(_) if *operator == TolerationOperator::Exists => {
+                reporter.report(format!("{path}.value"), "is there beside operator Exists, which takes any value");
+            }
+            Some(value) if !is_label_value(value) => {
+                reporter.report(format!("{path}.value"), format_args!("\"{value}\" cannot be the value of a taint"));
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// Whether a text may be the key of a label or of a taint: a name, perhaps after a domain and a slash.
+fn is_label_key(text: &str) -> bool {
+    let (domain, name) = text.rsplit_once('/').map_or((None, text), |(domain, name)| (Some(domain), name));
+    !name.is_empty() && is_label_value(name) && domain.is_none_or(is_object_name)
+}
+
+/// Whether a text may be the value of a label or of a taint.
+fn is_label_value(text: &str) -> bool {
+    let outer = |octet: Option<u8>| octet.is_none_or(|octet| octet.is_ascii_alphanumeric());
+    text.len() <= 63
+        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet))
+        && outer(text.bytes().next())
+        && outer(text.bytes().last())
+}
+
+/// Whether a text may name an object that is none of ours: small letters, digits, inner hyphens and dots.
+pub(super) fn is_object_name(text: &str) -> bool {
+    let inner = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || b"-.".contains(&octet);
+    let outer = |octet: Option<u8>| octet.is_some_and(|octet| octet.is_ascii_alphanumeric());
+    text.len() <= 253 && text.bytes().all(inner) && outer(text.bytes().next()) && outer(text.bytes().last())
 }

@@ -2,21 +2,63 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use castgate_crds::tunnel_database::{Service, ServiceType, Storage};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
 use super::fields;
-use crate::objects::{Database, Hierarchy, Parent};
+use crate::objects::{Database, Hierarchy, Parent, ParentPlace};
 use crate::problem::Reporter;
 use crate::url::DatabaseUrl;
 
 pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Database {
-    let TunnelDatabaseSpec { http, hierarchy: registers, update_interval } = spec;
+    let TunnelDatabaseSpec {
+        http,
+        hierarchy: registers,
+        update_interval,
+        service,
+        storage,
+        node_selector,
+        tolerations,
+    } = spec;
+    fields::node_selector(node_selector, "spec.nodeSelector", reporter);
+    fields::tolerations(tolerations, "spec.tolerations", reporter);
+    check_service(service, reporter);
+    check_storage(storage, reporter);
     let address = http.address.as_deref().and_then(|text| fields::host(text, "spec.http.address", reporter));
     Database {
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), http.port),
         hierarchy: hierarchy(registers, reporter),
         update_interval: fields::interval(update_interval, "spec.updateInterval", reporter),
+        service: service.clone(),
+        storage: storage.clone(),
+        node_selector: node_selector.clone(),
+        tolerations: tolerations.clone(),
     }
+}
+
+fn check_service(service: &Service, reporter: &mut Reporter) {
+    if service.node_port.is_some() && service.service_type == ServiceType::ClusterIp {
+        reporter.report("spec.service.nodePort", "needs type NodePort or LoadBalancer");
+    }
+}
+
+fn check_storage(storage: &Storage, reporter: &mut Reporter) {
+    let size = &storage.size;
+    if !is_quantity(size) {
+        reporter.report("spec.storage.size", format_args!("\"{size}\" is not a size such as 1Gi"));
+    }
+    if let Some(class) = storage.storage_class_name.as_ref().filter(|class| !fields::is_object_name(class)) {
+        reporter.report("spec.storage.storageClassName", format_args!("\"{class}\" cannot be a storage class"));
+    }
+}
+
+/// A whole number above zero and perhaps a unit: the part of Kubernetes' quantities that a volume needs.
+fn is_quantity(text: &str) -> bool {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    (1..=9).contains(&number.len())
+        && !number.starts_with('0')
+        && matches!(unit, "" | "Ki" | "Mi" | "Gi" | "Ti" | "k" | "M" | "G" | "T")
 }
 
 pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hierarchy {
@@ -25,13 +67,19 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
     for (index, row) in rows.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
         fields::label(&row.credentials_secret_ref.name, &format!("{path}.credentialsSecretRef.name"), reporter);
-        match row.url.parse::<DatabaseUrl>() {
-            Ok(url) if parents.iter().any(|parent| parent.url == url) => {
-                reporter.report(format!("{path}.url"), format_args!("{url} is listed twice"));
+        let Some(place) = place(row, &path, reporter) else { continue };
+        if parents.iter().any(|parent| parent.place == place) {
+            match &place {
+                ParentPlace::Url(url) => {
+                    reporter.report(format!("{path}.url"), format_args!("{url} is listed twice"));
+                }
+                ParentPlace::Database(name) => {
+                    reporter.report(format!("{path}.databaseRef.name"), format_args!("\"{name}\" is listed twice"));
+                }
             }
-            Ok(url) => parents.push(Parent { url, secret: row.credentials_secret_ref.name.clone() }),
-            Err(error) => reporter.report(format!("{path}.url"), error),
+            continue;
         }
+        parents.push(Parent { place, secret: row.credentials_secret_ref.name.clone() });
     }
     let wrong = ["spec.hierarchy.country", "spec.hierarchy.networks"].iter().any(|field| reporter.was_pruned(field));
     if !rows.is_empty() && networks.is_empty() && country.is_none() && !wrong {
@@ -44,4 +92,23 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
         country: country.as_deref().and_then(|text| fields::country(text, "spec.hierarchy.country", reporter)),
         update_interval: fields::interval(update_interval, "spec.hierarchy.updateInterval", reporter),
     }
+}
+
+/// Which database a parent is: a URL, or one of ours.
+fn place(row: &spec::Parent, path: &str, reporter: &mut Reporter) -> Option<ParentPlace> {
+    match (&row.url, &row.database_ref) {
+        (Some(url), None) => match url.parse::<DatabaseUrl>() {
+            Ok(url) => return Some(ParentPlace::Url(url)),
+            Err(error) => reporter.report(format!("{path}.url"), error),
+        },
+        (None, Some(database)) => {
+            fields::label(&database.name, &format!("{path}.databaseRef.name"), reporter);
+            return Some(ParentPlace::Database(database.name.clone()));
+        }
+        (None, None) => reporter.report(format!("{path}.url"), "is missing: name a url, or a databaseRef"),
+        (Some(_), Some(_)) => {
+            reporter.report(format!("{path}.databaseRef"), "is there beside url: name one of the two");
+        }
+    }
+    None
 }

@@ -16,7 +16,21 @@ use crate::problem::Reporter;
 const INTERFACE_LENGTH_MAX: usize = 15;
 
 pub(crate) fn server(spec: &TunnelServerSpec, reporter: &mut Reporter) -> Server {
-    let TunnelServerSpec { umtp, interfaces, bundles, hierarchy, limits, timers, loop_check, workers } = spec;
+    let TunnelServerSpec {
+        umtp,
+        interfaces,
+        bundles,
+        hierarchy,
+        limits,
+        timers,
+        loop_check,
+        workers,
+        node_selector,
+        tolerations,
+        replicas,
+    } = spec;
+    fields::node_selector(node_selector, "spec.nodeSelector", reporter);
+    fields::tolerations(tolerations, "spec.tolerations", reporter);
     for (index, interface) in interfaces.iter().enumerate() {
         check_interface(&interface.name, &format!("spec.interfaces[{index}].name"), reporter);
     }
@@ -26,6 +40,9 @@ pub(crate) fn server(spec: &TunnelServerSpec, reporter: &mut Reporter) -> Server
     let address = umtp.address.as_deref().and_then(|text| fields::host(text, "spec.umtp.address", reporter));
     Server {
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), umtp.port),
+        address,
+        address_type: umtp.address_type,
+        port: umtp.port,
         interfaces: interfaces.iter().map(|interface| interface.name.clone()).collect(),
         bundles: bundles.iter().map(|bundle| bundle.name.clone()).collect(),
         hierarchy: hierarchy::hierarchy(hierarchy, reporter),
@@ -37,6 +54,9 @@ pub(crate) fn server(spec: &TunnelServerSpec, reporter: &mut Reporter) -> Server
             spec::LoopCheck::Address => LoopCheck::Address,
         },
         workers: workers.and_then(NonZeroU8::new),
+        node_selector: node_selector.clone(),
+        tolerations: tolerations.clone(),
+        replicas: *replicas,
     }
 }
 

@@ -1,55 +1,84 @@
 //! The objects together: every name leads somewhere, and nobody is in another's way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddrV4};
 
 use castgate_control::EntryType;
+use serde_json::Value;
 
 use super::account::check_login;
 use super::bundle::{overlap, place};
 use crate::document::Kind;
-use crate::load::Documents;
+use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
-use crate::objects::{Account, Bundle, Database, Entry, Hierarchy, ObjectName, Objects, Secret, Server};
+use crate::objects::{Account, Bundle, Database, Entry, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server};
 use crate::problem::{Problem, Reporter};
 
 /// Keys of the Secret with the login that a parent gave us.
 const LOGIN: &str = "login";
 const PASSWORD: &str = "password";
 
+/// Checks the objects of some manifests, all of them at once.
 pub(crate) fn together(documents: &Documents, objects: &Objects, problems: &mut Vec<Problem>) {
-    let known = Known { documents, objects };
+    let none = BTreeSet::new();
+    references(&Known { documents, objects, bad: &none }, problems);
+    // An address that is named is one place on whatever machine it is; those that are not named are a matter of planning.
+    listeners(objects, problems, |listener| !listener.address.ip().is_unspecified());
+}
+
+/// Checks the objects of a cluster that are left when the bad ones are taken out.
+pub(crate) fn left_together(
+    documents: &Documents,
+    objects: &Objects,
+    bad: &BTreeSet<Key>,
+    problems: &mut Vec<Problem>,
+) {
+    references(&Known { documents, objects, bad }, problems);
+    // A database is in a pod of its own there, with an address of its own.
+    listeners(objects, problems, |listener| {
+        listener.kind == Kind::TunnelServer && !listener.address.ip().is_unspecified()
+    });
+}
+
+/// Every name leads somewhere.
+fn references(known: &Known, problems: &mut Vec<Problem>) {
+    let objects = known.objects;
     for (name, entry) in &objects.servers {
         let title = format!("{} {name}", Kind::TunnelServer);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
-        check_bundles(&known, name, &entry.object, reporter);
+        check_bundles(known, name, &entry.object, reporter);
         let Server { listen, hierarchy, .. } = &entry.object;
-        check_parents(&known, name, EntryType::TunnelServer, *listen, hierarchy, reporter);
+        check_parents(known, name, EntryType::TunnelServer, *listen, hierarchy, reporter);
     }
     for (name, entry) in &objects.databases {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
         let Database { listen, hierarchy, .. } = &entry.object;
-        check_parents(&known, name, EntryType::TunnelDatabase, *listen, hierarchy, reporter);
-        check_cycle(&known, name, &entry.object, reporter);
+        check_parents(known, name, EntryType::TunnelDatabase, *listen, hierarchy, reporter);
+        check_cycle(known, name, &entry.object, reporter);
     }
-    check_accounts(&known, problems);
-    // An address that is named is one place on whatever machine it is; those that are not named are a matter of planning.
-    listeners(objects, problems, |listener| !listener.address.ip().is_unspecified());
+    check_accounts(known, problems);
 }
 
 /// All that was read, good or not: what is there but wrong is not missing.
 struct Known<'a> {
     documents: &'a Documents,
     objects: &'a Objects,
+    /// Objects that were taken out: whoever needs one is no better.
+    bad: &'a BTreeSet<Key>,
 }
 
 impl Known<'_> {
-    /// Whether the object that `from` names is there; reports it when not.
+    /// Whether the object that `from` names is there and good; reports it when not.
     fn exists(&self, kind: Kind, from: &ObjectName, name: &str, field: &str, reporter: &mut Reporter) -> bool {
-        if self.documents.contains_key(&(kind, from.sibling(name))) {
+        let key = (kind, from.sibling(name));
+        if self.bad.contains(&key) {
+            reporter.report(field, format_args!("{kind} {} has a problem itself", key.1));
+            return false;
+        }
+        if self.documents.contains_key(&key) {
             return true;
         }
         let siblings =
@@ -83,11 +112,33 @@ impl Known<'_> {
         databases.map(|(name, entry)| (name, &entry.object)).find(|(_, database)| database.listen == address)
     }
 
+    /// The database of ours that a parent is; `None`: a stranger's, or one that is not there.
+    fn parent(&self, from: &ObjectName, place: &ParentPlace) -> Option<(&ObjectName, &Database)> {
+        match place {
+            ParentPlace::Url(url) => self.database_at(address_of(url.host(), url.port())?),
+            ParentPlace::Database(name) => {
+                let (name, entry) = self.objects.databases.get_key_value(&from.sibling(name))?;
+                Some((name, &entry.object))
+            }
+        }
+    }
+
     fn account_of(&self, database: &ObjectName, login: &str) -> Option<(&ObjectName, &Account)> {
         let accounts = self.objects.accounts.iter().map(|(name, entry)| (name, &entry.object));
         accounts
             .filter(|(name, account)| name.sibling(&account.database) == *database)
             .find(|(_, account)| account.login == login)
+    }
+
+    /// The account that would grant a login if it were good.
+    fn bad_account_of(&self, database: &ObjectName, login: &str) -> Option<&ObjectName> {
+        let grants = |key: &&Key| {
+            let spec = self.documents.get(*key).and_then(|document| document.body.get("spec"));
+            let text = |pointer| spec.and_then(|spec| spec.pointer(pointer)).and_then(Value::as_str);
+            text("/login") == Some(login)
+                && text("/databaseRef/name").is_some_and(|named| key.1.sibling(named) == *database)
+        };
+        self.bad.iter().filter(|(kind, _)| *kind == Kind::TunnelAccount).find(grants).map(|(_, name)| name)
     }
 }
 
@@ -131,6 +182,9 @@ fn check_parents(
 ) {
     for (index, parent) in hierarchy.parents.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
+        if let ParentPlace::Database(database) = &parent.place {
+            known.exists(Kind::TunnelDatabase, name, database, &format!("{path}.databaseRef.name"), reporter);
+        }
         let field = format!("{path}.credentialsSecretRef.name");
         if !known.exists(Kind::Secret, name, &parent.secret, &field, reporter) {
             continue;
@@ -141,17 +195,17 @@ fn check_parents(
             reporter.report(&field, format_args!("Secret {}: {reason}", name.sibling(&parent.secret)));
             continue;
         }
-        let Some((database, _)) = address_of(parent.url.host(), parent.url.port()).and_then(|at| known.database_at(at))
-        else {
-            continue;
-        };
+        let Some((database, _)) = known.parent(name, &parent.place) else { continue };
         // Reported as a cycle.
         if kind == EntryType::TunnelDatabase && database == name {
             continue;
         }
         let (Some(login), Some(password)) = (login, password) else { continue };
         let Some((account_name, account)) = known.account_of(database, login) else {
-            let what = format!("login \"{login}\" has no TunnelAccount at TunnelDatabase {database}");
+            let what = match known.bad_account_of(database, login) {
+                Some(account) => format!("TunnelAccount {account}, whose login this is, has a problem itself"),
+                None => format!("login \"{login}\" has no TunnelAccount at TunnelDatabase {database}"),
+            };
             reporter.report(&field, what);
             continue;
         };
@@ -200,22 +254,23 @@ fn refused(account: &Account, kind: EntryType, listen: SocketAddrV4, hierarchy: 
 
 /// A database that is, over its parents, above itself.
 fn check_cycle(known: &Known, name: &ObjectName, database: &Database, reporter: &mut Reporter) {
-    let above = |database: &Database| {
-        let urls = database.hierarchy.parents.iter().map(|parent| &parent.url);
-        urls.filter_map(|url| address_of(url.host(), url.port())).collect::<Vec<_>>()
-    };
     for (index, parent) in database.hierarchy.parents.iter().enumerate() {
         let mut seen: Vec<&ObjectName> = Vec::new();
-        let mut open: Vec<_> = address_of(parent.url.host(), parent.url.port()).into_iter().collect();
-        while let Some((ancestor, database)) = open.pop().and_then(|at| known.database_at(at)) {
+        let mut open: Vec<_> = known.parent(name, &parent.place).into_iter().collect();
+        while let Some((ancestor, database)) = open.pop() {
             if ancestor == name {
                 let what = if seen.is_empty() { "is this database itself" } else { "leads back to this database" };
-                reporter.report(format!("spec.hierarchy.parents[{index}].url"), format_args!("{} {what}", parent.url));
+                let (field, place) = match &parent.place {
+                    ParentPlace::Url(url) => ("url", url.to_string()),
+                    ParentPlace::Database(database) => ("databaseRef.name", format!("\"{database}\"")),
+                };
+                reporter.report(format!("spec.hierarchy.parents[{index}].{field}"), format_args!("{place} {what}"));
                 break;
             }
             if !seen.contains(&ancestor) {
                 seen.push(ancestor);
-                open.extend(above(database));
+                let above = &database.hierarchy.parents;
+                open.extend(above.iter().filter_map(|parent| known.parent(ancestor, &parent.place)));
             }
         }
     }
@@ -244,6 +299,7 @@ fn check_accounts(known: &Known, problems: &mut Vec<Problem>) {
 /// Something that wants an address and a port for itself.
 #[derive(Debug)]
 pub(crate) struct Listener<'a> {
+    pub(crate) kind: Kind,
     pub(crate) title: String,
     pub(crate) file: &'a str,
     pub(crate) field: &'static str,
@@ -254,6 +310,7 @@ pub(crate) struct Listener<'a> {
 /// Reports those of the `chosen` listeners that want the same place.
 pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: impl Fn(&Listener) -> bool) {
     let servers = objects.servers.iter().map(|(name, Entry { file, object, .. })| Listener {
+        kind: Kind::TunnelServer,
         title: format!("{} {name}", Kind::TunnelServer),
         file,
         field: "spec.umtp",
@@ -261,6 +318,7 @@ pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: 
         address: object.listen,
     });
     let databases = objects.databases.iter().map(|(name, Entry { file, object, .. })| Listener {
+        kind: Kind::TunnelDatabase,
         title: format!("{} {name}", Kind::TunnelDatabase),
         file,
         field: "spec.http",

@@ -149,8 +149,11 @@ pub struct Registration {
     pub parent: String,
     /// What is announced there, as in `TS 192.0.2.1:10100 UDP`.
     pub entry: String,
-    /// registered, trying or refused.
+    /// registered, trying, refused or leaving.
     pub state: String,
+    /// For an adapter: the agent whose entry it is. An adapter lists what does not stand, and at most 64 of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// What the parent said when it last refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<String>,

@@ -1,0 +1,248 @@
+//! What a turn has to say and do about objects of ours: who owns what, who is held, who is spared, who is told what. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use castgate_crds::tunnel_database::TunnelDatabaseStatus;
+use castgate_crds::tunnel_endpoint::{EndpointRole, TunnelEndpoint};
+use castgate_crds::tunnel_server::TunnelServerStatus;
+use castgate_planner::cluster::Fleet as Plan;
+use castgate_planner::{ObjectName, Problem};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::View;
+use super::conditions::flips;
+use super::status::{self, Acceptance, DatabaseFacts, ServerFacts};
+use crate::index::{FINALIZER, Index, name_of, owner_reference};
+
+/// Kinds that agents run for.
+const SERVED: [&str; 2] = ["TunnelServer", "TunnelDatabase"];
+
+/// Owners of what a namespace shares, as owner references.
+#[derive(Debug, Default, PartialEq)]
+pub struct Owners {
+    /// Every object that agents run for.
+    pub all: Vec<Value>,
+    /// Those that register with databases above.
+    pub registering: Vec<Value>,
+}
+
+/// Who owns the shared things of each namespace.
+#[must_use]
+pub fn owners_by_namespace(index: &Index) -> BTreeMap<String, Owners> {
+    let mut owners: BTreeMap<String, Owners> = BTreeMap::new();
+    for ((kind, name), meta) in index.metas.iter().filter(|((kind, _), _)| SERVED.contains(kind)) {
+        let reference = json!(owner_reference(kind, &name.name, &meta.uid, false));
+        let owners = owners.entry(name.namespace.clone()).or_default();
+        if meta.registers {
+            owners.registering.push(reference.clone());
+        }
+        owners.all.push(reference);
+    }
+    owners
+}
+
+/// Whether an object needs the finalizer and does not have it.
+#[must_use]
+pub fn wants_hold(object: &Value) -> bool {
+    let parents = object["spec"]["hierarchy"]["parents"].as_array();
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    SERVED.iter().any(|kind| object["kind"] == **kind)
+        && parents.is_some_and(|parents| !parents.is_empty())
+        && !object["metadata"]["deletionTimestamp"].is_string()
+        && !finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
+}
+
+/// The part of an object that holds it, or lets it go. The uid keeps us from making an object that is gone.
+#[must_use]
+pub fn held(object: &Value, holds: bool) -> Value {
+    let metadata = &object["metadata"];
+    let finalizers: &[&str] = if holds { &[FINALIZER] } else { &[] };
+    json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"],
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"], "finalizers": finalizers,
+        },
+    })
+}
+
+/// Objects that are there but cannot be planned: somebody made a mistake in them, and what runs for them goes on.
+#[must_use]
+pub fn spared(index: &Index, plan: &Plan) -> BTreeSet<String> {
+    let held = plan.held.iter().filter_map(|key| index.metas.get(key));
+    held.filter(|meta| !meta.deleting).map(|meta| meta.uid.clone()).collect()
+}
+
+/// Whether something that we applied belongs to one of them.
+#[must_use]
+pub fn is_spared(live: &Value, spared: &BTreeSet<String>) -> bool {
+    let owners = live["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    owners.filter_map(|owner| owner["uid"].as_str()).any(|uid| spared.contains(uid))
+}
+
+fn refused(plan: &Plan, kind: &str, name: &ObjectName) -> Option<(&'static str, String)> {
+    let refused = match kind {
+        "TunnelServer" => plan.servers.get(name)?.refused.as_ref()?,
+        "TunnelDatabase" => plan.databases.get(name)?.refused.as_ref()?,
+        _ => return None,
+    };
+    Some((refused.reason, refused.message.clone()))
+}
+
+/// An object and what it is told.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// The object as it is.
+    pub object: &'a Value,
+    /// The status it should have.
+    pub status: Value,
+    conditions: Vec<Condition>,
+}
+
+impl Told<'_> {
+    /// The status to write and the conditions that flipped; `None` when the object says so already.
+    #[must_use]
+    pub fn change(&self) -> Option<(&Value, Vec<Condition>)> {
+        let before = &self.object["status"];
+        if *before == self.status {
+            return None;
+        }
+        let conditions: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
+        Some((&self.status, flips(&conditions, &self.conditions).into_iter().cloned().collect()))
+    }
+}
+
+/// What every object of ours is told.
+#[must_use]
+pub fn statuses<'a>(view: &View<'a>) -> Vec<Told<'a>> {
+    let ours = view.index.objects.iter().filter(|object| object["kind"] != "Secret");
+    ours.filter(|object| !object["metadata"]["deletionTimestamp"].is_string())
+        .map(|object| told(view, object))
+        .collect()
+}
+
+fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
+    let name = name_of(object);
+    let generation = object["metadata"]["generation"].as_i64();
+    let acceptance = acceptance(view, object, &name);
+    let now = Timestamp::from_second(view.now.as_second()).unwrap_or_default();
+    let registers = object["spec"]["hierarchy"]["parents"].as_array().is_some_and(|parents| !parents.is_empty());
+    match object["kind"].as_str() {
+        Some("TunnelServer") => {
+            let plan = view.plan.servers.get(&name);
+            let active: Vec<String> = plan.map(|plan| plan.active.clone()).unwrap_or_default();
+            let problems: Vec<String> = plan.map(|plan| plan.problems.values().cloned().collect()).unwrap_or_default();
+            let before: TunnelServerStatus = status_of(object);
+            let facts = ServerFacts {
+                generation,
+                before: &before,
+                acceptance: &acceptance,
+                active: &active,
+                wanted: plan.map_or(0, |plan| plan.wanted),
+                pool: plan.map_or(0, |plan| plan.pool.len()),
+                node_problems: &problems,
+                endpoints: endpoints_of(view.index, EndpointRole::Server, &name),
+                registers,
+                selector: format!("app.kubernetes.io/component=server,castgate.dev/owner={}", name.name),
+            };
+            let status = status::server(&facts, now);
+            said(object, &status, status.conditions.clone())
+        }
+        Some("TunnelDatabase") => {
+            let plan = view.plan.databases.get(&name);
+            let problems: Vec<String> = plan.and_then(|plan| plan.problem.clone()).into_iter().collect();
+            let before: TunnelDatabaseStatus = status_of(object);
+            let facts = DatabaseFacts {
+                generation,
+                before: &before,
+                acceptance: &acceptance,
+                problems: &problems,
+                endpoints: endpoints_of(view.index, EndpointRole::Database, &name),
+                registers,
+                service: service_of(view.index, &name),
+            };
+            let status = status::database(&facts, now);
+            said(object, &status, status.conditions.clone())
+        }
+        kind => {
+            let before: Vec<Condition> =
+                serde_json::from_value(object["status"]["conditions"].clone()).unwrap_or_default();
+            let conditions = status::acceptance_alone(&before, &acceptance, generation, now);
+            let mut status = json!({ "observedGeneration": generation, "conditions": conditions });
+            if kind == Some("ChannelBundle") {
+                status["servers"] = json!(carriers(view.index, &name));
+            }
+            Told { object, status, conditions }
+        }
+    }
+}
+
+fn said<'a>(object: &'a Value, status: &impl Serialize, conditions: Vec<Condition>) -> Told<'a> {
+    Told { object, status: serde_json::to_value(status).unwrap_or_default(), conditions }
+}
+
+/// A status that does not fit its type was written by somebody else: it counts as none.
+fn status_of<T: DeserializeOwned + Default>(object: &Value) -> T {
+    serde_json::from_value(object["status"].clone()).unwrap_or_default()
+}
+
+fn acceptance(view: &View, object: &Value, name: &ObjectName) -> Acceptance {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let problems = view.judged.problems.iter().find(|((of, whose), _)| *of == kind && whose == name);
+    if let Some((_, problems)) = problems {
+        return Acceptance::Refused("Invalid", sentence(problems));
+    }
+    if matches!(kind, "TunnelRelay" | "TunnelAssignmentPolicy") {
+        let message = format!("this version of castgate knows what a {kind} is and does nothing with it yet");
+        return Acceptance::Refused("NotServedYet", message);
+    }
+    match refused(view.plan, kind, name) {
+        Some((reason, message)) => Acceptance::Refused(reason, message),
+        None => Acceptance::Accepted,
+    }
+}
+
+/// The first problem, and how many more there are.
+fn sentence(problems: &[Problem]) -> String {
+    let Some(first) = problems.first() else { return String::new() };
+    let place = if first.field.is_empty() { String::new() } else { format!("{}: ", first.field) };
+    match problems.len() - 1 {
+        0 => format!("{place}{}", first.message),
+        more => format!("{place}{} (and {more} more)", first.message),
+    }
+}
+
+fn endpoints_of<'a>(index: &'a Index, role: EndpointRole, name: &ObjectName) -> Vec<&'a TunnelEndpoint> {
+    let of_object = |endpoint: &&TunnelEndpoint| {
+        endpoint.spec.role == role
+            && endpoint.spec.owner_name == name.name
+            && endpoint.metadata.namespace.as_deref() == Some(&name.namespace)
+    };
+    index.endpoints.iter().filter(of_object).collect()
+}
+
+/// How clients reach a database, as a person would write it.
+fn service_of(index: &Index, name: &ObjectName) -> Option<String> {
+    let service = index.applied("Service", &name.namespace, &format!("tdb-{}", name.name))?;
+    let port = &service["spec"]["ports"][0];
+    let ingress = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+    match (service["spec"]["type"].as_str(), ingress) {
+        (_, Some(ingress)) => Some(format!("{ingress}:{}", port["port"])),
+        (Some("NodePort"), None) => Some(format!("NODE:{}", port["nodePort"])),
+        _ => Some(format!("{}:{}", service["spec"]["clusterIP"].as_str()?, port["port"])),
+    }
+}
+
+/// How many servers carry a bundle.
+fn carriers(index: &Index, bundle: &ObjectName) -> usize {
+    let servers = index.objects.iter().filter(|object| object["kind"] == "TunnelServer");
+    let carries = |server: &&Value| {
+        let bundles = server["spec"]["bundles"].as_array().into_iter().flatten();
+        server["metadata"]["namespace"] == *bundle.namespace
+            && bundles.into_iter().any(|row| row["name"] == *bundle.name)
+    };
+    servers.filter(carries).count()
+}

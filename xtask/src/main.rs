@@ -1,6 +1,8 @@
 //! The project's own commands: `cargo xtask test`, `cargo xtask deps`.
 
+mod archive;
 mod checks;
+mod cluster;
 mod deps;
 mod shell;
 mod suite;
@@ -14,6 +16,7 @@ The project's own commands.
     cargo xtask test            everything: installs what it needs when root, checks, tests, one count line
     cargo xtask test --quick    what needs no root: formatting, lints, rules, unit and loopback tests
     cargo xtask deps            only the rules of who may depend on whom
+    cargo xtask cluster up [NODES] [IMAGE.tar]...   a Kubernetes to try things on; `cargo xtask cluster help` says more
     cargo xtask gen             writes the generated files again (custom resource definitions)
 ";
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => suite::run(suite::Scope::Quick),
         ["deps"] => deps::check(),
         ["gen"] => checks::generate(),
+        ["cluster", rest @ ..] => cluster::command(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

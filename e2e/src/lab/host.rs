@@ -21,7 +21,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         namespace: Namespace,
         addresses: BTreeMap<String, Ipv4Addr>,

@@ -11,15 +11,15 @@
 //! (Ctrl-C, SIGKILL), and a sweep at the start of the next lab (a machine that lost both).
 
 mod build;
-mod host;
+pub(crate) mod host;
 pub mod impair;
-mod names;
+pub(crate) mod names;
 mod nat;
 pub mod netns;
-mod process;
+pub(crate) mod process;
 pub mod random;
-mod reaper;
-mod scenario;
+pub(crate) mod reaper;
+pub(crate) mod scenario;
 pub mod topology;
 pub mod wait;
 
@@ -147,7 +147,7 @@ impl Drop for Lab {
 }
 
 /// Folders of labs whose program is dead.
-fn sweep_folders() {
+pub(crate) fn sweep_folders() {
     let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -8,7 +8,7 @@ const PREFIX: &str = "castgate-";
 
 /// The process to which a lab belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     pid: u32,
     /// Clock ticks from boot to the start of the process, as in `/proc/PID/stat`.
     started: u64,
@@ -16,13 +16,29 @@ pub(super) struct Owner {
 
 impl Owner {
     /// This process.
-    pub(super) fn me() -> Self {
+    pub(crate) fn me() -> Self {
         let pid = std::process::id();
         Self { pid, started: started(pid).unwrap_or(0) }
     }
 
+    /// A running process; `None` when there is none of that number.
+    pub(crate) fn of_pid(pid: u32) -> Option<Self> {
+        Some(Self { pid, started: started(pid)? })
+    }
+
+    /// What [`Display`](std::fmt::Display) wrote.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        let (pid, started) = text.trim().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+    }
+
+    /// Its number.
+    pub(crate) fn pid(self) -> u32 {
+        self.pid
+    }
+
     /// The owner that a namespace's name tells; `None` when it is no lab's.
-    pub(super) fn of_name(name: &str) -> Option<Self> {
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
         let mut words = name.strip_prefix(PREFIX)?.splitn(4, '-');
         let (pid, started) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         words.next()?.parse::<u32>().ok()?;
@@ -31,18 +47,24 @@ impl Owner {
     }
 
     /// Whether that very process still runs.
-    pub(super) fn is_alive(self) -> bool {
+    pub(crate) fn is_alive(self) -> bool {
         started(self.pid) == Some(self.started)
     }
 
     /// What every namespace of this process starts with.
-    pub(super) fn prefix(self) -> String {
+    pub(crate) fn prefix(self) -> String {
         format!("{PREFIX}{}-{}-", self.pid, self.started)
     }
 }
 
+impl std::fmt::Display for Owner {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} {}", self.pid, self.started)
+    }
+}
+
 /// A prefix that no other lab has, of this process or another.
-pub(super) fn lab_prefix() -> String {
+pub(crate) fn lab_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{}{}-", Owner::me().prefix(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Where iproute2 keeps the names of namespaces.
-pub(super) const DIRECTORY: &str = "/run/netns";
+pub(crate) const DIRECTORY: &str = "/run/netns";
 
 /// A namespace that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn named(name: String) -> Self {
+    pub(crate) fn named(name: String) -> Self {
         Self { name }
     }
 
@@ -72,7 +72,7 @@ impl Namespace {
     }
 
     /// Writes a kernel setting of the namespace, such as `ipv4/ip_forward`.
-    pub(super) fn set(&self, setting: &str, value: &str) -> Result<()> {
+    pub(crate) fn set(&self, setting: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{setting}");
         self.enter(|| std::fs::write(&path, value))?.with_context(|| format!("{path} cannot be set in {}", self.name))
     }
@@ -83,12 +83,12 @@ impl Namespace {
 }
 
 /// Runs lines of `ip` commands in our own namespace.
-pub(super) fn ip_batch(options: &[&str], lines: &str) -> Result<()> {
+pub(crate) fn ip_batch(options: &[&str], lines: &str) -> Result<()> {
     feed(Command::new("ip").args(options).args(["-batch", "-"]), lines)
 }
 
 /// Runs a program with a text on its standard input.
-pub(super) fn feed(command: &mut Command, text: &str) -> Result<()> {
+pub(crate) fn feed(command: &mut Command, text: &str) -> Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -105,13 +105,13 @@ pub(super) fn feed(command: &mut Command, text: &str) -> Result<()> {
 }
 
 /// A line of `ip` for each namespace: the command and its name.
-pub(super) fn each<'a>(command: &str, namespaces: impl Iterator<Item = &'a Namespace>) -> String {
+pub(crate) fn each<'a>(command: &str, namespaces: impl Iterator<Item = &'a Namespace>) -> String {
     let lines: Vec<String> = namespaces.map(|namespace| format!("{command} {}\n", namespace.name)).collect();
     lines.concat()
 }
 
 /// Names of every namespace whose name `pick` likes.
-pub(super) fn list(pick: impl Fn(&str) -> bool) -> Vec<Namespace> {
+pub(crate) fn list(pick: impl Fn(&str) -> bool) -> Vec<Namespace> {
     let Ok(entries) = std::fs::read_dir(DIRECTORY) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| pick(name)).collect();
@@ -120,7 +120,7 @@ pub(super) fn list(pick: impl Fn(&str) -> bool) -> Vec<Namespace> {
 }
 
 /// Ends every process inside and removes the namespaces; interfaces go with them. Says what could not be done.
-pub(super) fn remove(namespaces: &[Namespace]) -> Result<()> {
+pub(crate) fn remove(namespaces: &[Namespace]) -> Result<()> {
     for namespace in namespaces {
         for pid in pids(namespace) {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();

@@ -21,13 +21,13 @@ pub struct Process {
 
 /// Where the programs of a lab print, for the moment when something fails.
 #[derive(Debug)]
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     folder: PathBuf,
     files: Mutex<Vec<(String, PathBuf)>>,
 }
 
 impl Process {
-    pub(super) fn spawn(label: &str, mut command: Command, stdin: Stdio, outputs: &Outputs) -> Result<Self> {
+    pub(crate) fn spawn(label: &str, mut command: Command, stdin: Stdio, outputs: &Outputs) -> Result<Self> {
         let [stdout, stderr] = outputs.reserve(label);
         let file = |path: &Path| File::create(path).with_context(|| format!("{} cannot be made", path.display()));
         command.stdin(stdin).stdout(file(&stdout)?).stderr(file(&stderr)?);
@@ -150,11 +150,11 @@ impl Drop for Process {
 }
 
 impl Outputs {
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder, files: Mutex::default() }
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -169,7 +169,7 @@ impl Outputs {
     }
 
     /// Prints the last lines of every program.
-    pub(super) fn show(&self) {
+    pub(crate) fn show(&self) {
         const SHOWN_LINES: usize = 30;
         let Ok(files) = self.files.lock() else { return };
         for (name, path) in files.iter() {

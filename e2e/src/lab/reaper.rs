@@ -1,7 +1,7 @@
 //! Removes this program's labs when it is gone without having done so: Ctrl-C, SIGKILL, abort.
 //!
 //! A shell that waits on a pipe whose other end only we hold. It is a group of its own, so Ctrl-C does not reach it; when
-//! the pipe closes, it ends what runs in our namespaces and removes them. What even this misses (both killed at once), the
+//! the pipe closes, it ends what runs in our namespaces and removes them, and the control groups of a cluster's nodes. What even this misses (both killed at once), the
 //! next lab's sweep removes.
 
 use super::names::Owner;
@@ -15,17 +15,28 @@ use std::sync::{Mutex, OnceLock};
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 read -r never
+for state in /sys/fs/cgroup/freezer/"$1"*/freezer.state; do
+    [ ! -e "$state" ] || echo THAWED > "$state"
+done
 for path in /run/netns/"$1"*; do
     [ -e "$path" ] || continue
     name=${path##*/}
     for pid in $(ip netns pids "$name"); do kill -KILL "$pid"; done
     ip netns del "$name"
 done
+for group in /sys/fs/cgroup/*/"$1"*; do
+    tries=0
+    while [ -d "$group" ] && [ "$tries" -lt 100 ]; do
+        find "$group" -depth -type d -exec rmdir {} + && break
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+done
 rm -rf "$2/$1"*
 "#;
 
 /// Makes sure that the reaper of this process waits.
-pub(super) fn ensure() -> Result<()> {
+pub(crate) fn ensure() -> Result<()> {
     static REAPER: OnceLock<Mutex<Option<Child>>> = OnceLock::new();
     let mut reaper = REAPER.get_or_init(Mutex::default).lock().expect("nothing panics while it starts");
     if reaper.is_none() {

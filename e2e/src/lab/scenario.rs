@@ -84,7 +84,12 @@ fn require_root() -> bool {
 /// Says it to whoever reads along, and to the test command that counts.
 fn skip(reason: &str) {
     let thread = std::thread::current();
-    let line = format!("{}: {reason}", thread.name().unwrap_or("a test"));
+    skip_named(thread.name().unwrap_or("a test"), reason);
+}
+
+/// The same for a test that has no thread of its own.
+pub(crate) fn skip_named(test: &str, reason: &str) {
+    let line = format!("{test}: {reason}");
     eprintln!("SKIPPED: {line}");
     if let Some(path) = std::env::var_os("CASTGATE_SKIP_FILE") {
         let file = std::fs::OpenOptions::new().append(true).open(path);

@@ -7,7 +7,7 @@
 //! ```
 //! Each role knows its own part of the snapshot and no other role.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use castgate_control::{AgentSnapshot, SnapshotError};
 
@@ -18,6 +18,7 @@ use crate::roles::pattern::{Pattern, PatternError};
 use crate::roles::registrar::{Registrar, RegistrarError};
 use crate::roles::server::{ServerError, ServerRole};
 use crate::roles::{Role, change};
+use crate::surroundings::Surroundings;
 
 /// Why a snapshot is not put in force: one sentence that names the field, the address or the interface.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub type Refusal = StartError;
 #[derive(Debug)]
 pub struct Agent {
     snapshot: AgentSnapshot,
-    state_dir: PathBuf,
+    around: Surroundings,
     patterns: Vec<Pattern>,
     database: Option<Database>,
     server: Option<ServerRole>,
@@ -69,16 +70,43 @@ impl Agent {
     /// # Errors
     /// One sentence that names the field, the address or the interface.
     pub async fn start(snapshot: AgentSnapshot, state_dir: &Path) -> Result<Self, StartError> {
-        let mut agent = Self {
+        let mut agent = Self::idle(Surroundings::new(state_dir));
+        agent.apply(snapshot).await?;
+        Ok(agent)
+    }
+
+    /// An agent without a snapshot: it does nothing until the first [`apply`](Self::apply).
+    #[must_use]
+    pub fn idle(around: Surroundings) -> Self {
+        Self {
             snapshot: AgentSnapshot::default(),
-            state_dir: state_dir.to_owned(),
+            around,
             patterns: Vec::new(),
             database: None,
             server: None,
             registrar: None,
-        };
-        agent.apply(snapshot).await?;
-        Ok(agent)
+        }
+    }
+
+    /// Whether a snapshot is in force and every role of it runs.
+    ///
+    /// # Errors
+    /// One sentence that says what is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter: _, patterns: _ } = &self.snapshot;
+        if agent.is_empty() {
+            return Err("has no snapshot yet".to_owned());
+        }
+        // A role is missing when it had to end for a successor that could not begin, and then did not come back itself.
+        let roles = [
+            ("tunnel server", server.is_some(), self.server.is_some()),
+            ("tunnel database", database.is_some(), self.database.is_some()),
+            ("registrar", registrar.is_some(), self.registrar.is_some()),
+        ];
+        match roles.into_iter().find(|(_, wanted, runs)| *wanted && !runs) {
+            Some((role, ..)) => Err(format!("the {role} does not run")),
+            None => Ok(()),
+        }
     }
 
     /// The snapshot that is in force.
@@ -129,7 +157,7 @@ impl Agent {
     /// Ends every role: `BYE` to the databases above first, so that nobody is sent here any more, then `TEAR_DOWN` to every
     /// client.
     pub async fn stop(self) {
-        let Self { snapshot: _, state_dir: _, patterns, database, server, registrar } = self;
+        let Self { snapshot: _, around: _, patterns, database, server, registrar } = self;
         end(registrar).await;
         end(server).await;
         drop(patterns);
@@ -144,19 +172,19 @@ impl Agent {
         old: &AgentSnapshot,
         new: &AgentSnapshot,
     ) -> Result<(), Refusal> {
-        let state_dir = &self.state_dir;
+        let around = &self.around;
         match step {
             Step::Database => {
                 let parts = (old.database.as_ref(), new.database.as_ref());
-                change(&mut self.database, changes.database, parts, state_dir).await?;
+                change(&mut self.database, changes.database, parts, around).await?;
             }
             Step::Server => {
                 let parts = (old.server.as_ref(), new.server.as_ref());
-                change(&mut self.server, changes.server, parts, state_dir).await?;
+                change(&mut self.server, changes.server, parts, around).await?;
             }
             Step::Registrar => {
                 let parts = (old.registrar.as_ref(), new.registrar.as_ref());
-                change(&mut self.registrar, changes.registrar, parts, state_dir).await?;
+                change(&mut self.registrar, changes.registrar, parts, around).await?;
             }
         }
         Ok(())

@@ -1,20 +1,25 @@
 //! The agent: runs the roles of one snapshot and moves packets. Knows no Kubernetes.
 //!
 //! ```text
-//!   file ──▶ service ──▶ Agent ──┬─▶ roles::server ────▶ castgate-dataplane (threads of its own)
-//!                          │     ├─▶ roles::database
-//!                          │     ├─▶ roles::registrar
-//!                          ▼     └─▶ roles::pattern
-//!                        report
+//!   file ──────────────┐              ┌─▶ roles::server ────▶ castgate-dataplane (threads of its own)
+//!   operator's stream ─┴▶ service ─▶ Agent ─▶ roles::database
+//!                           ▲         │├─▶ roles::registrar
+//!   admin socket ───────────┘         │└─▶ roles::pattern
+//!                                     ▼
+//!                                   report
 //! ```
 //! `castgate up` uses [`Agent`] directly; the binary `castgate-agent` adds [`service`] around it.
 
+pub mod admin;
 mod app;
 pub mod config;
+mod dial;
 mod http;
 pub mod limits;
 pub mod report;
 pub mod roles;
 pub mod service;
+mod surroundings;
 
 pub use app::{Agent, Refusal, StartError};
+pub use surroundings::Surroundings;

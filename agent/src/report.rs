@@ -1,10 +1,12 @@
 //! What an agent says about itself: one value, as it is at that moment.
 //!
-//! Made by [`Agent::report`](crate::Agent::report); shown by `castgate up`, written as JSON by whoever asks.
+//! Made by [`Agent::report`](crate::Agent::report); shown by `castgate up`, written as JSON by whoever asks, sent to the
+//! operator as [`v1::State`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 
+use castgate_rpc::v1;
 use castgate_wire::umtp::Channel;
 use serde::Serialize;
 
@@ -72,7 +74,7 @@ pub struct RegistrationReport {
     pub parent: String,
     /// What is announced there, as in `TS 127.0.2.1:10100 UDP`.
     pub entry: String,
-    /// `registered`, `trying` or `refused`.
+    /// `registered`, `trying`, `refused` or `leaving`.
     pub state: String,
     /// What the parent said when it last refused.
     pub last_refusal: Option<String>,
@@ -88,6 +90,52 @@ pub struct PatternReport {
     pub packets: u64,
     /// Octets of their payloads.
     pub bytes: u64,
+}
+
+impl Report {
+    /// The report as the operator gets it: tunnels and pattern sources are numbers there.
+    #[must_use]
+    pub fn to_state(&self) -> v1::State {
+        let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, database, patterns: _ } = self;
+        let listen = match (listen, database) {
+            (Some(listen), _) => listen.to_string(),
+            (None, Some(database)) => database.listen.to_string(),
+            (None, None) => String::new(),
+        };
+        v1::State {
+            generation: *generation,
+            listen,
+            tunnels: tunnels.len() as u64,
+            channels: channels.iter().map(ChannelReport::to_message).collect(),
+            drops: drops.clone(),
+            registrations: registrations.iter().map(RegistrationReport::to_message).collect(),
+            entries: database.as_ref().map_or(0, |database| database.entries),
+            clients: Vec::new(),
+        }
+    }
+}
+
+impl ChannelReport {
+    fn to_message(&self) -> v1::Channel {
+        let Self { name, channel, tunnels, packets, bytes, bits_per_second, not_joined } = self.clone();
+        v1::Channel { name, channel: channel.to_string(), tunnels, packets, bytes, bits_per_second, not_joined }
+    }
+}
+
+impl RegistrationReport {
+    /// The registration as it travels.
+    #[must_use]
+    pub fn to_message(&self) -> v1::Registration {
+        let Self { parent, entry, state, last_refusal } = self.clone();
+        v1::Registration { parent, entry, state, last_refusal: last_refusal.unwrap_or_default() }
+    }
+}
+
+impl From<v1::Registration> for RegistrationReport {
+    fn from(message: v1::Registration) -> Self {
+        let v1::Registration { parent, entry, state, last_refusal } = message;
+        Self { parent, entry, state, last_refusal: Some(last_refusal).filter(|refusal| !refusal.is_empty()) }
+    }
 }
 
 fn as_text<S: serde::Serializer>(channel: &Channel, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,11 +8,10 @@ pub mod pattern;
 pub mod registrar;
 pub mod server;
 
-use std::path::Path;
-
 use castgate_control::{DatabaseSnapshot, RegistrarSnapshot, ServerSnapshot};
 
 use crate::config::diff::Change;
+use crate::surroundings::Surroundings;
 
 /// A role while it runs.
 pub(crate) trait Role: Sized {
@@ -24,7 +23,7 @@ pub(crate) trait Role: Sized {
     const NAME: &str;
 
     /// Begins. On error nothing is left running.
-    async fn start(part: &Self::Part, state_dir: &Path) -> Result<Self, Self::Error>;
+    async fn start(part: &Self::Part, around: &Surroundings) -> Result<Self, Self::Error>;
 
     /// Goes on with other values. On error it goes on with those it had.
     async fn apply(&mut self, part: &Self::Part) -> Result<(), Self::Error>;
@@ -41,12 +40,12 @@ pub(crate) async fn change<R: Role>(
     running: &mut Option<R>,
     change: Change,
     (old, new): (Option<&R::Part>, Option<&R::Part>),
-    state_dir: &Path,
+    around: &Surroundings,
 ) -> Result<(), R::Error> {
     match (change, old, new) {
-        (Change::Start, _, Some(new)) => *running = Some(R::start(new, state_dir).await?),
+        (Change::Start, _, Some(new)) => *running = Some(R::start(new, around).await?),
         (Change::Restart, Some(old), Some(new)) if R::fits_beside(old, new) => {
-            let fresh = R::start(new, state_dir).await?;
+            let fresh = R::start(new, around).await?;
             if let Some(before) = running.replace(fresh) {
                 before.stop().await;
             }
@@ -55,10 +54,10 @@ pub(crate) async fn change<R: Role>(
             if let Some(before) = running.take() {
                 before.stop().await;
             }
-            match R::start(new, state_dir).await {
+            match R::start(new, around).await {
                 Ok(fresh) => *running = Some(fresh),
                 Err(error) => {
-                    *running = start_again(old, state_dir).await;
+                    *running = start_again(old, around).await;
                     return Err(error);
                 }
             }
@@ -66,21 +65,23 @@ pub(crate) async fn change<R: Role>(
         (Change::Reconfigure, _, Some(new)) => match running {
             Some(running) => running.apply(new).await?,
             // It did not come back after an earlier refusal: another chance.
-            None => *running = Some(R::start(new, state_dir).await?),
+            None => *running = Some(R::start(new, around).await?),
         },
         (Change::Stop, ..) => {
             if let Some(before) = running.take() {
                 before.stop().await;
             }
         }
+        // As above: nothing changed, but it is missing.
+        (Change::Keep, _, Some(new)) if running.is_none() => *running = Some(R::start(new, around).await?),
         (Change::Keep, ..) | (Change::Start | Change::Restart | Change::Reconfigure, _, None) => {}
     }
     Ok(())
 }
 
 /// What had to end for a successor that could not begin.
-async fn start_again<R: Role>(old: Option<&R::Part>, state_dir: &Path) -> Option<R> {
-    match R::start(old?, state_dir).await {
+async fn start_again<R: Role>(old: Option<&R::Part>, around: &Surroundings) -> Option<R> {
+    match R::start(old?, around).await {
         Ok(again) => Some(again),
         Err(error) => {
             tracing::error!(role = R::NAME, %error, "does not come back");
@@ -94,7 +95,7 @@ impl Role for server::ServerRole {
     type Error = server::ServerError;
     const NAME: &str = "server";
 
-    async fn start(part: &ServerSnapshot, _state_dir: &Path) -> Result<Self, Self::Error> {
+    async fn start(part: &ServerSnapshot, _around: &Surroundings) -> Result<Self, Self::Error> {
         Self::start(part)
     }
 
@@ -118,8 +119,8 @@ impl Role for database::Database {
     type Error = database::DatabaseError;
     const NAME: &str = "database";
 
-    async fn start(part: &DatabaseSnapshot, state_dir: &Path) -> Result<Self, Self::Error> {
-        Self::start(part.clone(), state_dir).await
+    async fn start(part: &DatabaseSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
+        Self::start(part.clone(), &around.state_dir).await
     }
 
     async fn apply(&mut self, part: &DatabaseSnapshot) -> Result<(), Self::Error> {
@@ -141,7 +142,7 @@ impl Role for registrar::Registrar {
     type Error = registrar::RegistrarError;
     const NAME: &str = "registrar";
 
-    async fn start(part: &RegistrarSnapshot, _state_dir: &Path) -> Result<Self, Self::Error> {
+    async fn start(part: &RegistrarSnapshot, _around: &Surroundings) -> Result<Self, Self::Error> {
         Self::start(part.clone())
     }
 

@@ -1,0 +1,32 @@
+//! What roles find around them, whatever their snapshot says: a place for state, whom to trust, and where to say that
+//! something worth telling happened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+/// The same for every role of one agent; clones share [`changed`](Self::changed).
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where is kept what has to outlive the process.
+    pub state_dir: PathBuf,
+    /// File with the certificates, as PEM, of those who may vouch for an adapter. Read at each connect: it may be replaced.
+    pub ca: Option<PathBuf>,
+    /// Told when a registration stands otherwise than before.
+    pub changed: Arc<Notify>,
+}
+
+impl Surroundings {
+    /// A place for state, and nobody to trust.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), ca: None, changed: Arc::default() }
+    }
+
+    /// With a file of certificates.
+    #[must_use]
+    pub fn trusting(self, ca: &Path) -> Self {
+        Self { ca: Some(ca.to_owned()), ..self }
+    }
+}

@@ -1,0 +1,231 @@
+//! What agents say, written to their `TunnelEndpoint` objects by the replica that holds their stream.
+//!
+//! ```text
+//!   registry ── dirty agents ──▶ plan (pure: what changed, when is it due) ──▶ token bucket ──▶ write (fenced) ──▶ API server
+//! ```
+//! Two replicas may both believe that they serve an agent: one of them before the other. So every new stream takes the next
+//! epoch in the object, every write carries the resource version that it has seen, and whoever then meets an epoch above its
+//! own stops.
+
+mod plan;
+mod status;
+mod store;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use castgate_crds::tunnel_endpoint::{EndpointRole, StreamHolder};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use self::plan::{Bucket, Memory, plan_write};
+use self::write::{Outcome, Task};
+use super::registry::Fleet;
+use crate::observe::Metrics;
+
+pub use self::plan::Pace;
+pub use self::store::{KubeStore, Store, StoreError};
+
+/// Knows the objects that agents work for.
+pub trait Owners: Send + Sync + 'static {
+    /// The owners of an agent's endpoint: its `TunnelServer` or `TunnelDatabase`; for an adapter, whose name is its
+    /// namespace, all objects that register through it. Empty: not known yet.
+    fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference>;
+}
+
+/// Writes under way at once.
+const WRITES_AT_ONCE: usize = 8;
+/// A fenced agent whose stream still lives here is looked at again: the other replica may have lost it since.
+const FENCED_LOOK: Duration = Duration::from_secs(15);
+/// After a failure: the API server is away, or the owner not known yet.
+const RETRY: Duration = Duration::from_secs(5);
+/// After a failure that only a person can mend.
+const RETRY_LATE: Duration = Duration::from_mins(1);
+
+/// Writes the endpoints of the agents connected here.
+///
+/// Stop it before the streams are ended at shutdown: streams that end because we go are not lost agents.
+pub struct Writer<S, O> {
+    fleet: Arc<Fleet>,
+    store: Arc<S>,
+    owners: Arc<O>,
+    metrics: Arc<Metrics>,
+    pace: Pace,
+    replica: String,
+}
+
+/// What the writer keeps between two rounds.
+struct Desk {
+    memories: BTreeMap<String, Memory>,
+    due: BTreeMap<String, Instant>,
+    /// Agents with a write under way.
+    busy: BTreeSet<String>,
+    bucket: Bucket,
+}
+
+impl<S: Store, O: Owners> Writer<S, O> {
+    /// A writer in the name of this replica.
+    #[must_use]
+    pub fn new(
+        fleet: Arc<Fleet>,
+        store: Arc<S>,
+        owners: Arc<O>,
+        metrics: Arc<Metrics>,
+        pace: Pace,
+        replica: String,
+    ) -> Self {
+        Self { fleet, store, owners, metrics, pace, replica }
+    }
+
+    /// Writes until it is dropped.
+    pub async fn run(self) {
+        let mut desk = Desk {
+            memories: BTreeMap::new(),
+            due: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            bucket: Bucket::full(Instant::now(), &self.pace),
+        };
+        let mut writes: FuturesUnordered<BoxFuture<'static, (String, Outcome)>> = FuturesUnordered::new();
+        loop {
+            while writes.len() < WRITES_AT_ONCE
+                && let Some(agent) = desk.next_due(Instant::now())
+            {
+                if let Some(task) = self.begin(&mut desk, &agent) {
+                    writes.push(Box::pin(async move { (agent, task.run().await) }));
+                }
+            }
+            let wake = if writes.len() < WRITES_AT_ONCE { desk.next_wake() } else { None };
+            tokio::select! {
+                dirty = self.fleet.dirty() => {
+                    for agent in dirty {
+                        self.look(&mut desk, &agent);
+                    }
+                }
+                Some((agent, outcome)) = writes.next(), if !writes.is_empty() => {
+                    desk.busy.remove(&agent);
+                    self.conclude(&mut desk, &agent, outcome);
+                    self.look(&mut desk, &agent);
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Decides when an agent's endpoint is written next.
+    fn look(&self, desk: &mut Desk, agent: &str) {
+        let Some(view) = self.fleet.agent(agent) else {
+            desk.memories.remove(agent);
+            desk.due.remove(agent);
+            return;
+        };
+        let memory = desk.memories.entry(agent.to_owned()).or_default();
+        memory.follow(&view);
+        match plan_write(memory, Instant::now(), &view, &self.pace) {
+            Some(due) => desk.due.insert(agent.to_owned(), due),
+            None => desk.due.remove(agent),
+        };
+    }
+
+    fn begin(&self, desk: &mut Desk, agent: &str) -> Option<Task<S>> {
+        desk.due.remove(agent);
+        let view = self.fleet.agent(agent)?;
+        let memory = desk.memories.get_mut(agent)?;
+        // It may have changed since it was looked at, and what was due may be so no more.
+        memory.follow(&view);
+        let due = plan_write(memory, Instant::now(), &view, &self.pace)?;
+        if due > Instant::now() {
+            desk.due.insert(agent.to_owned(), due);
+            return None;
+        }
+        desk.bucket.take(Instant::now(), &self.pace);
+        desk.busy.insert(agent.to_owned());
+        let owners = self.owners.owners(view.identity.role, &view.identity.namespace, &view.identity.owner);
+        Some(Task {
+            store: Arc::clone(&self.store),
+            owners,
+            replica: self.replica.clone(),
+            claim: memory.claim.clone(),
+            fenced: memory.fenced,
+            view,
+        })
+    }
+
+    fn conclude(&self, desk: &mut Desk, agent: &str, outcome: Outcome) {
+        let Some(memory) = desk.memories.get_mut(agent) else { return };
+        let now = Instant::now();
+        memory.retry_at = None;
+        match outcome {
+            Outcome::Written { stream, claim, connected } => {
+                self.metrics.endpoint_written();
+                memory.wrote(stream, claim, connected, now);
+            }
+            Outcome::Unchanged { stream, claim, connected } => memory.saw(stream, claim, connected),
+            Outcome::Fenced { stream, holder: StreamHolder { replica, epoch } } => {
+                if !memory.fenced {
+                    self.metrics.endpoint_fenced();
+                    info!(agent, %replica, epoch, "another replica holds a newer stream of the agent");
+                }
+                memory.fence(stream, now + FENCED_LOOK);
+            }
+            Outcome::Gone { stream } => memory.finish(stream),
+            Outcome::NoOwner => {
+                debug!(agent, "the owner of the agent's endpoint is not known yet");
+                memory.retry_at = Some(now + RETRY);
+            }
+            Outcome::Taken => {
+                warn!(agent, "the name of the agent's endpoint is taken by that of another agent");
+                memory.retry_at = Some(now + RETRY_LATE);
+            }
+            Outcome::Failed(error) => {
+                debug!(agent, %error, "the agent's endpoint cannot be written");
+                memory.retry_at = Some(now + RETRY);
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// The agent that waits longest, if its time has come and the bucket allows for a write.
+    fn next_due(&mut self, now: Instant) -> Option<String> {
+        if self.bucket.ready_at(now) > now {
+            return None;
+        }
+        let (agent, due) = self.waiting().min_by_key(|(_, due)| *due)?;
+        (due <= now).then(|| agent.clone())
+    }
+
+    /// When there is something to do if nothing happens.
+    fn next_wake(&self) -> Option<Instant> {
+        let due = self.waiting().map(|(_, due)| due).min()?;
+        Some(due.max(self.bucket.ready_at(due)))
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = (&String, Instant)> {
+        self.due.iter().filter(|(agent, _)| !self.busy.contains(*agent)).map(|(agent, due)| (agent, *due))
+    }
+}
+
+/// Sleeps for ever without a time.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The time that a condition shows.
+fn wall_clock() -> Timestamp {
+    // Conditions carry seconds.
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests;

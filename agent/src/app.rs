@@ -93,7 +93,8 @@ impl Agent {
     /// # Errors
     /// One sentence that says what is missing.
     pub fn ready(&self) -> Result<(), String> {
-        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter: _, patterns: _ } = &self.snapshot;
+        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter: _, patterns: _ } =
+            &self.snapshot;
         if agent.is_empty() {
             return Err("has no snapshot yet".to_owned());
         }

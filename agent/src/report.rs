@@ -96,7 +96,8 @@ impl Report {
     /// The report as the operator gets it: tunnels and pattern sources are numbers there.
     #[must_use]
     pub fn to_state(&self) -> v1::State {
-        let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, database, patterns: _ } = self;
+        let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, database, patterns: _ } =
+            self;
         let listen = match (listen, database) {
             (Some(listen), _) => listen.to_string(),
             (None, Some(database)) => database.listen.to_string(),

@@ -35,5 +35,7 @@ pub async fn ask(socket: &Path, topic: &str) -> Result<(u16, String), String> {
         connection.abort();
         Ok((head.status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
     };
-    timeout(TIME, exchange).await.unwrap_or_else(|_| Err(complain(&format_args!("no answer within {} s", TIME.as_secs()))))
+    timeout(TIME, exchange)
+        .await
+        .unwrap_or_else(|_| Err(complain(&format_args!("no answer within {} s", TIME.as_secs()))))
 }

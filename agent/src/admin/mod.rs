@@ -87,7 +87,8 @@ impl Admin {
         let socket = match path {
             Some(path) => {
                 let listener = bind(path)?;
-                let desk = Arc::new(Desk { questions: sender.clone(), unanswered: Mutex::default(), ready: Mutex::default() });
+                let desk =
+                    Arc::new(Desk { questions: sender.clone(), unanswered: Mutex::default(), ready: Mutex::default() });
                 Some(Socket { path: path.to_owned(), task: tokio::spawn(serve(listener, desk)) })
             }
             None => None,
@@ -174,7 +175,12 @@ impl Desk {
             "/ready" => self.ready().await,
             "/report" => self.ask(Topic::Report, ANSWER_TIME).await.unwrap_or_else(busy),
             "/snapshot-digest" => self.ask(Topic::Digest, ANSWER_TIME).await.unwrap_or_else(busy),
-            _ => return text(StatusCode::NOT_FOUND, format!("{path} is none of /live, /ready, /report, /snapshot-digest")),
+            _ => {
+                return text(
+                    StatusCode::NOT_FOUND,
+                    format!("{path} is none of /live, /ready, /report, /snapshot-digest"),
+                );
+            }
         };
         match answered {
             Ok(said) if path == "/report" => {

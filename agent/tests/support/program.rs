@@ -32,9 +32,16 @@ impl Program {
 
     /// Starts an agent on what is there; whether it comes up is for the caller to see.
     pub fn start_in(directory: Arc<tempfile::TempDir>) -> Self {
+        let config = directory.path().join("agent.yaml");
+        Self::launch(directory, &["--config", config.to_str().unwrap()])
+    }
+
+    /// Starts an agent with these arguments; its state and its socket are in the directory.
+    pub fn launch(directory: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_castgate-agent"))
-            .arg("--config")
-            .arg(directory.path().join("agent.yaml"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(directory.path().join("agent.sock"))
             .arg("--state")
             .arg(directory.path().join("state"))
             .env("NO_COLOR", "1")
@@ -93,6 +100,17 @@ impl Program {
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.child.id().cast_signed()).unwrap();
         kill_process(id, signal).unwrap();
+    }
+
+    /// What `castgate-agent ask TOPIC` gives: whether it says yes, and what it says.
+    pub fn ask(&self, topic: &str) -> (bool, String) {
+        let asked = Command::new(env!("CARGO_BIN_EXE_castgate-agent"))
+            .args(["ask", topic, "--socket"])
+            .arg(self.directory.path().join("agent.sock"))
+            .output()
+            .unwrap();
+        let said = if asked.status.success() { asked.stdout } else { asked.stderr };
+        (asked.status.success(), String::from_utf8(said).unwrap().trim().to_owned())
     }
 
     /// Waits for its end.

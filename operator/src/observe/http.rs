@@ -148,3 +148,6 @@ fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Re
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests;

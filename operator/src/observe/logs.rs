@@ -230,3 +230,6 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     }
     EnvFilter::try_new(filter).map_err(|error| refused(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

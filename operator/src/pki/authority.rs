@@ -195,7 +195,7 @@ mod tests {
             assert!(now < authority.current.ends);
             turns += 1;
         }
-        assert!(turns >= 30, "{turns} turns");
+        assert!(turns > 20, "{turns} turns");
     }
 
     #[test]

@@ -128,9 +128,12 @@ impl<S: Store, O: Owners> Writer<S, O> {
         let memory = desk.memories.entry(agent.to_owned()).or_default();
         memory.follow(&view);
         match plan_write(memory, Instant::now(), &view, &self.pace) {
-            Some(due) => desk.due.insert(agent.to_owned(), due),
-            None => desk.due.remove(agent),
-        };
+            // Who waits already keeps its place in the queue, however much more it has to say by now.
+            Some(due) => {
+                desk.due.entry(agent.to_owned()).and_modify(|since| *since = due.min(*since)).or_insert(due);
+            }
+            None => drop(desk.due.remove(agent)),
+        }
     }
 
     fn begin(&self, desk: &mut Desk, agent: &str) -> Option<Task<S>> {

@@ -13,6 +13,8 @@ use super::super::registry::AgentView;
 const DROPS_MAX: usize = 64;
 /// Registrations shown; they are counted whatever their number.
 const REGISTRATIONS_MAX: usize = 64;
+/// Longest text within a list: 64 times four of them still make a small object.
+const WORD_MAX: usize = 256;
 /// Longest sentence of a condition or refusal.
 const SENTENCE_MAX: usize = 1024;
 
@@ -68,7 +70,7 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
             .iter()
             .filter(|(_, count)| **count > 0)
             .take(DROPS_MAX)
-            .map(|(reason, count)| DropCount { reason: short(reason), count: number(*count) })
+            .map(|(reason, count)| DropCount { reason: word(reason), count: number(*count) })
             .collect(),
         entries: number(state.entries),
         registered: (!all.is_empty()).then(|| format!("{standing}/{}", all.len())),
@@ -90,11 +92,11 @@ fn stands(registration: &v1::Registration) -> bool {
 fn shown(agent: Option<&str>, registration: &v1::Registration) -> Registration {
     let v1::Registration { parent, entry, state, last_refusal } = registration;
     Registration {
-        agent: agent.map(short),
-        parent: short(parent),
-        entry: short(entry),
-        state: short(state),
-        last_refusal: (!last_refusal.is_empty()).then(|| short(last_refusal)),
+        agent: agent.map(word),
+        parent: word(parent),
+        entry: word(entry),
+        state: word(state),
+        last_refusal: (!last_refusal.is_empty()).then(|| word(last_refusal)),
     }
 }
 
@@ -155,7 +157,7 @@ fn condition(
 
 /// As in `12.5`.
 fn megabits(bits: u64) -> String {
-    let tenths = bits.saturating_add(50_000) / 100_000;
+    let tenths = bits / 100_000 + u64::from(bits % 100_000 >= 50_000);
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
@@ -165,6 +167,10 @@ fn number(count: u64) -> i64 {
 
 fn short(text: &str) -> String {
     text.chars().take(SENTENCE_MAX).collect()
+}
+
+fn word(text: &str) -> String {
+    text.chars().take(WORD_MAX).collect()
 }
 
 #[cfg(test)]

@@ -1,1 +1,422 @@
-//! Tests.
+//! One or two replicas that write to an API server with resource versions, in virtual time.
+
+use std::sync::Mutex;
+
+use castgate_crds::tunnel_endpoint::{TunnelEndpoint, TunnelEndpointStatus};
+use castgate_rpc::v1::{Hello, State};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::super::identity::Identity;
+use super::super::registry::Stream;
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_of_a_new_agent_is_made_with_owner_and_status() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let _stream = a.agent("n1");
+    pass(1).await;
+    let object = api.endpoint("n1").expect("it is made");
+    assert_eq!(object.metadata.owner_references.unwrap()[0].name, "edge");
+    assert_eq!(object.metadata.labels.unwrap()["castgate.dev/owner"], "edge");
+    assert_eq!((object.spec.owner_name.as_str(), object.spec.node.as_str()), ("edge", "n1"));
+    let status = object.status.unwrap();
+    assert_eq!(held(&status), ("a", 1, "True"));
+    assert_eq!(status.address.as_deref(), Some("192.0.2.1:10000"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_moves_and_the_late_write_of_the_first_replica_is_fenced() {
+    let api = Arc::new(FakeApi::default());
+    let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
+    let old = a.agent("n1");
+    pass(1).await;
+    let _new = b.agent("n1");
+    pass(1).await;
+    assert_eq!(held(&api.status("n1")), ("b", 2, "True"));
+    let writes = api.writes();
+
+    // Only now the first one notices that its stream is dead.
+    drop(old);
+    pass(60).await;
+    assert_eq!(held(&api.status("n1")), ("b", 2, "True"));
+    assert_eq!(api.writes(), writes, "nothing was written");
+    assert!(a.metrics.text().contains("castgate_endpoint_fenced_total 1"), "{}", a.metrics.text());
+    assert!(b.metrics.text().contains("castgate_endpoint_fenced_total 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_left_before_it_came_elsewhere_is_taken_over() {
+    let api = Arc::new(FakeApi::default());
+    let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
+    drop_after(&a, "n1", 1).await;
+    pass(1).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "False"));
+    let _new = b.agent("n1");
+    pass(1).await;
+    assert_eq!(held(&api.status("n1")), ("b", 2, "True"));
+    // And back again.
+    let _newest = a.agent("n1");
+    pass(3).await;
+    assert_eq!(held(&api.status("n1")), ("a", 3, "True"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_replica_that_still_has_counters_to_write_is_fenced_too() {
+    let api = Arc::new(FakeApi::default());
+    let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
+    let old = a.agent("n1");
+    pass(1).await;
+    let _new = b.agent("n1");
+    pass(1).await;
+    old.state(State { tunnels: 99, listen: "198.51.100.1:1".to_owned(), ..State::default() });
+    pass(60).await;
+    let status = api.status("n1");
+    assert_eq!((held(&status), status.tunnels), (("b", 2, "True"), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_claim_at_once_agree_in_the_end() {
+    let api = Arc::new(FakeApi::default());
+    let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
+    drop_after(&a, "n1", 1).await;
+    pass(5).await;
+    // Both read before either writes; which of them is last to claim is chance.
+    api.hold();
+    let old = a.agent("n1");
+    let _new = b.agent("n1");
+    pass(1).await;
+    api.release();
+    pass(3).await;
+    drop(old);
+    pass(20).await;
+    let status = api.status("n1");
+    let (replica, _, connected) = held(&status);
+    assert_eq!((replica, connected), ("b", "True"), "the one whose stream lives has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_stream_is_written_within_a_second() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let stream = a.agent("n1");
+    pass(1).await;
+    // Something was written just now: that must not delay the news.
+    stream.state(State { listen: "192.0.2.1:10001".to_owned(), ..State::default() });
+    pass(2).await;
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let status = api.status("n1");
+    assert_eq!(held(&status), ("a", 1, "False"));
+    assert_eq!(status.conditions[0].reason, "StreamLost");
+    assert_eq!(status.conditions[1].status, "False");
+    assert_eq!(status.address.as_deref(), Some("192.0.2.1:10001"), "what was known stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_nothing_changes() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let streams: Vec<_> = (0..20).map(|number| a.agent(&format!("n{number}"))).collect();
+    pass(5).await;
+    let writes = api.writes();
+    for _ in 0..60 {
+        for stream in &streams {
+            stream.state(listening());
+        }
+        pass(1).await;
+    }
+    assert_eq!(api.writes(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_of_one_agent_are_written_every_fifteen_seconds_at_most() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let stream = a.agent("n1");
+    pass(5).await;
+    let writes = api.writes();
+    for second in 1..=150 {
+        stream.state(State { tunnels: second, ..listening() });
+        pass(1).await;
+    }
+    let more = api.writes() - writes;
+    assert!((9..=11).contains(&more), "{more} writes in 150 s");
+    assert!(api.status("n1").tunnels > 130, "and what is there is not older than that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_agents_at_once_write_no_faster_than_the_bucket_allows() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let streams: Vec<_> = (0..500).map(|number| a.agent(&format!("n{number}"))).collect();
+    for second in 1..=40 {
+        for stream in &streams {
+            stream.state(State { tunnels: second, ..listening() });
+        }
+        pass(1).await;
+    }
+    let times = api.times();
+    for window in times.windows(41) {
+        let span = window[40].duration_since(window[0]);
+        assert!(span > Duration::ZERO, "more than the burst at one moment");
+    }
+    let total = times.len();
+    assert!(total <= 40 + 20 * 40 + 1, "{total} writes in 40 s");
+    assert!(total >= 20 * 38, "{total} writes: the bucket is used");
+    assert!((0..500).all(|number| api.endpoint(&format!("n{number}")).is_some()), "every agent had its turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_is_tried_again_until_it_is_there() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let stream = a.agent("n1");
+    pass(1).await;
+    *api.away.lock().unwrap() = true;
+    drop(stream);
+    pass(60).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "True"), "the news did not arrive");
+    *api.away.lock().unwrap() = false;
+    pass(6).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "False"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_somebody_deletes_comes_back_while_its_agent_is_here() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let stream = a.agent("n1");
+    pass(1).await;
+    api.objects.lock().unwrap().clear();
+    stream.state(State { listen: "192.0.2.1:10001".to_owned(), ..State::default() });
+    pass(3).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "True"));
+
+    api.objects.lock().unwrap().clear();
+    drop(stream);
+    pass(60).await;
+    assert!(api.endpoint("n1").is_none(), "nobody is left to have one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_endpoint_is_made_before_its_owner_is_known() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    *a.owners.known.lock().unwrap() = false;
+    let _stream = a.agent("n1");
+    pass(20).await;
+    assert!(api.endpoint("n1").is_none());
+    *a.owners.known.lock().unwrap() = true;
+    pass(6).await;
+    assert!(api.endpoint("n1").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_join_to_the_same_do_not_share_an_object() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    // ts-edge on n1-b, and ts-edge-n1 on b: both would be `ts-edge-n1-b`.
+    let _first = a.agent("n1-b");
+    pass(1).await;
+    let other = Identity { owner: "edge-n1".to_owned(), node: "b".to_owned(), ..identity("b") };
+    let stream = a.fleet.open(other, &Hello::default()).unwrap();
+    stream.state(State { listen: "198.51.100.1:1".to_owned(), ..State::default() });
+    pass(10).await;
+    let object = api.endpoint("n1-b").unwrap();
+    assert_eq!(object.spec.owner_name, "edge");
+    assert_eq!(object.status.unwrap().address.as_deref(), Some("192.0.2.1:10000"));
+}
+
+/// One operator pod.
+struct Replica {
+    fleet: Arc<Fleet>,
+    metrics: Arc<Metrics>,
+    owners: Arc<FakeOwners>,
+    writer: JoinHandle<()>,
+}
+
+impl Replica {
+    fn start(name: &str, api: &Arc<FakeApi>) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let fleet = Fleet::new(Arc::clone(&metrics), 1000);
+        let owners = Arc::new(FakeOwners { known: Mutex::new(true) });
+        let writer = Writer::new(
+            Arc::clone(&fleet),
+            Arc::clone(api),
+            Arc::clone(&owners),
+            Arc::clone(&metrics),
+            Pace::default(),
+            name.to_owned(),
+        );
+        Self { fleet, metrics, owners, writer: tokio::spawn(writer.run()) }
+    }
+
+    /// An agent that comes and reports.
+    fn agent(&self, node: &str) -> Stream {
+        let stream = self.fleet.open(identity(node), &Hello::default()).unwrap();
+        stream.state(listening());
+        stream
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+async fn drop_after(replica: &Replica, node: &str, seconds: u64) {
+    let stream = replica.agent(node);
+    pass(seconds).await;
+    drop(stream);
+}
+
+struct FakeOwners {
+    known: Mutex<bool>,
+}
+
+impl Owners for FakeOwners {
+    fn owners(&self, _: EndpointRole, _: &str, name: &str) -> Vec<OwnerReference> {
+        let owner = OwnerReference { name: name.to_owned(), ..OwnerReference::default() };
+        if *self.known.lock().unwrap() { vec![owner] } else { Vec::new() }
+    }
+}
+
+/// An API server for endpoints: resource versions, conflicts, and a gate before each write.
+struct FakeApi {
+    objects: Mutex<BTreeMap<String, TunnelEndpoint>>,
+    version: Mutex<u64>,
+    written: Mutex<Vec<Instant>>,
+    away: Mutex<bool>,
+    gate: Semaphore,
+}
+
+impl Default for FakeApi {
+    fn default() -> Self {
+        Self {
+            objects: Mutex::default(),
+            version: Mutex::default(),
+            written: Mutex::default(),
+            away: Mutex::default(),
+            gate: Semaphore::new(OPEN),
+        }
+    }
+}
+
+/// Permits of a gate that is open.
+const OPEN: usize = 1000;
+
+impl FakeApi {
+    fn endpoint(&self, node: &str) -> Option<TunnelEndpoint> {
+        self.objects.lock().unwrap().get(&format!("isp/ts-edge-{node}")).cloned()
+    }
+
+    fn status(&self, node: &str) -> TunnelEndpointStatus {
+        self.endpoint(node).expect("there is an endpoint").status.expect("it has a status")
+    }
+
+    /// Writes of statuses so far.
+    fn writes(&self) -> usize {
+        self.written.lock().unwrap().len()
+    }
+
+    fn times(&self) -> Vec<Instant> {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// Lets nobody write until [`release`](Self::release).
+    fn hold(&self) {
+        assert_eq!(self.gate.forget_permits(OPEN), OPEN);
+    }
+
+    fn release(&self) {
+        self.gate.add_permits(OPEN);
+    }
+
+    fn reachable(&self) -> Result<(), StoreError> {
+        if *self.away.lock().unwrap() { Err(StoreError::Other("connection refused".to_owned())) } else { Ok(()) }
+    }
+
+    fn stamp(&self, mut object: TunnelEndpoint) -> TunnelEndpoint {
+        let mut version = self.version.lock().unwrap();
+        *version += 1;
+        object.metadata.resource_version = Some(version.to_string());
+        object
+    }
+}
+
+impl Store for FakeApi {
+    fn read<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TunnelEndpoint>, StoreError>> {
+        Box::pin(async move {
+            self.reachable()?;
+            Ok(self.objects.lock().unwrap().get(&format!("{namespace}/{name}")).cloned())
+        })
+    }
+
+    fn create<'a>(&'a self, object: &'a TunnelEndpoint) -> BoxFuture<'a, Result<TunnelEndpoint, StoreError>> {
+        Box::pin(async move {
+            self.reachable()?;
+            let mut objects = self.objects.lock().unwrap();
+            let key = key(object);
+            if objects.contains_key(&key) {
+                return Err(StoreError::Conflict);
+            }
+            // The status is a subresource: it is not taken with the object.
+            let object = self.stamp(TunnelEndpoint { status: None, ..object.clone() });
+            objects.insert(key, object.clone());
+            Ok(object)
+        })
+    }
+
+    fn replace_status<'a>(&'a self, object: &'a TunnelEndpoint) -> BoxFuture<'a, Result<TunnelEndpoint, StoreError>> {
+        Box::pin(async move {
+            let _permit = self.gate.acquire().await.unwrap();
+            self.reachable()?;
+            let mut objects = self.objects.lock().unwrap();
+            let stored = objects.get_mut(&key(object)).ok_or(StoreError::NotFound)?;
+            assert!(object.metadata.resource_version.is_some(), "a write without a version overwrites anything");
+            if stored.metadata.resource_version != object.metadata.resource_version {
+                return Err(StoreError::Conflict);
+            }
+            *stored = self.stamp(TunnelEndpoint { status: object.status.clone(), ..stored.clone() });
+            self.written.lock().unwrap().push(Instant::now());
+            Ok(stored.clone())
+        })
+    }
+}
+
+fn key(object: &TunnelEndpoint) -> String {
+    let name = |name: &Option<String>| name.clone().expect("it is named");
+    format!("{}/{}", name(&object.metadata.namespace), name(&object.metadata.name))
+}
+
+/// Replica, epoch, status of the condition Connected.
+fn held(status: &TunnelEndpointStatus) -> (&str, i64, &str) {
+    let holder = status.stream.as_ref().expect("somebody holds it");
+    (&holder.replica, holder.epoch, &status.conditions[0].status)
+}
+
+fn listening() -> State {
+    State { listen: "192.0.2.1:10000".to_owned(), ..State::default() }
+}
+
+fn identity(node: &str) -> Identity {
+    Identity {
+        namespace: "isp".to_owned(),
+        role: EndpointRole::Server,
+        owner: "edge".to_owned(),
+        node: node.to_owned(),
+        pod: format!("ts-edge-{node}"),
+    }
+}
+
+/// Turns the clock: whatever is due meanwhile happens.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}

@@ -1,1 +1,208 @@
-//! Tests.
+//! What `kubectl get tep` shows, for what an agent says.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::super::identity::Identity;
+use super::super::super::registry::Published;
+use super::*;
+
+#[test]
+fn a_server_that_does_what_is_planned_is_ready() {
+    let status = status_of(&server());
+    assert_eq!(conditions(&status), [("Connected", "True", "Connected"), ("Ready", "True", "Ready")]);
+    assert!(status.active);
+    assert_eq!(status.address.as_deref(), Some("192.0.2.1:10000"));
+    assert_eq!((status.tunnels, status.channels, status.packets), (5, 1, 70));
+    assert_eq!(status.megabits_per_second.as_deref(), Some("12.5"));
+    assert_eq!(status.dropped, 7);
+    assert_eq!(status.drops, [DropCount { reason: "no_tunnel".to_owned(), count: 7 }]);
+    assert_eq!(status.registered.as_deref(), Some("1/2"));
+    assert_eq!(status.registrations[1].last_refusal.as_deref(), Some("ACCESS DENIED"));
+    assert_eq!((status.version.as_deref(), status.pod.as_deref()), (Some("0.1.0"), Some("ts-edge-abc")));
+    assert_eq!(status.snapshot_generation, 9);
+    assert_eq!(status.stream, Some(holder()));
+}
+
+#[test]
+fn each_thing_that_is_missing_has_its_reason() {
+    type Spoil = fn(&mut AgentView);
+    let cases: [(Spoil, &str, &str); 6] = [
+        (|view| view.connected = false, "StreamLost", "stream"),
+        (|view| view.published = None, "NotReady", "nothing is planned"),
+        (
+            |view| {
+                view.digest = "old".to_owned();
+                view.refusal = Some("server.listen: in use".to_owned());
+            },
+            "AgentRefused",
+            "server.listen: in use",
+        ),
+        (|view| view.digest = "old".to_owned(), "NotReady", "has not taken its snapshot yet"),
+        (|view| view.state = None, "NotReady", "has not reported yet"),
+        (|view| view.state = Some(Arc::new(State::default())), "NotReady", "does not listen yet"),
+    ];
+    for (spoil, reason, message) in cases {
+        let mut view = server();
+        spoil(&mut view);
+        let ready = status_of(&view).conditions.remove(1);
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", reason));
+        assert!(ready.message.contains(message), "{}", ready.message);
+    }
+}
+
+#[test]
+fn a_server_that_stands_by_is_ready_and_not_active() {
+    let mut view = server();
+    view.published.as_mut().unwrap().listens = false;
+    view.state = Some(Arc::new(State::default()));
+    let status = status_of(&view);
+    assert_eq!(conditions(&status)[1], ("Ready", "True", "Ready"));
+    assert!(!status.active);
+}
+
+#[test]
+fn a_lost_stream_keeps_what_was_known() {
+    let mut view = server();
+    view.connected = false;
+    let status = status_of(&view);
+    assert_eq!(conditions(&status), [("Connected", "False", "StreamLost"), ("Ready", "False", "StreamLost")]);
+    assert_eq!((status.tunnels, status.address.as_deref()), (5, Some("192.0.2.1:10000")));
+}
+
+#[test]
+fn times_of_conditions_change_with_their_status_only() {
+    let early = Timestamp::from_second(100).unwrap();
+    let late = Timestamp::from_second(200).unwrap();
+    let times = |status: &TunnelEndpointStatus| -> Vec<i64> {
+        status.conditions.iter().map(|condition| condition.last_transition_time.0.as_second()).collect()
+    };
+    let mut view = server();
+    view.state = None;
+    let first = desired(&view, &TunnelEndpointStatus::default(), holder(), early);
+    assert_eq!(times(&first), [100, 100]);
+    // Not ready for another reason: the same condition, the same time.
+    view.digest = "old".to_owned();
+    let second = desired(&view, &first, holder(), late);
+    assert_eq!(times(&second), [100, 100]);
+    assert_ne!(first.conditions[1].message, second.conditions[1].message);
+    // Ready now.
+    let third = desired(&server(), &second, holder(), late);
+    assert_eq!(times(&third), [100, 200]);
+}
+
+#[test]
+fn a_new_stream_that_has_not_reported_keeps_the_numbers_of_the_old_one() {
+    let written = status_of(&server());
+    let mut view = server();
+    view.state = None;
+    let next = desired(&view, &written, StreamHolder { epoch: 4, ..holder() }, Timestamp::UNIX_EPOCH);
+    assert_eq!((next.tunnels, &next.registrations), (5, &written.registrations));
+    assert_eq!(next.stream.unwrap().epoch, 4);
+}
+
+#[test]
+fn an_adapter_counts_all_registrations_and_lists_those_that_do_not_stand() {
+    let mut view = server();
+    view.identity.role = EndpointRole::Adapter;
+    view.published.as_mut().unwrap().listens = false;
+    let client = |number: usize| v1::ClientState {
+        agent: format!("isp/ts-edge@n{number}"),
+        connected: true,
+        registrations: vec![
+            registration("registered", ""),
+            registration(if number < 80 { "trying" } else { "registered" }, "no answer"),
+        ],
+    };
+    view.state = Some(Arc::new(State { clients: (0..100).map(client).collect(), ..State::default() }));
+    let status = status_of(&view);
+    assert_eq!(status.registered.as_deref(), Some("120/200"));
+    assert_eq!(status.registrations.len(), REGISTRATIONS_MAX);
+    assert_eq!(status.registrations[0].agent.as_deref(), Some("isp/ts-edge@n0"));
+    assert!(status.registrations.iter().all(|registration| registration.state == "trying"));
+    assert!(status.active && status.megabits_per_second.is_none());
+}
+
+#[test]
+fn rates_are_rounded_to_tenths() {
+    for (bits, shown) in [(0, "0.0"), (49_999, "0.0"), (50_000, "0.1"), (8_049_999, "8.0"), (123_456_789, "123.5")] {
+        assert_eq!(megabits(bits), shown);
+    }
+    assert_eq!(megabits(u64::MAX), "18446744073709.6");
+}
+
+#[test]
+fn an_agent_cannot_make_an_object_that_no_api_server_takes() {
+    let mut view = server();
+    view.refusal = Some("x".repeat(1 << 20));
+    view.digest = "old".to_owned();
+    let drops = (0..100_000).map(|number| (format!("{number}"), u64::MAX)).collect();
+    let registrations = vec![registration("trying", &"y".repeat(1 << 20)); 1000];
+    view.state = Some(Arc::new(State { drops, registrations, tunnels: u64::MAX, ..State::default() }));
+    let status = status_of(&view);
+    assert_eq!((status.tunnels, status.dropped), (i64::MAX, i64::MAX));
+    let octets = serde_json::to_string(&status).unwrap().len();
+    assert!(octets < 256 * 1024, "{octets}");
+}
+
+fn status_of(view: &AgentView) -> TunnelEndpointStatus {
+    desired(view, &TunnelEndpointStatus::default(), holder(), Timestamp::UNIX_EPOCH)
+}
+
+fn conditions(status: &TunnelEndpointStatus) -> Vec<(&str, &str, &str)> {
+    status
+        .conditions
+        .iter()
+        .map(|condition| (condition.type_.as_str(), condition.status.as_str(), condition.reason.as_str()))
+        .collect()
+}
+
+fn holder() -> StreamHolder {
+    StreamHolder { replica: "operator-a".to_owned(), epoch: 3 }
+}
+
+/// A server with everything as it should be.
+fn server() -> AgentView {
+    let channel =
+        |tunnels, bits_per_second| v1::Channel { tunnels, packets: 35, bits_per_second, ..v1::Channel::default() };
+    let state = State {
+        generation: 9,
+        listen: "192.0.2.1:10000".to_owned(),
+        tunnels: 5,
+        channels: vec![channel(5, 12_345_678), channel(0, 204_321)],
+        drops: [("no_tunnel".to_owned(), 7), ("other".to_owned(), 0)].into(),
+        registrations: vec![registration("registered", ""), registration("refused", "ACCESS DENIED")],
+        entries: 0,
+        clients: Vec::new(),
+    };
+    AgentView {
+        agent: "isp/ts-edge@node-1".to_owned(),
+        identity: Identity {
+            namespace: "isp".to_owned(),
+            role: EndpointRole::Server,
+            owner: "edge".to_owned(),
+            node: "node-1".to_owned(),
+            pod: "ts-edge-abc".to_owned(),
+        },
+        stream: 1,
+        connected: true,
+        since: Instant::now(),
+        lost_at: None,
+        version: "0.1.0".to_owned(),
+        generation: 9,
+        digest: "new".to_owned(),
+        refusal: None,
+        state: Some(Arc::new(state)),
+        published: Some(Published { generation: 9, digest: "new".to_owned(), listens: true }),
+    }
+}
+
+fn registration(state: &str, last_refusal: &str) -> v1::Registration {
+    v1::Registration {
+        parent: "http://root:5632".to_owned(),
+        entry: "TS 192.0.2.1:10000 UDP".to_owned(),
+        state: state.to_owned(),
+        last_refusal: last_refusal.to_owned(),
+    }
+}

@@ -2,14 +2,14 @@
 
 mod common;
 
-use castgate_planner::{Plan, load, plan};
+use castgate_planner::{Machine, Plan, load, plan};
 
 /// Refreshes the file when set: `CASTGATE_BLESS=1 cargo test -p castgate-planner`.
 const BLESS: &str = "CASTGATE_BLESS";
 
 fn one_machine() -> Plan {
     let objects = load(common::folder("../examples/one-machine")).unwrap_or_else(|problems| panic!("{problems}"));
-    plan(&objects).unwrap_or_else(|problems| panic!("{problems}"))
+    plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 mod common;
 
-use castgate_planner::{Plan, Problems, load, plan};
+use castgate_planner::{Machine, Plan, Problems, load, plan};
 use proptest::prelude::*;
+
+const SECRET: &str =
+    "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: castgate}, stringData: {login: a, password: b}}";
 
 #[test]
 fn a_pattern_is_fed_once_by_the_first_server_that_carries_it() {
@@ -106,9 +109,9 @@ spec: { interfaces: [{ name: lo }] }
 }
 
 #[test]
-fn who_registers_must_say_under_which_address() {
-    let problems = refused(&[
-        "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: castgate}, stringData: {login: a, password: b}}",
+fn who_names_no_address_registers_with_that_of_the_machine() {
+    let documents = [
+        SECRET,
         "apiVersion: castgate.dev/v1alpha1
 kind: TunnelServer
 metadata: { name: a, namespace: castgate }
@@ -118,11 +121,64 @@ spec:
     networks: [0.0.0.0/0]
     parents: [{ url: \"http://tds.example.net\", credentialsSecretRef: { name: s } }]
 ",
+    ];
+    for (address, registered) in [(Some("192.0.2.7"), "192.0.2.7"), (None, "127.0.0.1")] {
+        let machine = Machine { address: address.map(|address| address.parse().unwrap()) };
+        let plan = load(named(&documents)).and_then(|objects| plan(&objects, &machine)).unwrap();
+        let agent = &plan.agents[0];
+        assert_eq!(agent.registrar.as_ref().unwrap().entries[0].source.to_string(), registered);
+        let listen = agent.server.as_ref().unwrap().listen.to_string();
+        assert_eq!(listen, "0.0.0.0:10100", "it still listens on every address");
+    }
+}
+
+#[test]
+fn a_parent_of_ours_is_asked_where_it_listens() {
+    let database = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: castgate.dev/v1alpha1, kind: TunnelDatabase,
+              metadata: {{ name: {name}, namespace: castgate }}, spec: {{ {spec} }} }}"
+        )
+    };
+    let below = |name: &str, at: &str, parent: &str| {
+        let hierarchy = format!(
+            "hierarchy: {{ country: BE, parents: [{{ databaseRef: {{ name: {parent} }}, credentialsSecretRef: {{ name: s }} }}] }}"
+        );
+        database(name, &format!("http: {{ {at} }}, {hierarchy}"))
+    };
+    let account = |name: &str| {
+        format!(
+            "{{apiVersion: castgate.dev/v1alpha1, kind: TunnelAccount, metadata: {{ name: {name}, namespace: castgate }},
+              spec: {{ databaseRef: {{ name: {name} }}, login: a, passwordSecretRef: {{ name: s }},
+                       allow: {{ types: [TDS], countries: [BE] }} }} }}"
+        )
+    };
+    let plan = planned(&[
+        SECRET,
+        &database("everywhere", "http: { port: 7001 }"),
+        &below("middle", "address: 127.0.5.1, port: 7002", "everywhere"),
+        &below("leaf", "address: 127.0.5.2, port: 7003", "middle"),
+        &account("everywhere"),
+        &account("middle"),
     ]);
-    assert_eq!(
-        problems.to_string(),
-        "1.yaml: TunnelServer castgate/a: spec.umtp.address: is missing: on one machine it is the address to register with"
-    );
+    let parents = plan.agents.iter().flat_map(|agent| agent.registrar.iter().flat_map(|row| &row.parents));
+    let urls: Vec<_> = parents.map(|parent| parent.url.as_str()).collect();
+    assert_eq!(urls, ["http://127.0.5.1:7002", "http://127.0.0.1:7001"], "those of leaf and of middle");
+    assert_eq!(plan.roots, ["127.0.0.1:7001"]);
+}
+
+#[test]
+fn the_example_of_an_isp_is_a_plan_for_one_machine_too() {
+    let objects = load(common::folder("../examples/isp")).unwrap_or_else(|problems| panic!("{problems}"));
+    let machine = Machine { address: Some("192.0.2.7".parse().unwrap()) };
+    let plan = plan(&objects, &machine).unwrap_or_else(|problems| panic!("{problems}"));
+    let agents: Vec<_> = plan.agents.iter().map(|agent| agent.agent.as_str()).collect();
+    assert_eq!(agents, ["castgate/tdb-isp", "castgate/ts-edge"]);
+    let registrar = plan.agents[1].registrar.as_ref().unwrap();
+    assert_eq!(registrar.entries[0].source.to_string(), "192.0.2.7");
+    assert_eq!(registrar.parents[0].url, "http://127.0.0.1:5632");
+    let channels: Vec<_> = plan.channels.iter().map(castgate_planner::PlannedChannel::group_name).collect();
+    assert_eq!(channels, ["ham:ip:232.1.2.3@10.77.0.100:5004", "ham:ip:239.1.2.4:5004"]);
 }
 
 #[test]
@@ -139,8 +195,8 @@ proptest! {
     #[test]
     fn the_order_of_objects_and_files_means_nothing(order in order_of_documents(), files in 1..5_usize) {
         let shuffled: Vec<_> = documents("../examples/one-machine").into_iter().zip(order).collect();
-        let planned = load(dealt(shuffled, files)).and_then(|objects| plan(&objects));
-        let expected = load(common::folder("../examples/one-machine")).and_then(|objects| plan(&objects));
+        let planned = load(dealt(shuffled, files)).and_then(|objects| plan(&objects, &Machine::default()));
+        let expected = load(common::folder("../examples/one-machine")).and_then(|objects| plan(&objects, &Machine::default()));
         prop_assert_eq!(planned, expected);
     }
 }
@@ -185,12 +241,14 @@ fn named(documents: &[&str]) -> Vec<(String, String)> {
 }
 
 fn planned(documents: &[&str]) -> Plan {
-    load(named(documents)).and_then(|objects| plan(&objects)).unwrap_or_else(|problems| panic!("{problems}"))
+    load(named(documents))
+        .and_then(|objects| plan(&objects, &Machine::default()))
+        .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 fn refused(documents: &[&str]) -> Problems {
     let objects = load(named(documents)).unwrap_or_else(|problems| panic!("{problems}"));
-    plan(&objects).unwrap_err()
+    plan(&objects, &Machine::default()).unwrap_err()
 }
 
 fn server(name: &str, address: &str, more: &str) -> String {

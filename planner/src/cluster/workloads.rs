@@ -31,6 +31,15 @@ const OF_BOTH: &str = "castgate-fleet";
 
 pub(super) fn plan(world: World, fleet: &mut Fleet) {
     let mut workloads = Vec::new();
+    for namespace in namespaces(world) {
+        let all = owners(world, namespace, |_| true);
+        // Before the pods that name it: they would be tried in vain, and again after a while.
+        workloads.push(account(OF_BOTH, namespace, names::AGENT_ACCOUNT, &all));
+        let registering = owners(world, namespace, |registers| registers);
+        if !registering.is_empty() {
+            workloads.extend(adapter::all(world, namespace, &registering));
+        }
+    }
     for (name, server) in world.living(names::SERVER, &world.objects.servers) {
         if fleet.servers.get(name).is_some_and(|plan| plan.refused.is_none()) {
             workloads.push(server::daemon_set(world, name, server));
@@ -39,14 +48,6 @@ pub(super) fn plan(world: World, fleet: &mut Fleet) {
     for (name, database) in world.living(names::DATABASE, &world.objects.databases) {
         if fleet.databases.get(name).is_some_and(|plan| plan.refused.is_none()) {
             workloads.extend(database::all(world, name, database));
-        }
-    }
-    for namespace in namespaces(world) {
-        let all = owners(world, namespace, |_| true);
-        workloads.push(account(OF_BOTH, namespace, names::AGENT_ACCOUNT, &all));
-        let registering = owners(world, namespace, |registers| registers);
-        if !registering.is_empty() {
-            workloads.extend(adapter::all(world, namespace, &registering));
         }
     }
     fleet.workloads = workloads;
@@ -70,16 +71,13 @@ fn namespaces(world: World<'_>) -> Vec<&str> {
 /// count: their agents still have to say good-bye.
 fn owners(world: World, namespace: &str, wanted: impl Fn(bool) -> bool) -> Vec<Value> {
     let of_namespace = world.metas.iter().filter(|((_, name), _)| name.namespace == namespace);
-    let wanted = of_namespace.filter(|((kind, name), meta)| match *kind {
-        names::SERVER => {
-            let object = world.objects.servers.get(name).map(|entry| &entry.object.hierarchy);
-            wanted(meta.registers || object.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
-        }
-        names::DATABASE => {
-            let object = world.objects.databases.get(name).map(|entry| &entry.object.hierarchy);
-            wanted(meta.registers || object.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
-        }
-        _ => false,
+    let wanted = of_namespace.filter(|((kind, name), meta)| {
+        let hierarchy = match *kind {
+            names::SERVER => world.objects.servers.get(name).map(|entry| &entry.object.hierarchy),
+            names::DATABASE => world.objects.databases.get(name).map(|entry| &entry.object.hierarchy),
+            _ => return false,
+        };
+        wanted(meta.registers || hierarchy.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
     });
     wanted.map(|((kind, name), meta)| reference(kind, name, &meta.uid, false)).collect()
 }

@@ -130,10 +130,11 @@ impl Pod<'_> {
             "image": agent_image,
             "env": [
                 { "name": "CASTGATE_NODE", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
-                { "name": "CASTGATE_POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
                 { "name": "CASTGATE_AGENT", "value": format!("{}@$(CASTGATE_NODE)", self.agent) },
                 { "name": "CASTGATE_CONTROL", "value": control_endpoint },
+                { "name": "CASTGATE_SOCKET", "value": "/run/castgate/agent.sock" },
                 { "name": "CASTGATE_LOG", "value": agent_log },
+                { "name": "CASTGATE_LOG_JSON", "value": "true" },
             ],
             // No limits: an agent that is slowed down or killed loses the packets of everybody.
             "resources": { "requests": { "cpu": "50m", "memory": self.memory } },

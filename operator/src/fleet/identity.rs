@@ -36,7 +36,7 @@ pub struct PodFacts {
     pub uid: String,
     /// The node it is bound to.
     pub node: Option<String>,
-    /// Its ServiceAccount.
+    /// Its `ServiceAccount`.
     pub service_account: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -86,7 +86,7 @@ pub enum Refusal {
     /// The token is for somebody else.
     #[error("the token is for {0:?}")]
     Audience(Vec<String>),
-    /// The token belongs to a person, a node or another ServiceAccount.
+    /// The token belongs to a person, a node or another `ServiceAccount`.
     #[error("the token belongs to {0:?}")]
     Account(String),
     /// The token is not bound to a pod and a node.
@@ -238,8 +238,8 @@ pub(super) fn identify(reviewed: &Reviewed, pod_facts: Option<&PodFacts>, hello:
         return refuse(format!("a {} does not run as {account}", component(role)));
     }
     let label = |key: &str| facts.labels.get(key).map(String::as_str);
-    let owned = role == EndpointRole::Adapter || label(LABEL_OWNER) == Some(owner);
-    if label(LABEL_NAME) != Some("castgate") || label(LABEL_COMPONENT) != Some(component(role)) || !owned {
+    let belongs = role == EndpointRole::Adapter || label(LABEL_OWNER) == Some(owner);
+    if label(LABEL_NAME) != Some("castgate") || label(LABEL_COMPONENT) != Some(component(role)) || !belongs {
         return refuse("its labels are not those of its workload".to_owned());
     }
     let owner = if role == EndpointRole::Adapter { namespace } else { owner };
@@ -257,7 +257,7 @@ pub(super) fn identify(reviewed: &Reviewed, pod_facts: Option<&PodFacts>, hello:
     Ok(identity)
 }
 
-/// Namespace and name of a ServiceAccount.
+/// Namespace and name of a `ServiceAccount`.
 fn account(username: &str) -> Result<(&str, &str), Refusal> {
     username
         .strip_prefix("system:serviceaccount:")

@@ -81,9 +81,9 @@ impl<R: TokenReviewer, P: Pods> Shared<R, P> {
             ReviewError::Unavailable(reason) => Refusal::Review(reason),
         })?;
         let (namespace, pod) = identity::pod_of(&reviewed)?;
-        let hello = match tokio::time::timeout(HELLO_TIME, reports.message()).await {
-            Ok(Ok(Some(AgentReport { report: Some(Report::Hello(hello)) }))) => hello,
-            _ => return Err(Refusal::NoHello),
+        let first = tokio::time::timeout(HELLO_TIME, reports.message()).await;
+        let Ok(Ok(Some(AgentReport { report: Some(Report::Hello(hello)) }))) = first else {
+            return Err(Refusal::NoHello);
         };
         let facts = self.pods.pod(namespace, pod);
         let identity: Identity = identity::identify(&reviewed, facts.as_ref(), &hello)?;

@@ -1,4 +1,4 @@
-//! Tokens of ServiceAccounts, reviewed by the API server, and remembered for less than a minute.
+//! Tokens of `ServiceAccount`s, reviewed by the API server, and remembered for less than a minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -97,11 +97,16 @@ fn read(status: TokenReviewStatus) -> Result<Reviewed, ReviewError> {
     })
 }
 
+type TokenHash = [u8; 32];
+
+/// An answer, and until when it is believed.
+type Remembered = (Instant, Result<Reviewed, ReviewError>);
+
 /// Remembers answers for a short while and asks only so many questions at once.
 pub struct CachedReviews<R> {
     reviewer: R,
     /// By the hash of the token: a dump of our memory shows no token.
-    answers: Mutex<HashMap<[u8; 32], (Instant, Result<Reviewed, ReviewError>)>>,
+    answers: Mutex<HashMap<TokenHash, Remembered>>,
     places: Semaphore,
 }
 
@@ -112,13 +117,13 @@ impl<R: TokenReviewer> CachedReviews<R> {
         Self { reviewer, answers: Mutex::default(), places: Semaphore::new(REVIEWS_MAX) }
     }
 
-    fn remembered(&self, key: &[u8; 32]) -> Option<Result<Reviewed, ReviewError>> {
+    fn remembered(&self, key: &TokenHash) -> Option<Result<Reviewed, ReviewError>> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (until, answer) = answers.get(key)?;
         (*until > Instant::now()).then(|| answer.clone())
     }
 
-    fn remember(&self, key: [u8; 32], answer: &Result<Reviewed, ReviewError>) {
+    fn remember(&self, key: TokenHash, answer: &Result<Reviewed, ReviewError>) {
         let now = Instant::now();
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= CACHE_MAX {
@@ -140,7 +145,7 @@ impl<R: TokenReviewer> TokenReviewer for CachedReviews<R> {
             hasher.update(audience);
             hasher.update([0]);
             hasher.update(token);
-            let key: [u8; 32] = hasher.finalize().into();
+            let key: TokenHash = hasher.finalize().into();
             if let Some(answer) = self.remembered(&key) {
                 return answer;
             }

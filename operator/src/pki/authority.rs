@@ -12,7 +12,7 @@ pub struct Lifetimes {
     /// Of a certificate authority.
     pub authority: Duration,
     /// How long a new one is in the bundle before it signs, and an old one after it has signed last. It must be longer than
-    /// a changed ConfigMap takes to reach every node.
+    /// a changed `ConfigMap` takes to reach every node.
     pub overlap: Duration,
 }
 
@@ -122,7 +122,7 @@ impl Authority {
         std::iter::once(&self.current.certificate)
             .chain(next)
             .chain(previous)
-            .map(|certificate| format!("{}\n", certificate.trim_end()))
+            .flat_map(|certificate| [certificate.trim_end(), "\n"])
             .collect()
     }
 
@@ -143,7 +143,7 @@ pub(super) fn after(time: Timestamp, duration: Duration) -> Result<Timestamp, Pk
 mod tests {
     use super::*;
 
-    const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_secs(3000), overlap: Duration::from_secs(100) };
+    const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_mins(50), overlap: Duration::from_secs(100) };
 
     #[test]
     fn a_new_authority_is_left_alone_for_two_thirds_of_its_life() {

@@ -4,7 +4,7 @@
 //!   made ───────── 2/3 of life ──▶ next made ── overlap ──▶ next signs ── overlap ──▶ old one forgotten
 //!   bundle [current]               [current, next]          [current, previous]       [current]
 //! ```
-//! Agents read the bundle from a ConfigMap that reaches their nodes with a delay, so a certificate signs only after it was in
+//! Agents read the bundle from a `ConfigMap` that reaches their nodes with a delay, so a certificate signs only after it was in
 //! the bundle for a while, and leaves the bundle only after it has not signed for a while. Owns the state, its form in a
 //! Secret and the issuing; reads and writes no Secret itself, and knows no clock: who drives it brings the time.
 

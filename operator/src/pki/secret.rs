@@ -164,7 +164,7 @@ mod tests {
     use super::super::Lifetimes;
     use super::*;
 
-    const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_secs(3000), overlap: Duration::from_secs(100) };
+    const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_mins(50), overlap: Duration::from_secs(100) };
 
     #[test]
     fn every_stage_is_read_as_it_was_written() {

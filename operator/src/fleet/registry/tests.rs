@@ -180,7 +180,9 @@ mod outbox {
         // The agent took both, or only the newer one.
         for verdicts in [&[verdict(2, "b", ""), verdict(3, "a", "")][..], &[verdict(3, "a", "")]] {
             let mut outbox = Outbox { pending: outbox.pending.clone(), ..Outbox::default() };
-            verdicts.iter().for_each(|verdict| outbox.verdict(verdict));
+            for verdict in verdicts {
+                outbox.verdict(verdict);
+            }
             assert!(!outbox.is_due(&planned(3, "a")));
         }
     }

@@ -8,7 +8,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 use super::super::Lifetimes;
 use super::*;
 
-const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_secs(30_000), overlap: Duration::from_secs(1000) };
+const LIFETIMES: Lifetimes = Lifetimes { authority: Duration::from_mins(500), overlap: Duration::from_secs(1000) };
 const SERVER: &str = "castgate-operator.castgate-system.svc";
 
 #[test]

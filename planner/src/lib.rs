@@ -1,15 +1,20 @@
-//! Manifests to agent snapshots, purely: no socket, no clock, no file, no cluster.
+//! Manifests to what runs, purely: no socket, no clock, no file, no connection to a cluster.
 //!
 //! ```text
-//!   (path, text)… ──▶ load ──▶ Objects ──▶ plan ──▶ Plan { agents: [AgentSnapshot], channels, client hints }
-//!                      │                    │
-//!                      └──── Problems ◀─────┘      all of them, sorted, one sentence each
+//!   one machine:   (path, text)… ──▶ load ──▶ Objects ──▶ plan ──▶ Plan { agents: [AgentSnapshot], channels, client hints }
+//!                                     │                    │
+//!                                     └──── Problems ◀─────┘      all of them, sorted, one sentence each
+//!
+//!   a cluster:     objects ──▶ judge ──▶ Judged ──▶ cluster::fleet ──▶ Fleet { workloads, snapshots, what became of each }
+//!                                          │             ▲
+//!                       problems by object ◀┘             └── Facts: nodes, namespaces, what runs now
 //! ```
 //! `castgate up`, `castgate validate` and the operator share it, so the same manifests mean the same everywhere. Equal input
 //! gives equal output, whatever the order of files and objects: who compares two plans may stay silent when nothing changed.
 //!
 //! [`judge`] is `load` for the objects of a cluster, where one that is wrong stops only those that need it.
 //! [`load`] refuses what is wrong anywhere. [`plan`] places every object on one machine, and refuses what cannot be there.
+//! [`cluster::fleet`] places them on the nodes of a cluster, and says of each what cannot be.
 //!
 //! ```
 //! let manifest = "

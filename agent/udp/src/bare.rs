@@ -6,12 +6,12 @@
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
 use crate::control::Outgoing;
+use crate::many;
 use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
 use crate::{SEGMENTS_MAX, UdpSocket};
 use std::io;
 use std::mem;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 /// Messages handed to the kernel at once.
@@ -60,7 +60,7 @@ impl BareLoop {
                 header.msg_hdr.msg_iov = ptr::from_mut(&mut iovec);
                 header.msg_hdr.msg_iovlen = 1;
                 header.msg_hdr.msg_control = ptr::from_mut(control).wrapping_byte_add(extent.offset).cast();
-                header.msg_hdr.msg_controllen = extent.length;
+                header.msg_hdr.msg_controllen = many::length(extent.length);
                 header
             })
             .collect();
@@ -69,11 +69,9 @@ impl BareLoop {
             let mut rest = &mut headers[..];
             while !rest.is_empty() {
                 let count = rest.len().min(MESSAGES_PER_CALL);
-                let count_c = libc::c_uint::try_from(count).unwrap_or(libc::c_uint::MAX);
-                // SAFETY: at least `count` headers are live and exclusive; what they point at lives in `self` and on this
-                // stack with the lengths given, is only read, and outlives the call.
-                let result = unsafe { libc::sendmmsg(socket.as_fd().as_raw_fd(), rest.as_mut_ptr(), count_c, 0) };
-                let taken = usize::try_from(result).map_err(|_negative| io::Error::last_os_error())?;
+                // SAFETY: what the headers point at lives in `self` and on this stack with the lengths given, is only read,
+                // and outlives the call; the headers began as zeros.
+                let taken = unsafe { many::send_many(socket, &mut rest[..count], 0) }?;
                 messages += taken;
                 rest = &mut rest[taken..];
             }

@@ -15,8 +15,17 @@ use std::net::Ipv4Addr;
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Message<T> {
-    header: libc::cmsghdr,
+    header: Header,
     value: T,
+}
+
+/// `cmsghdr` of the kernel: C libraries disagree about the type of its length.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Header {
+    length: usize,
+    level: c_int,
+    kind: c_int,
 }
 
 /// What may accompany a datagram that we send.
@@ -51,7 +60,7 @@ pub(crate) struct IncomingBuffer(pub(crate) [u8; 128]);
 impl<T> Message<T> {
     const fn new(level: c_int, kind: c_int, value: T) -> Self {
         let length = offset_of!(Self, value) + size_of::<T>();
-        Self { header: libc::cmsghdr { cmsg_len: length, cmsg_level: level, cmsg_type: kind }, value }
+        Self { header: Header { length, level, kind }, value }
     }
 }
 

@@ -14,6 +14,7 @@
 pub mod bare;
 mod control;
 mod interface;
+mod many;
 mod multicast;
 mod options;
 mod raw;

@@ -10,11 +10,11 @@
 
 use crate::UdpSocket;
 use crate::control::{Incoming, IncomingBuffer};
+use crate::many;
 use crate::raw::{SOCKADDR_BYTES, from_sockaddr, to_sockaddr};
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 /// Spacing beyond a datagram's room, in octets: starts of datagrams a power of two apart would share a few cache sets.
@@ -80,19 +80,9 @@ impl RecvBatch {
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received = 0;
         self.point_headers_at_buffers();
-        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
-        // SAFETY: `count` headers are live and exclusive, and each points at exclusive buffers of this batch with their
-        // true lengths, set just above; the kernel writes within them and keeps none.
-        let result = unsafe {
-            libc::recvmmsg(
-                socket.as_fd().as_raw_fd(),
-                self.headers.as_mut_ptr(),
-                count,
-                libc::MSG_DONTWAIT,
-                ptr::null_mut(),
-            )
-        };
-        self.received = usize::try_from(result).map_err(|_negative| io::Error::last_os_error())?;
+        // SAFETY: each header points at exclusive buffers of this batch with their true lengths, set just above, and began as
+        // zeros; the kernel writes within the buffers and keeps none.
+        self.received = unsafe { many::receive_many(socket, &mut self.headers, libc::MSG_DONTWAIT) }?;
         Ok(self.received)
     }
 
@@ -126,7 +116,8 @@ impl RecvBatch {
 
     fn incoming(&self, index: usize) -> Incoming {
         let control = &self.controls[index].0;
-        Incoming::parse(&control[..self.headers[index].msg_hdr.msg_controllen.min(control.len())])
+        let written: usize = many::fit(self.headers[index].msg_hdr.msg_controllen);
+        Incoming::parse(&control[..written.min(control.len())])
     }
 
     fn stride(&self) -> usize {
@@ -146,7 +137,7 @@ impl RecvBatch {
             header.msg_iov = ptr::from_mut(iovec);
             header.msg_iovlen = 1;
             header.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_controllen = control.0.len();
+            header.msg_controllen = many::length(control.0.len());
             header.msg_flags = 0;
         }
     }

@@ -12,15 +12,14 @@
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
 use crate::control::{Extent, Outgoing};
+use crate::many;
 use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
 use crate::ready::wait_writable;
 use crate::{Errno, Options, UdpSocket};
 use std::cell::Cell;
-use std::io;
 use std::marker::PhantomData;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -306,30 +305,22 @@ fn point(
     header.msg_name = name.cast();
     header.msg_namelen = SOCKADDR_BYTES;
     header.msg_iov = iovecs.as_mut_ptr();
-    header.msg_iovlen = iovecs.len();
+    header.msg_iovlen = many::length(iovecs.len());
     header.msg_control = control.wrapping_byte_add(extent.offset).cast();
-    header.msg_controllen = extent.length;
+    header.msg_controllen = many::length(extent.length);
     header.msg_flags = 0;
 }
 
 /// Hands `headers` to the kernel, and says how many messages it took: at least one. Waits a little for a full send buffer.
 fn transmit(socket: &UdpSocket, headers: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
-    let count = libc::c_uint::try_from(headers.len()).expect("a batch is small");
     loop {
-        // SAFETY: `count` headers are live and exclusive. `Filling` borrows everything they point at: its own parts by the
-        // batch, payloads by `'data`; lengths are those of the slices. The kernel keeps no pointer.
-        let result = unsafe {
-            libc::sendmmsg(
-                socket.as_fd().as_raw_fd(),
-                headers.as_mut_ptr(),
-                count,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
+        // SAFETY: `Filling` borrows everything that the headers point at: its own parts by the batch, payloads by `'data`;
+        // lengths are those of the slices; the headers began as zeros.
+        let error = match unsafe { many::send_many(socket, headers, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } {
+            Ok(taken) => return Ok(taken),
+            Err(error) => error,
         };
-        if let Ok(taken) = usize::try_from(result) {
-            return Ok(taken);
-        }
-        match Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO) {
+        match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
             Errno::INTR => {}
             Errno::AGAIN if wait_writable(socket, Some(FULL_WAIT)).unwrap_or(false) => {}
             error => return Err(error),

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 mod crds;
 mod locate;
 mod manifests;
@@ -19,7 +20,7 @@ mod validate;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// IP multicast for people whose network has none.
 #[derive(Debug, Parser)]
@@ -40,11 +41,16 @@ enum Command {
     Validate(validate::Args),
     Crds(crds::Args),
     Bench(bench::Args),
+    Status(cluster::status::Args),
+    Tunnels(cluster::tunnels::Args),
+    Diagnose(cluster::diagnose::Args),
+    Sysdump(cluster::sysdump::Args),
+    Selftest(cluster::selftest::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
     };
@@ -57,6 +63,11 @@ async fn main() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Status(args) => cluster::status::run(args).await,
+        Command::Tunnels(args) => cluster::tunnels::run(args).await,
+        Command::Diagnose(args) => cluster::diagnose::run(args).await,
+        Command::Sysdump(args) => cluster::sysdump::run(args).await,
+        Command::Selftest(args) => cluster::selftest::run(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +76,18 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line under the name by which it was called: kubectl finds a link `kubectl-castgate` to this program.
+fn command() -> clap::Command {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(std::path::Path::file_name);
+    named(name.is_some_and(|name| name == "kubectl-castgate"))
+}
+
+fn named(as_plugin: bool) -> clap::Command {
+    let command = Cli::command();
+    if as_plugin { command.bin_name("kubectl castgate") } else { command }
 }
 
 /// The error with its causes. Many causes are quoted by the error above them already, and said once is enough.
@@ -100,7 +123,6 @@ fn not_understood(error: &clap::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_commands_are_well_formed() {
@@ -114,6 +136,16 @@ mod tests {
         assert_eq!(sentence(&quoted), "listen 127.0.4.1:5632: address in use");
         let bare = anyhow::Error::new(cause()).context("cannot listen");
         assert_eq!(sentence(&bare), "cannot listen: address in use");
+    }
+
+    #[test]
+    fn a_plugin_of_kubectl_is_used_by_that_name() {
+        let usage = |as_plugin| {
+            let error = named(as_plugin).try_get_matches_from(["castgate", "status", "--help"]).unwrap_err();
+            error.render().to_string()
+        };
+        assert!(usage(true).contains("Usage: kubectl castgate status"), "{}", usage(true));
+        assert!(usage(false).contains("Usage: castgate status"), "{}", usage(false));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use castgate_client::{GroupName, ReceiverSettings, Report, Servers, TunnelSettings, Via};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::access::{BUNDLES, Cluster, ClusterArgs, ENDPOINTS, Resource, SERVERS, Scope};
 use super::fleet::{Endpoint, Fleet, Server};
@@ -30,6 +30,8 @@ const RATE: &str = "100pps";
 const PACKETS: u64 = 10;
 /// A join that was too early, before the agent knew the channel, is made anew after this time.
 const ROUND: Duration = Duration::from_secs(3);
+/// Between two looks at servers that the operator has not looked at yet.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long the other agents may take after the first one delivered.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -60,10 +62,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut stop = Stop::after(None)?;
     let cluster = Cluster::connect(&args.cluster).await?;
     let Scope::One(namespace) = &cluster.scope else { bail!("name one namespace by -n: one server is tested") };
-    let fleet = Fleet::decode(cluster.list(SERVERS).await?, Vec::new(), cluster.list(ENDPOINTS).await?);
+    let until = Instant::now() + Duration::from_secs(args.seconds);
+    let fleet = tokio::select! {
+        fleet = look(&cluster, args.server.as_deref(), namespace, until) => fleet?,
+        () = stop.wait() => bail!("told to stop before a server was Ready"),
+    };
     let server = choose(&fleet.servers, args.server.as_deref(), namespace)?;
     let agents = agents(&fleet.endpoints, server)?;
-    let until = Instant::now() + Duration::from_secs(args.seconds);
     println!("{} has agents at {}", server.title(), list(&agents));
     let Some(channel) = args.channel else {
         let planted = Planted { cluster: &cluster, namespace, server: &server.metadata.name };
@@ -83,6 +88,23 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         outcome = hear(channel, agents, until) => outcome,
         () = stop.wait() => bail!("told to stop before enough packets came"),
     }
+}
+
+/// Servers and agents, once the operator has looked at a server that may be tested; it gets a moment for that.
+async fn look(cluster: &Cluster, name: Option<&str>, namespace: &str, until: Instant) -> Result<Fleet> {
+    loop {
+        let fleet = Fleet::decode(cluster.list(SERVERS).await?, Vec::new(), cluster.list(ENDPOINTS).await?);
+        let is_pending = choose(&fleet.servers, name, namespace).is_err() && fleet.servers.iter().any(is_pending);
+        if !is_pending || Instant::now() >= until {
+            return Ok(fleet);
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Whether its readiness is not about what it is now.
+fn is_pending(server: &Server) -> bool {
+    server.trouble().is_some_and(|(reason, _)| reason == "Reconciling" || reason == "Unseen")
 }
 
 /// The server to test.

@@ -208,6 +208,9 @@ fn pods(facts: &Facts) -> Check {
             wrong.push(format!("{} {}: {ready} of {wanted} Ready", text(workload, "/kind"), title(workload)));
         }
     }
+    if workloads.is_empty() {
+        return Check::skipped(NAME, "no agent runs here");
+    }
     if wrong.is_empty() {
         let says = format!(
             "{} Ready in {}",
@@ -246,6 +249,9 @@ fn streams(fleet: &Fleet) -> Check {
 
 fn refusals(fleet: &Fleet) -> Check {
     const NAME: &str = "refusals";
+    if fleet.endpoints.is_empty() {
+        return Check::skipped(NAME, "no agent has ever reported to the operator");
+    }
     let refused: Vec<_> = fleet
         .endpoints
         .iter()

@@ -84,7 +84,7 @@ fn configuration(image: &Image, layer: &[u8]) -> Vec<u8> {
         config["User"] = Value::from(user);
     }
     let configuration = json!({
-        "architecture": "amd64",
+        "architecture": architecture(),
         "os": "linux",
         "created": EPOCH,
         "config": config,
@@ -117,12 +117,21 @@ fn index(image: &Image, manifest: &[u8]) -> Vec<u8> {
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": digest(manifest),
             "size": manifest.len(),
-            "platform": {"architecture": "amd64", "os": "linux"},
+            "platform": {"architecture": architecture(), "os": "linux"},
             // containerd takes the whole name from the first, others the tag from the second.
             "annotations": {"io.containerd.image.name": image.reference, "org.opencontainers.image.ref.name": tag},
         }],
     });
     index.to_string().into_bytes()
+}
+
+/// The name that images have for this machine's processor.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 fn file(archive: &mut Builder<Vec<u8>>, name: &str, octets: &[u8], mode: u32) -> Result<()> {

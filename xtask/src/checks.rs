@@ -95,7 +95,7 @@ pub fn generate() -> Result<()> {
         "--",
         "crds",
         "--output",
-        "crds/generated",
+        "charts/castgate-crds/templates",
     ];
     shell::run(&mut shell::cargo(&arguments)).context("the custom resource definitions were not written")
 }

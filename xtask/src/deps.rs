@@ -10,14 +10,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("castgate-wire", &[]),
     ("castgate-endpoint", &["castgate-wire"]),
     ("castgate-control", &["castgate-wire"]),
+    ("castgate-rpc", &["castgate-control", "castgate-wire"]),
     ("castgate-udp", &[]),
     ("castgate-dataplane", &["castgate-wire", "castgate-udp"]),
     (
         "castgate-agent",
-        &["castgate-endpoint", "castgate-dataplane", "castgate-control", "castgate-wire", "castgate-udp"],
+        &[
+            "castgate-endpoint",
+            "castgate-dataplane",
+            "castgate-control",
+            "castgate-rpc",
+            "castgate-wire",
+            "castgate-udp",
+        ],
     ),
     ("castgate-crds", &[]),
     ("castgate-planner", &["castgate-crds", "castgate-control"]),
+    ("castgate-operator", &["castgate-planner", "castgate-crds", "castgate-control", "castgate-rpc"]),
     ("castgate-client", &["castgate-endpoint", "castgate-udp", "castgate-wire"]),
     (
         "castgate-cli",
@@ -37,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// What a crate must not reach, by any path. `kube-client` is what a kube client is made of.
+/// What a crate must not reach, by any path, when it is built alone. `kube-client` is what a kube client is made of.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("castgate-wire", &["tokio", "mio", "socket2", "kube", "kube-client"]),
     ("castgate-endpoint", &["tokio", "mio", "socket2", "kube", "kube-client"]),
@@ -45,80 +54,82 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("castgate-planner", &["tokio", "mio", "socket2", "kube-client"]),
     ("castgate-crds", &["tokio", "mio", "socket2", "kube-client"]),
     ("castgate-dataplane", &["tokio", "kube", "kube-client"]),
-    ("castgate-agent", &["kube", "kube-client"]),
+    ("castgate-rpc", &["kube", "kube-client"]),
+    ("castgate-agent", &["kube", "kube-core", "kube-derive", "kube-client", "k8s-openapi"]),
+    ("castgate-client", &["kube", "kube-client"]),
+    ("castgate-operator", &["castgate-dataplane", "castgate-udp", "castgate-agent"]),
 ];
 
 /// Checks every rule and names every arrow that breaks one.
 pub fn check() -> Result<()> {
     let metadata = shell::stdout(&mut shell::cargo(&["metadata", "--format-version", "1", "--locked"]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
-    let graph = Graph::new(&metadata)?;
-    let mut broken = wrong_arrows(&graph.members, ARROWS);
+    let members = members(&metadata)?;
+    let mut broken = wrong_arrows(&members, ARROWS);
     for (krate, forbidden) in FORBIDDEN {
-        broken.extend(graph.reached_from(krate, forbidden));
+        broken.extend(reached_from(krate, forbidden, &tree(krate)?)?);
     }
-    broken.extend(allowed_unsafe(&graph)?);
+    broken.extend(allowed_unsafe(&members)?);
     if broken.is_empty() {
-        println!("deps: {} crates keep to the architecture", graph.members.len());
+        println!("deps: {} crates keep to the architecture", members.len());
         return Ok(());
     }
     bail!("{} broken dependency rules:\n  {}", broken.len(), broken.join("\n  "));
 }
 
-/// The resolved graph of normal and build dependencies, by package name.
-struct Graph {
-    members: BTreeMap<String, BTreeSet<String>>,
-    edges: BTreeMap<String, BTreeSet<String>>,
+/// Every crate of the workspace, and those of the workspace that it uses other than in tests.
+fn members(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
+    let name_of: BTreeMap<&str, &str> =
+        packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
+    let ids = metadata["workspace_members"].as_array().context("cargo metadata has no members")?;
+    let names: BTreeSet<&str> = ids.iter().filter_map(|id| name_of.get(id.as_str()?).copied()).collect();
+    let mut members = BTreeMap::new();
+    for node in metadata["resolve"]["nodes"].as_array().context("cargo metadata resolves nothing")? {
+        let name = name_of[node["id"].as_str().context("a node without an id")?];
+        if !names.contains(name) {
+            continue;
+        }
+        let mut uses = BTreeSet::new();
+        for dependency in node["deps"].as_array().into_iter().flatten() {
+            let target = name_of[dependency["pkg"].as_str().context("a dependency without an id")?];
+            let kinds = dependency["dep_kinds"].as_array().context("a dependency without a kind")?;
+            // What only tests use cannot reach a user.
+            if names.contains(target) && kinds.iter().any(|kind| kind["kind"] != "dev") {
+                uses.insert(target.to_owned());
+            }
+        }
+        members.insert(name.to_owned(), uses);
+    }
+    Ok(members)
 }
 
-impl Graph {
-    fn new(metadata: &Value) -> Result<Self> {
-        let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
-        let name_of: BTreeMap<&str, &str> =
-            packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
-        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for node in metadata["resolve"]["nodes"].as_array().context("cargo metadata resolves nothing")? {
-            let name = name_of[node["id"].as_str().context("a node without an id")?];
-            let targets = edges.entry(name.to_owned()).or_default();
-            for dependency in node["deps"].as_array().into_iter().flatten() {
-                let kinds = dependency["dep_kinds"].as_array().context("a dependency without a kind")?;
-                // What only tests use cannot reach a user.
-                if kinds.iter().any(|kind| kind["kind"] != "dev") {
-                    targets
-                        .insert(name_of[dependency["pkg"].as_str().context("a dependency without an id")?].to_owned());
-                }
-            }
-        }
-        let ids = metadata["workspace_members"].as_array().context("cargo metadata has no members")?;
-        let names: BTreeSet<&str> = ids.iter().filter_map(|id| name_of.get(id.as_str()?).copied()).collect();
-        let own = |name: &str| edges[name].iter().filter(|target| names.contains(target.as_str())).cloned().collect();
-        let members = names.iter().map(|name| ((*name).to_owned(), own(name))).collect();
-        Ok(Self { members, edges })
-    }
+/// What a build of `krate` alone is made of. Features of the whole workspace are united in `cargo metadata`: there, whoever
+/// shares a crate with the operator would seem to use a Kubernetes client.
+fn tree(krate: &str) -> Result<String> {
+    let arguments = ["tree", "--locked", "--package", krate, "--edges", "normal,build", "--prefix", "depth"];
+    shell::stdout(&mut shell::cargo(&[&arguments[..], &["--no-dedupe", "--format", " {p}"]].concat()))
+}
 
-    /// One sentence for each of `forbidden` that `krate` reaches, with the path that leads there.
-    fn reached_from(&self, krate: &str, forbidden: &[&str]) -> Vec<String> {
-        let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut open = vec![krate];
-        while let Some(at) = open.pop() {
-            for next in self.edges.get(at).into_iter().flatten() {
-                if next != krate && !came_from.contains_key(next.as_str()) {
-                    came_from.insert(next, at);
-                    open.push(next);
-                }
-            }
+/// One sentence for each of `forbidden` in the tree of `krate`, with the path that leads there. A line of the tree is the
+/// depth and the crate: `2 mio v1.0.0`.
+fn reached_from(krate: &str, forbidden: &[&str], tree: &str) -> Result<Vec<String>> {
+    let mut path: Vec<&str> = Vec::new();
+    let mut found: BTreeMap<&str, String> = BTreeMap::new();
+    for line in tree.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(depth), Some(name)) = (words.next(), words.next()) else { continue };
+        path.truncate(depth.parse().with_context(|| format!("cargo tree printed `{line}`"))?);
+        path.push(name);
+        // The first path is as good as any.
+        if path.len() > 1 && forbidden.contains(&name) && !found.contains_key(name) {
+            found.insert(name, path.join(" -> "));
         }
-        let path = |to: &str| {
-            let mut path = vec![to];
-            while let Some(from) = came_from.get(path[path.len() - 1]) {
-                path.push(from);
-            }
-            path.reverse();
-            path.join(" -> ")
-        };
-        let reached = forbidden.iter().filter(|name| came_from.contains_key(**name));
-        reached.map(|name| format!("{krate} must not reach {name}: {}", path(name))).collect()
     }
+    if path.is_empty() {
+        bail!("cargo tree shows nothing for {krate}");
+    }
+    Ok(found.iter().map(|(name, path)| format!("{krate} must not reach {name}: {path}")).collect())
 }
 
 fn wrong_arrows(members: &BTreeMap<String, BTreeSet<String>>, arrows: &[(&str, &[&str])]) -> Vec<String> {
@@ -135,7 +146,7 @@ fn wrong_arrows(members: &BTreeMap<String, BTreeSet<String>>, arrows: &[(&str, &
 }
 
 /// `unsafe` is for `agent/udp` alone: no other crate may lift the workspace's lint.
-fn allowed_unsafe(graph: &Graph) -> Result<Vec<String>> {
+fn allowed_unsafe(members: &BTreeMap<String, BTreeSet<String>>) -> Result<Vec<String>> {
     let files =
         shell::stdout(&mut shell::command("git", &["ls-files", "-co", "--exclude-standard", "*.rs", "*Cargo.toml"]))?;
     let mut broken = Vec::new();
@@ -149,7 +160,7 @@ fn allowed_unsafe(graph: &Graph) -> Result<Vec<String>> {
             broken.push(format!("{file} does not take the workspace's lints"));
         }
     }
-    debug_assert!(graph.members.contains_key("castgate-udp"), "the exception names a crate that exists");
+    debug_assert!(members.contains_key("castgate-udp"), "the exception names a crate that exists");
     Ok(broken)
 }
 
@@ -172,24 +183,45 @@ mod tests {
 
     #[test]
     fn a_forbidden_crate_is_found_at_any_depth_and_its_path_is_shown() {
-        let graph = Graph::new(&small_metadata("normal")).unwrap();
-        assert_eq!(graph.reached_from("a", &["c"]), ["a must not reach c: a -> b -> c"]);
+        let tree = "0 a v0.1.0 (/src/a)\n1 b v1.0.0\n2 d v1.0.0\n2 c v2.0.0\n1 e v1.0.0\n2 c v2.0.0\n";
+        assert_eq!(reached_from("a", &["c"], tree).unwrap(), ["a must not reach c: a -> b -> c"]);
+        assert!(reached_from("a", &["f", "a"], tree).unwrap().is_empty());
     }
 
     #[test]
-    fn what_only_tests_use_is_not_reached() {
-        let graph = Graph::new(&small_metadata("dev")).unwrap();
-        assert!(graph.reached_from("a", &["c"]).is_empty());
+    fn an_empty_tree_is_no_proof() {
+        assert!(reached_from("a", &["c"], "").is_err());
     }
 
-    fn small_metadata(kind: &str) -> Value {
-        let kind = if kind == "normal" { Value::Null } else { json!(kind) };
+    #[test]
+    fn a_crate_that_shares_one_with_the_operator_does_not_get_its_features() {
+        // The whole workspace reaches a Kubernetes client through `kube`, which the schemas use, too.
+        let alone = tree("castgate-crds").unwrap();
+        assert!(
+            alone.contains(" kube ") && reached_from("castgate-crds", &["kube-client"], &alone).unwrap().is_empty()
+        );
+        let operator = tree("castgate-operator").unwrap();
+        assert_eq!(reached_from("castgate-operator", &["kube-client"], &operator).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_only_tests_use_is_no_arrow() {
+        let uses = |kind: Value| members(&small_metadata(&kind)).unwrap()["a"].clone();
+        assert_eq!(uses(Value::Null), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(uses(json!("build")), BTreeSet::from(["b".to_owned()]));
+        assert!(uses(json!("dev")).is_empty());
+    }
+
+    fn small_metadata(kind: &Value) -> Value {
         json!({
             "packages": [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}, {"id": "3", "name": "c"}],
-            "workspace_members": ["1"],
+            "workspace_members": ["1", "2"],
             "resolve": {"nodes": [
-                {"id": "1", "deps": [{"pkg": "2", "dep_kinds": [{"kind": null}]}]},
-                {"id": "2", "deps": [{"pkg": "3", "dep_kinds": [{"kind": kind}]}]},
+                {"id": "1", "deps": [
+                    {"pkg": "2", "dep_kinds": [{"kind": kind}]},
+                    {"pkg": "3", "dep_kinds": [{"kind": null}]},
+                ]},
+                {"id": "2", "deps": []},
                 {"id": "3", "deps": []},
             ]},
         })

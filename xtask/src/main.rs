@@ -4,6 +4,7 @@ mod archive;
 mod checks;
 mod cluster;
 mod deps;
+mod images;
 mod shell;
 mod suite;
 mod tools;
@@ -16,6 +17,8 @@ The project's own commands.
     cargo xtask test            everything: installs what it needs when root, checks, tests, one count line
     cargo xtask test --quick    what needs no root: formatting, lints, rules, unit and loopback tests
     cargo xtask deps            only the rules of who may depend on whom
+    cargo xtask images [--profile NAME] [--output DIR] [--prefix HOST/PATH] [--tag TAG] [agent|operator|cli]...
+                                archives of our container images, built without an engine (README of e2e/)
     cargo xtask cluster up [NODES] [IMAGE.tar]...   a Kubernetes to try things on; `cargo xtask cluster help` says more
     cargo xtask gen             writes the generated files again (custom resource definitions)
 ";
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => suite::run(suite::Scope::Quick),
         ["deps"] => deps::check(),
         ["gen"] => checks::generate(),
+        ["images", rest @ ..] => images::Options::parse(rest).and_then(|options| images::build(&options)).map(drop),
         ["cluster", rest @ ..] => cluster::command(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -1,16 +1,17 @@
 //! `cargo xtask test`: every check and every test, then one count line.
 //!
 //! ```text
-//!   tools ──▶ checks (format, lints, rules, docs, licences) ──▶ cargo test, the lab among it when root ──▶ count line
+//!   tools ──▶ checks (format, lints, rules, docs, licences) ──▶ cargo test, the lab among it when root ──▶ images
+//!                                                                       count line ◀── cluster ◀────────────┘
 //! ```
 //! A check counts as one test. A test that cannot run appends a line to the file named in `CASTGATE_SKIP_FILE`: it is
 //! printed with its reason and counted as skipped, never as passed.
 
-use crate::{checks, shell, tools};
+use crate::{checks, cluster, images, shell, tools};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// How much to run.
@@ -51,7 +52,11 @@ pub fn run(scope: Scope) -> Result<()> {
 
     // One call builds everything with the same features, the real programs among it, before the first test runs.
     let without_lab: &[&str] = if scope == Scope::Everything { &[] } else { &["--exclude", "castgate-e2e"] };
-    cargo_test(&[&["test", "--workspace"], without_lab].concat(), &skip_file, &mut tally)?;
+    let mut tests = shell::cargo(&[&["test", "--workspace"], without_lab].concat());
+    cargo_test(&mut tests, &skip_file, &mut tally)?;
+    if scope == Scope::Everything {
+        cluster_test(&skip_file, &mut tally)?;
+    }
 
     let skipped = skip_file.take()?;
     // A test that skipped itself came back as passed.
@@ -74,11 +79,28 @@ pub fn run(scope: Scope) -> Result<()> {
     Ok(())
 }
 
+/// The tests on a real Kubernetes, after those of the lab: each wants the machine to itself.
+fn cluster_test(skip_file: &SkipFile, tally: &mut Tally) -> Result<()> {
+    let made = cluster::ensure().and_then(|tools| Ok((tools, images::build(&images::Options::for_tests())?)));
+    match made {
+        Ok((tools, images)) => {
+            // Of the whole workspace, so that nothing is built again with other features.
+            let mut tests = shell::cargo(&["test", "--workspace", "--test", "cluster"]);
+            tests.env("CASTGATE_CLUSTER", tools).env("CASTGATE_IMAGES", images);
+            cargo_test(&mut tests, skip_file, tally)
+        }
+        Err(error) => {
+            tally.failed += 1;
+            tally.failures.push(format!("the cluster's programs and images: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
 /// Runs one `cargo test` and reads its result lines while they pass by.
-fn cargo_test(arguments: &[&str], skip_file: &SkipFile, tally: &mut Tally) -> Result<()> {
-    let mut command = shell::cargo(arguments);
+fn cargo_test(command: &mut Command, skip_file: &SkipFile, tally: &mut Tally) -> Result<()> {
     command.args(["--locked", "--no-fail-fast", "--quiet"]).env("CASTGATE_SKIP_FILE", &skip_file.path);
-    println!("run {}", shell::line(&command));
+    println!("run {}", shell::line(command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo test does not start")?;
     let stdout = child.stdout.take().expect("standard output was piped");
     let before = tally.clone();
@@ -96,10 +118,10 @@ fn cargo_test(arguments: &[&str], skip_file: &SkipFile, tally: &mut Tally) -> Re
     if !status.success() && tally.failed == before.failed {
         // It did not build, or a test program died before its result line.
         tally.failed += 1;
-        tally.failures.push(format!("`{}` ended with {status} without a count", shell::line(&command)));
+        tally.failures.push(format!("`{}` ended with {status} without a count", shell::line(command)));
     }
     if status.success() && tally.passed == before.passed {
-        bail!("`{}` ran no test", shell::line(&command));
+        bail!("`{}` ran no test", shell::line(command));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A cluster that stays until it is told to go, for trying things by hand. `cargo xtask cluster …` builds what it needs first.
 
 use anyhow::{Context, Result, bail, ensure};
-use castgate_e2e::cluster::{Cluster, Node};
+use castgate_e2e::cluster::{Cluster, Node, runner};
 use castgate_e2e::programs::program;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,29 +43,30 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["up", rest @ ..] => up(rest),
         ["serve", nodes, images @ ..] => serve(nodes, images),
         ["down"] => down(),
-        ["status"] => status(&current()?),
-        [program @ ("kubectl" | "helm"), rest @ ..] => become_program(current()?.command(program), rest),
-        ["castgate", rest @ ..] => become_program(current()?.command(program("castgate")?), rest),
-        ["run", program, rest @ ..] => become_program(current()?.command(program), rest),
+        ["status"] => status(&Cluster::kept()?),
+        [program @ ("kubectl" | "helm"), rest @ ..] => become_program(Cluster::kept()?.command(program), rest),
+        ["castgate", rest @ ..] => become_program(Cluster::kept()?.command(program("castgate")?), rest),
+        ["run", program, rest @ ..] => become_program(Cluster::kept()?.command(program), rest),
         ["load", images @ ..] => {
-            let cluster = current()?;
+            let cluster = Cluster::kept()?;
             images.iter().try_for_each(|image| cluster.load(Path::new(image)))?;
             Ok(ExitCode::SUCCESS)
         }
-        ["volumes", names @ ..] => current()?.make_volumes(names).map(|()| ExitCode::SUCCESS),
-        ["enter", node, program, rest @ ..] => become_program(current()?.node(node).command(program)?, rest),
+        ["volumes", names @ ..] => Cluster::kept()?.make_volumes(names).map(|()| ExitCode::SUCCESS),
+        ["enter", node, program, rest @ ..] => become_program(Cluster::kept()?.node(node).command(program)?, rest),
         ["host", name, address, rest @ ..] => {
-            let host = current()?.host(name, address.parse().with_context(|| format!("`{address}` is no address"))?)?;
+            let host =
+                Cluster::kept()?.host(name, address.parse().with_context(|| format!("`{address}` is no address"))?)?;
             let (program, rest) = rest.split_first().unwrap_or((&"bash", &[]));
             let mut command = Command::new("ip");
             command.args(["netns", "exec", host.namespace().name(), program]);
             become_program(command, rest)
         }
         [action @ ("cut" | "mend" | "freeze" | "thaw" | "kill" | "boot"), node] => {
-            act(action, current()?.node(node)).map(|()| ExitCode::SUCCESS)
+            act(action, Cluster::kept()?.node(node)).map(|()| ExitCode::SUCCESS)
         }
-        ["api", "stop"] => current()?.stop_api_server().map(|()| ExitCode::SUCCESS),
-        ["api", "start"] => current()?.start_api_server().map(|()| ExitCode::SUCCESS),
+        ["api", "stop"] => Cluster::kept()?.stop_api_server().map(|()| ExitCode::SUCCESS),
+        ["api", "start"] => Cluster::kept()?.start_api_server().map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)
@@ -87,22 +88,22 @@ fn act(action: &str, node: &Node) -> Result<()> {
 
 /// Starts a process that holds the cluster, and waits until that stands.
 fn up(arguments: &[&str]) -> Result<ExitCode> {
-    if let Ok(cluster) = current() {
+    if let Ok(cluster) = Cluster::kept() {
         bail!("a cluster is up: {}", cluster.folder().display());
     }
     let (nodes, images) = match arguments {
         [number, images @ ..] if number.parse::<u8>().is_ok() => (*number, images),
         images => ("3", images),
     };
-    std::fs::remove_file(pointer()).ok();
-    let log = pointer().with_extension("log");
+    std::fs::remove_file(runner::pointer()).ok();
+    let log = runner::pointer().with_extension("log");
     let file = std::fs::File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
     let mut serve = Command::new(std::env::current_exe().context("this program does not know where it lies")?);
     serve.args(["serve", nodes]).args(images).process_group(0).stdin(Stdio::null());
     serve.stdout(file.try_clone().context("a log has two writers")?).stderr(file);
     let mut child = serve.spawn().context("the cluster's process does not start")?;
     let start = Instant::now();
-    while !pointer().exists() {
+    while !runner::pointer().exists() {
         if let Some(ended) = child.try_wait().context("the cluster's process cannot be watched")? {
             bail!("it did not come up ({ended}): {}", std::fs::read_to_string(&log).unwrap_or_default());
         }
@@ -110,7 +111,7 @@ fn up(arguments: &[&str]) -> Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("up after {:.1} s", start.elapsed().as_secs_f32());
-    status(&current()?)
+    status(&Cluster::kept()?)
 }
 
 /// Holds the cluster until somebody ends this process; the reaper does the rest.
@@ -118,16 +119,16 @@ fn serve(nodes: &str, images: &[&str]) -> Result<ExitCode> {
     let images: Vec<PathBuf> = images.iter().map(PathBuf::from).collect();
     let cluster = Cluster::up(nodes.parse().context("the number of nodes")?, &images)?;
     std::fs::write(cluster.folder().join("owner"), std::process::id().to_string()).context("owner")?;
-    let unfinished = pointer().with_extension("new");
+    let unfinished = runner::pointer().with_extension("new");
     std::fs::write(&unfinished, cluster.folder().display().to_string()).context("the pointer cannot be written")?;
-    std::fs::rename(&unfinished, pointer()).context("the pointer cannot be written")?;
+    std::fs::rename(&unfinished, runner::pointer()).context("the pointer cannot be written")?;
     loop {
         std::thread::park();
     }
 }
 
 fn down() -> Result<ExitCode> {
-    let folder = current()?.folder().to_path_buf();
+    let folder = Cluster::kept()?.folder().to_path_buf();
     let owner = std::fs::read_to_string(folder.join("owner")).context("nobody holds this cluster")?;
     let owner = owner.trim().parse().ok().and_then(rustix::process::Pid::from_raw).context("owner is no process")?;
     rustix::process::kill_process(owner, rustix::process::Signal::TERM).context("its process cannot be ended")?;
@@ -136,7 +137,7 @@ fn down() -> Result<ExitCode> {
         ensure!(start.elapsed() < LONGEST, "{} is still there", folder.display());
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::fs::remove_file(pointer()).ok();
+    std::fs::remove_file(runner::pointer()).ok();
     println!("down after {:.1} s", start.elapsed().as_secs_f32());
     Ok(ExitCode::SUCCESS)
 }
@@ -153,14 +154,4 @@ fn status(cluster: &Cluster) -> Result<ExitCode> {
 
 fn become_program(mut command: Command, arguments: &[&str]) -> Result<ExitCode> {
     Err(command.args(arguments).exec()).with_context(|| format!("{} does not start", command.get_program().display()))
-}
-
-fn current() -> Result<Cluster> {
-    let folder = std::fs::read_to_string(pointer()).context("no cluster is up")?;
-    Cluster::attach(Path::new(folder.trim()))
-}
-
-/// Says where the one cluster of this kind lies.
-fn pointer() -> PathBuf {
-    std::env::temp_dir().join("castgate-cluster-up")
 }

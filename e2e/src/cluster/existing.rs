@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Names the cluster that tests shall use.
 pub(super) const VARIABLE: &str = "KUBECONFIG";
 
+/// Of the name; the rest is our process id.
+const PREFIX: &str = "machine-of-castgate-";
+
 /// What we add to it: a name for this machine's own network.
 #[derive(Debug)]
 pub(super) struct Existing {
@@ -25,8 +28,9 @@ impl Existing {
         if std::env::var_os(VARIABLE).is_none_or(|value| value.is_empty()) {
             return Ok(None);
         }
+        forget_dead();
         // Not a lab's name: nobody may take this machine for an orphan and end everything on it.
-        let namespace = Namespace::named(format!("machine-{}", std::process::id()));
+        let namespace = Namespace::named(format!("{PREFIX}{}", std::process::id()));
         let attach = format!("netns attach {} {}\n", namespace.name(), std::process::id());
         netns::ip_batch(&[], &attach).context("this machine's network has no name: is this root?")?;
         Ok(Some(Self { namespace }))
@@ -49,4 +53,15 @@ impl Existing {
     pub(super) fn leave(&self) -> Result<()> {
         netns::ip_batch(&["-force"], &format!("netns del {}\n", self.namespace.name()))
     }
+}
+
+/// Names that programs left which were killed.
+fn forget_dead() {
+    let is_dead = |name: &str| {
+        let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
+        pid.is_some_and(|pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    };
+    let dead = netns::list(is_dead);
+    // One whose owner died meanwhile, or that another forgot first, is nothing to fail for.
+    netns::ip_batch(&["-force"], &netns::each("netns del", dead.iter())).ok();
 }

@@ -260,6 +260,28 @@ impl Cluster {
         self.await_api()
     }
 
+    /// Undoes what a test that failed may have left: cables out, nodes frozen or off, no API server.
+    ///
+    /// # Errors
+    /// When something does not come back.
+    pub fn mend_all(&self) -> Result<()> {
+        let Kind::Own(own) = &self.kind else { return Ok(()) };
+        if !own.control_plane.api_server_runs() {
+            self.start_api_server()?;
+        }
+        for node in &own.nodes {
+            if node.is_on() {
+                node.thaw()?;
+                node.mend()?;
+            } else {
+                // Half of it may still be there.
+                node.kill().ok();
+                node.boot()?;
+            }
+        }
+        self.await_nodes(LONGEST_READY)
+    }
+
     /// Waits until every node is ready.
     ///
     /// # Errors

@@ -146,6 +146,12 @@ impl Node {
         cgroups::freeze(self.fabric.member(&self.name).name(), false)
     }
 
+    /// Whether it is switched on, frozen or not.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.daemon().pid().is_some()
+    }
+
     /// A program that will run on it, with the cluster's programs (`ctr`, …) on its PATH.
     ///
     /// # Errors

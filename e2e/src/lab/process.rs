@@ -3,6 +3,7 @@
 use super::wait;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -170,15 +171,27 @@ impl Outputs {
 
     /// Prints the last lines of every program.
     pub(crate) fn show(&self) {
+        eprint!("{}", self.text_since(0));
+    }
+
+    /// How many there are: what comes later is [`text_since`](Self::text_since) then.
+    pub(crate) fn mark(&self) -> usize {
+        self.files.lock().map_or(0, |files| files.len())
+    }
+
+    /// The last lines of every program that was started since.
+    pub(crate) fn text_since(&self, mark: usize) -> String {
         const SHOWN_LINES: usize = 30;
-        let Ok(files) = self.files.lock() else { return };
-        for (name, path) in files.iter() {
+        let Ok(files) = self.files.lock() else { return String::new() };
+        let mut shown = String::new();
+        for (name, path) in files.iter().skip(mark) {
             let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
             let lines: Vec<&str> = text.lines().collect();
             if !lines.is_empty() {
-                eprintln!("--- {name} ({} lines)", lines.len());
-                lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().for_each(|line| eprintln!("{line}"));
+                let last = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+                writeln!(shown, "--- {name} ({} lines)\n{last}", lines.len()).expect("a string takes everything");
             }
         }
+        shown
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!   token ── audience, ServiceAccount ns:sa ── bound to pod p (uid u) on node n
 //!                                                   │
-//!   index ── pod ns/p: uid u? on node n? of sa? made by DaemonSet ts-X | StatefulSet tdb-X | a ReplicaSet of the adapter?
+//!   index ── pod ns/p: uid u? on node n? of sa? made by DaemonSet ts-X | StatefulSet tdb-X | the adapter's Deployment?
 //!                                                   │
 //!   Hello ── agent == ns/ts-X@n and node == n ? ────┴──▶ Identity
 //! ```
@@ -40,7 +40,7 @@ pub struct PodFacts {
     pub service_account: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// What made it.
+    /// What made it; for a pod of a Deployment that is the Deployment, not the `ReplicaSet` between them.
     pub controller: Option<Controller>,
 }
 
@@ -279,11 +279,8 @@ fn worker(controller: &Controller) -> Option<(EndpointRole, &str)> {
     let (role, owner) = match kind.as_str() {
         "DaemonSet" => (EndpointRole::Server, name.strip_prefix("ts-")?),
         "StatefulSet" => (EndpointRole::Database, name.strip_prefix("tdb-")?),
-        // The ReplicaSet of a Deployment: its name and a hash without a hyphen.
-        "ReplicaSet" => {
-            let hash = name.strip_prefix("castgate-adapter-")?;
-            (EndpointRole::Adapter, if hash.contains('-') { "" } else { hash })
-        }
+        // Whoever looked behind the ReplicaSet may still call it so: its own name is another one.
+        "Deployment" | "ReplicaSet" if name == ADAPTER_ACCOUNT => (EndpointRole::Adapter, name.as_str()),
         _ => return None,
     };
     (!owner.is_empty()).then_some((role, owner))

@@ -44,6 +44,7 @@ pub(super) struct Planned {
     pub(super) digest: String,
     pub(super) generation: u64,
     pub(super) document: String,
+    since: Instant,
     snapshot: AgentSnapshot,
 }
 
@@ -93,6 +94,14 @@ pub struct AgentView {
     pub published: Option<Published>,
 }
 
+impl AgentView {
+    /// Whether what is published for it is in force; true when nothing is.
+    #[must_use]
+    pub fn has_taken(&self) -> bool {
+        self.published.as_ref().is_none_or(|published| published.digest == self.digest)
+    }
+}
+
 /// What is published for an agent, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
@@ -100,6 +109,8 @@ pub struct Published {
     pub generation: u64,
     /// Its digest.
     pub digest: String,
+    /// Since when.
+    pub since: Instant,
     /// Whether it asks for a tunnel server or a database; one that does neither stands by.
     pub listens: bool,
 }
@@ -119,35 +130,44 @@ impl Fleet {
 
     /// What every agent shall do, by its name. Agents that are not named any more keep what they have.
     pub fn publish(&self, snapshots: BTreeMap<String, AgentSnapshot>) {
-        let mut changed = 0;
+        // To write a large fleet as text takes its time: streams are not to wait for it, so it is done without the lock.
+        let before = self.lock().planned.clone();
+        let names: BTreeSet<String> = snapshots.keys().cloned().collect();
+        let next: Vec<_> = snapshots
+            .into_iter()
+            .filter_map(|(agent, snapshot)| {
+                let planned = Planned::after(before.get(&agent).map(Arc::as_ref), snapshot)?;
+                Some((agent, planned))
+            })
+            .collect();
+        let changed = next.len();
         {
             let mut inner = self.lock();
             let Inner { planned, agents, dirty, streams: _ } = &mut *inner;
-            let gone: Vec<_> = planned.keys().filter(|agent| !snapshots.contains_key(*agent)).cloned().collect();
+            let gone: Vec<_> = planned.keys().filter(|agent| !names.contains(*agent)).cloned().collect();
             for agent in gone {
                 planned.remove(&agent);
                 dirty.insert(agent);
             }
-            for (agent, snapshot) in snapshots {
-                let digest = snapshot.digest();
-                let before = planned.get(&agent);
-                if before.is_some_and(|before| before.digest == digest) {
-                    continue;
+            for (agent, mut next) in next {
+                let known = agents.get(&agent);
+                let in_force = known.map_or(0, |known| known.generation);
+                let before = planned.get(&agent).map_or(0, |before| before.generation);
+                // From a replica whose clock is ahead, or planned anew for one meanwhile.
+                if next.generation <= in_force.max(before) {
+                    next = Planned::new(next.snapshot, next.digest, in_force.max(before) + 1);
                 }
-                let in_force = agents.get(&agent).map_or(0, |agent| agent.generation);
-                let least = before.map_or(0, |before| before.generation).max(in_force) + 1;
-                let next = Arc::new(Planned::new(snapshot, digest, least));
-                if let Some(known) = agents.get(&agent) {
+                let next = Arc::new(next);
+                if let Some(known) = known {
                     known.snapshots.send_replace(Some(Arc::clone(&next)));
                 }
                 planned.insert(agent.clone(), next);
                 dirty.insert(agent);
-                changed += 1;
             }
             agents.retain(|agent, known| known.end.is_some() || planned.contains_key(agent) || dirty.contains(agent));
         }
         if changed > 0 {
-            self.metrics.snapshots_published(changed);
+            self.metrics.snapshots_published(u64::try_from(changed).unwrap_or(u64::MAX));
         }
         self.dirty.notify_one();
     }
@@ -318,7 +338,22 @@ impl Planned {
         let millis = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let generation = least.max(millis);
         snapshot.generation = generation;
-        Self { digest, generation, document: snapshot.to_yaml(), snapshot }
+        Self { digest, generation, document: snapshot.to_yaml(), since: Instant::now(), snapshot }
+    }
+
+    /// What comes after `before`; `None` when it asks for the same.
+    fn after(before: Option<&Self>, mut snapshot: AgentSnapshot) -> Option<Self> {
+        let Some(before) = before else {
+            let digest = snapshot.digest();
+            return Some(Self::new(snapshot, digest, 1));
+        };
+        // Cheaper than a digest, and nearly always the answer.
+        snapshot.generation = before.generation;
+        if snapshot == before.snapshot {
+            return None;
+        }
+        let digest = snapshot.digest();
+        (digest != before.digest).then(|| Self::new(snapshot, digest, before.generation + 1))
     }
 
     /// As it goes over the wire.
@@ -332,6 +367,7 @@ impl Agent {
         let published = planned.map(|planned| Published {
             generation: planned.generation,
             digest: planned.digest.clone(),
+            since: planned.since,
             listens: planned.snapshot.server.is_some() || planned.snapshot.database.is_some(),
         });
         // What was refused may have been taken back: then there is nothing to complain about.

@@ -11,6 +11,7 @@ use castgate_rpc::v1::fleet_server::FleetServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,7 +70,9 @@ pub async fn serve<R: TokenReviewer, P: Pods>(
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(Arc::new(certificate.server_config()?));
     let (accepted, incoming) = mpsc::channel(ACCEPTED_QUEUE);
-    let accepting = tokio::spawn(accept(listener, acceptor, limits, accepted));
+    // Ends with this future, however that ends.
+    let mut accepting = JoinSet::new();
+    accepting.spawn(accept(listener, acceptor, limits, accepted));
     let service = FleetServer::new(service).max_decoding_message_size(limits.report_bytes_max);
     let served = Server::builder()
         .http2_keepalive_interval(Some(limits.keepalive_interval))
@@ -78,7 +81,6 @@ pub async fn serve<R: TokenReviewer, P: Pods>(
         .add_service(service)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), shutdown)
         .await;
-    accepting.abort();
     Ok(served?)
 }
 

@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use self::plan::{Bucket, Memory, plan_write};
+use self::plan::{Bucket, Memory, is_settling, plan_write};
 use self::write::{Outcome, Task};
 use super::registry::Fleet;
 use crate::observe::Metrics;
@@ -156,6 +156,7 @@ impl<S: Store, O: Owners> Writer<S, O> {
             replica: self.replica.clone(),
             claim: memory.claim.clone(),
             fenced: memory.fenced,
+            settling: is_settling(&view, Instant::now(), &self.pace),
             view,
         })
     }

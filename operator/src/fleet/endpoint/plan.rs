@@ -27,6 +27,8 @@ pub struct Pace {
     pub counters: Duration,
     /// How long an agent may take to report for the first time before its endpoint says that it has not.
     pub first_report: Duration,
+    /// How long an agent may take to do what is newly published before it is called not ready.
+    pub settle: Duration,
     /// Writes a second, of all endpoints.
     pub per_second: f64,
     /// Writes at a time, of all endpoints.
@@ -34,12 +36,13 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// Two seconds, fifteen, three; twenty a second, forty at a time.
+    /// Two seconds, fifteen, three, five; twenty a second, forty at a time.
     fn default() -> Self {
         Self {
             matter: Duration::from_secs(2),
             counters: Duration::from_secs(15),
             first_report: Duration::from_secs(3),
+            settle: Duration::from_secs(5),
             per_second: 20.0,
             burst: 40.0,
         }
@@ -121,14 +124,20 @@ pub(super) fn plan_write(memory: &Memory, now: Instant, view: &AgentView, pace: 
         // A stream that ended before we took hold of the endpoint, or after another did: not ours to tell of.
         None if !view.connected => return None,
         None if memory.fenced => memory.retry_at?,
-        None if view.state.is_none() => (view.since + pace.first_report).max(earliest(memory, now, pace.matter)),
+        None if view.state.is_none() || !view.has_taken() => {
+            (view.since + pace.first_report).max(earliest(memory, now, pace.matter))
+        }
         None => earliest(memory, now, pace.matter),
         Some(Claim { epoch, object }) => {
             let written = object.status.clone().unwrap_or_default();
             let holder = written.stream.clone().unwrap_or_default();
             // The time is of no importance: what differs in it alone does not differ.
-            let next = desired(view, &written, StreamHolder { epoch: *epoch, ..holder }, Timestamp::UNIX_EPOCH);
+            let settling = is_settling(view, now, pace);
+            let holder = StreamHolder { epoch: *epoch, ..holder };
+            let next = desired(view, &written, holder, Timestamp::UNIX_EPOCH, settling);
             match change(&written, &next, view) {
+                // What it has not done by then is news.
+                Change::Nothing if settling => settles_at(view, pace),
                 Change::Nothing => return None,
                 Change::Counters => earliest(memory, now, pace.counters),
                 Change::Matter if view.connected && view.state.is_none() => {
@@ -140,6 +149,16 @@ pub(super) fn plan_write(memory: &Memory, now: Instant, view: &AgentView, pace: 
         }
     };
     Some(memory.retry_at.map_or(due, |retry| due.max(retry)))
+}
+
+/// Whether the agent still has time to do what is published.
+pub(super) fn is_settling(view: &AgentView, now: Instant, pace: &Pace) -> bool {
+    view.connected && view.published.is_some() && now < settles_at(view, pace)
+}
+
+fn settles_at(view: &AgentView, pace: &Pace) -> Instant {
+    let published = view.published.as_ref().map_or(view.since, |published| published.since);
+    published.max(view.since) + pace.settle
 }
 
 fn earliest(memory: &Memory, now: Instant, pause: Duration) -> Instant {

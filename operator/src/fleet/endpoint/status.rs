@@ -19,22 +19,26 @@ const WORD_MAX: usize = 256;
 const SENTENCE_MAX: usize = 1024;
 
 /// The status that follows from a view. `written` is what stands there now: times of conditions go on, and what the agent has
-/// not said yet on this stream stays as it said it on the one before.
+/// not said yet on this stream stays as it said it on the one before. While it settles, an agent that was ready stays so: a
+/// change that it takes within moments is not worth a word.
 pub(super) fn desired(
     view: &AgentView,
     written: &TunnelEndpointStatus,
     holder: StreamHolder,
     now: Timestamp,
+    settling: bool,
 ) -> TunnelEndpointStatus {
     let carried = match view.state.as_deref() {
         Some(state) => carried(state, view.identity.role),
         None => written.clone(),
     };
+    let before = written.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let ready = match (ready(view), before) {
+        ((false, "NotReady", _), Some(before)) if settling && before.status == "True" => before.clone(),
+        (verdict, _) => condition(written, "Ready", verdict, now),
+    };
     TunnelEndpointStatus {
-        conditions: vec![
-            condition(written, "Connected", connected(view), now),
-            condition(written, "Ready", ready(view), now),
-        ],
+        conditions: vec![condition(written, "Connected", connected(view), now), ready],
         stream: Some(holder),
         version: (!view.version.is_empty()).then(|| view.version.clone()),
         pod: Some(view.identity.pod.clone()),

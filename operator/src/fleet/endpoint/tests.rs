@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
+use castgate_control::AgentSnapshot;
 use castgate_crds::tunnel_endpoint::{TunnelEndpoint, TunnelEndpointStatus};
-use castgate_rpc::v1::{Hello, State};
+use castgate_rpc::v1::{Hello, State, Verdict};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -214,6 +215,36 @@ async fn no_endpoint_is_made_before_its_owner_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_that_is_taken_at_once_does_not_make_the_agent_unready_and_one_that_is_not_does() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let ready = || {
+        let status = api.status("n1");
+        (status.conditions[1].status.clone(), status.conditions[1].message.clone())
+    };
+    a.fleet.publish([planned("n1", 1)].into());
+    let mut stream = a.agent("n1");
+    take(&mut stream);
+    pass(1).await;
+    assert_eq!(ready().0, "True", "the first thing that is said of it");
+
+    a.fleet.publish([planned("n1", 2)].into());
+    pass(1).await;
+    assert_eq!(ready().0, "True", "it has time to take it");
+    take(&mut stream);
+    let writes = api.writes();
+    pass(30).await;
+    assert_eq!(ready().0, "True");
+    assert!(api.writes() <= writes + 1, "the generation alone");
+
+    a.fleet.publish([planned("n1", 3)].into());
+    pass(4).await;
+    assert_eq!(ready().0, "True");
+    pass(2).await;
+    assert_eq!(ready(), ("False".to_owned(), "the agent has not taken its snapshot yet".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_that_join_to_the_same_do_not_share_an_object() {
     let api = Arc::new(FakeApi::default());
     let a = Replica::start("a", &api);
@@ -414,6 +445,22 @@ fn identity(node: &str) -> Identity {
         node: node.to_owned(),
         pod: format!("ts-edge-{node}"),
     }
+}
+
+/// A snapshot of a server that differs with `content`.
+fn planned(node: &str, content: u16) -> (String, AgentSnapshot) {
+    let agent = format!("isp/ts-edge@{node}");
+    let listen = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 10_000 + content);
+    let server = castgate_control::ServerSnapshot::new(listen, vec!["lo".to_owned()]);
+    (agent.clone(), AgentSnapshot { agent, server: Some(server), ..AgentSnapshot::default() })
+}
+
+/// The agent takes what is published for it.
+fn take(stream: &mut Stream) {
+    let planned = stream.snapshots.borrow_and_update().clone().expect("something is published");
+    let (generation, digest) = (planned.generation, planned.digest.clone());
+    stream.verdict(&Verdict { generation, digest, refusal: String::new() });
+    stream.state(State { generation, ..listening() });
 }
 
 /// Turns the clock: whatever is due meanwhile happens.

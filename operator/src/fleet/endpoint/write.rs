@@ -22,6 +22,8 @@ pub(super) struct Task<S> {
     pub(super) claim: Option<Claim>,
     /// Another replica held a newer stream when we looked last.
     pub(super) fenced: bool,
+    /// The agent still has time to do what is published.
+    pub(super) settling: bool,
     pub(super) view: AgentView,
 }
 
@@ -90,7 +92,7 @@ impl<S: Store> Task<S> {
         };
         let written = object.status.clone().unwrap_or_default();
         let holder = StreamHolder { replica: self.replica.clone(), epoch };
-        let next = desired(&self.view, &written, holder, wall_clock());
+        let next = desired(&self.view, &written, holder, wall_clock(), self.settling);
         if next == written {
             return Ok(Outcome::Unchanged { stream, claim: Claim { epoch, object }, connected });
         }

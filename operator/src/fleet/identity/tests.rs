@@ -120,8 +120,8 @@ fn a_foreign_pod_with_stolen_labels_is_refused() {
         Some(made_by("ReplicaSet", "ts-edge")),
         Some(made_by("StatefulSet", "ts-edge")),
         Some(made_by("Job", "ts-edge")),
-        Some(made_by("ReplicaSet", "castgate-adapter")),
-        Some(made_by("ReplicaSet", "castgate-adapter-")),
+        Some(made_by("Deployment", "ts-edge")),
+        Some(made_by("Deployment", "castgate-adapter")),
         Some(made_by("ReplicaSet", "castgate-adapter-evil-5d8f")),
     ] {
         let mut case = Case::server();
@@ -213,7 +213,7 @@ impl Case {
     }
 
     fn adapter() -> Self {
-        let controller = made_by("ReplicaSet", "castgate-adapter-5d8f7");
+        let controller = made_by("Deployment", "castgate-adapter");
         Self::new("castgate-adapter-5d8f7-xyz", ADAPTER_ACCOUNT, "adapter", None, controller, "adapter")
     }
 

@@ -229,7 +229,13 @@ fn latest(stream: &mut Stream) -> Option<Arc<Planned>> {
 }
 
 fn planned(generation: u64, digest: &str) -> Planned {
-    Planned { digest: digest.to_owned(), generation, document: String::new(), snapshot: AgentSnapshot::default() }
+    Planned {
+        digest: digest.to_owned(),
+        generation,
+        document: String::new(),
+        since: Instant::now(),
+        snapshot: AgentSnapshot::default(),
+    }
 }
 
 fn verdict(generation: u64, digest: &str, refusal: &str) -> Verdict {

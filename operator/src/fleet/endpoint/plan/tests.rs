@@ -13,6 +13,7 @@ const PACE: Pace = Pace {
     matter: Duration::from_secs(2),
     counters: Duration::from_secs(15),
     first_report: Duration::from_secs(3),
+    settle: Duration::ZERO,
     per_second: 20.0,
     burst: 40.0,
 };
@@ -183,7 +184,7 @@ impl Desk {
             digest: "new".to_owned(),
             refusal: None,
             state: Some(Arc::new(State { listen: "192.0.2.1:10000".to_owned(), ..State::default() })),
-            published: Some(Published { generation: 1, digest: "new".to_owned(), listens: true }),
+            published: Some(Published { generation: 1, digest: "new".to_owned(), since: start, listens: true }),
         };
         let mut memory = Memory::default();
         memory.follow(&view);
@@ -202,8 +203,9 @@ impl Desk {
             TunnelEndpointSpec { role: EndpointRole::Server, owner_name: "edge".to_owned(), node: "n1".to_owned() };
         let before = self.memory.claim.as_ref().and_then(|claim| claim.object.status.clone()).unwrap_or_default();
         let holder = StreamHolder { replica: "a".to_owned(), epoch: 1 };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
         let mut object = TunnelEndpoint::new("ts-edge-n1", spec);
-        object.status = Some(desired(&self.view, &before, holder, Timestamp::from_second(1_800_000_000).unwrap()));
+        object.status = Some(desired(&self.view, &before, holder, now, false));
         self.memory.wrote(1, Claim { epoch: 1, object }, true, self.at(second));
     }
 

@@ -80,15 +80,15 @@ fn times_of_conditions_change_with_their_status_only() {
     };
     let mut view = server();
     view.state = None;
-    let first = desired(&view, &TunnelEndpointStatus::default(), holder(), early);
+    let first = desired(&view, &TunnelEndpointStatus::default(), holder(), early, false);
     assert_eq!(times(&first), [100, 100]);
     // Not ready for another reason: the same condition, the same time.
     view.digest = "old".to_owned();
-    let second = desired(&view, &first, holder(), late);
+    let second = desired(&view, &first, holder(), late, false);
     assert_eq!(times(&second), [100, 100]);
     assert_ne!(first.conditions[1].message, second.conditions[1].message);
     // Ready now.
-    let third = desired(&server(), &second, holder(), late);
+    let third = desired(&server(), &second, holder(), late, false);
     assert_eq!(times(&third), [100, 200]);
 }
 
@@ -97,9 +97,30 @@ fn a_new_stream_that_has_not_reported_keeps_the_numbers_of_the_old_one() {
     let written = status_of(&server());
     let mut view = server();
     view.state = None;
-    let next = desired(&view, &written, StreamHolder { epoch: 4, ..holder() }, Timestamp::UNIX_EPOCH);
+    let next = desired(&view, &written, StreamHolder { epoch: 4, ..holder() }, Timestamp::UNIX_EPOCH, false);
     assert_eq!((next.tunnels, &next.registrations), (5, &written.registrations));
     assert_eq!(next.stream.unwrap().epoch, 4);
+}
+
+#[test]
+fn an_agent_that_was_ready_stays_so_while_it_settles_unless_it_refuses_or_is_lost() {
+    let written = status_of(&server());
+    let settling = |view: &AgentView| {
+        let status = desired(view, &written, holder(), Timestamp::UNIX_EPOCH, true);
+        (status.conditions[1].status.clone(), status.conditions[1].reason.clone())
+    };
+    let mut view = server();
+    view.digest = "old".to_owned();
+    assert_eq!(settling(&view), ("True".to_owned(), "Ready".to_owned()));
+    view.refusal = Some("no".to_owned());
+    assert_eq!(settling(&view), ("False".to_owned(), "AgentRefused".to_owned()));
+    view.connected = false;
+    assert_eq!(settling(&view), ("False".to_owned(), "StreamLost".to_owned()));
+    // One that was not ready does not become so by waiting.
+    let mut view = server();
+    view.digest = "old".to_owned();
+    let fresh = desired(&view, &TunnelEndpointStatus::default(), holder(), Timestamp::UNIX_EPOCH, true);
+    assert_eq!(fresh.conditions[1].status, "False");
 }
 
 #[test]
@@ -147,7 +168,7 @@ fn an_agent_cannot_make_an_object_that_no_api_server_takes() {
 }
 
 fn status_of(view: &AgentView) -> TunnelEndpointStatus {
-    desired(view, &TunnelEndpointStatus::default(), holder(), Timestamp::UNIX_EPOCH)
+    desired(view, &TunnelEndpointStatus::default(), holder(), Timestamp::UNIX_EPOCH, false)
 }
 
 fn conditions(status: &TunnelEndpointStatus) -> Vec<(&str, &str, &str)> {
@@ -194,7 +215,7 @@ fn server() -> AgentView {
         digest: "new".to_owned(),
         refusal: None,
         state: Some(Arc::new(state)),
-        published: Some(Published { generation: 9, digest: "new".to_owned(), listens: true }),
+        published: Some(Published { generation: 9, digest: "new".to_owned(), since: Instant::now(), listens: true }),
     }
 }
 

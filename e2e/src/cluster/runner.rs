@@ -104,7 +104,7 @@ pub fn main(scenarios: &[&[Scenario]]) -> ExitCode {
     let count = scenarios.iter().map(|scenarios| scenarios.len()).sum::<usize>();
     let outcome = if chosen.is_empty() {
         Ok(Outcome::default())
-    } else if let Some(reason) = missing() {
+    } else if let Some(reason) = missing(options.contains(&"--attach")) {
         chosen.iter().for_each(|scenario| scenario::skip_named(scenario.name, &reason));
         // Counted as passed here and taken back by whoever reads the list of skipped tests.
         Ok(Outcome { passed: chosen.len(), ..Outcome::default() })
@@ -168,7 +168,7 @@ fn cluster(attach: bool) -> Result<Cluster> {
 }
 
 /// Why nothing can run here.
-fn missing() -> Option<String> {
+fn missing(attach: bool) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("a cluster's nodes need root".to_owned());
     }
@@ -177,7 +177,7 @@ fn missing() -> Option<String> {
     }
     let reason = super::cgroups::usable().and_then(|()| layout::Tools::find().map(drop)).and_then(|()| {
         ensure!(
-            std::env::var_os(IMAGES_VARIABLE).is_some(),
+            attach || std::env::var_os(IMAGES_VARIABLE).is_some(),
             "{IMAGES_VARIABLE} names no folder of images: `cargo xtask images --profile image --output DIR` makes them"
         );
         Ok(())

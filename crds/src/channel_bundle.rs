@@ -1,10 +1,11 @@
 //! `ChannelBundle`: channels that may be joined, under names people can use.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, rule};
+use crate::schema::{self, rule, rule_at};
 use crate::units::RateText;
 
 /// A channel bundle lists channels; a tunnel server that names the bundle lets its clients join them, and nothing else.
@@ -19,12 +20,33 @@ use crate::units::RateText;
     category = "castgate",
     namespaced,
     derive = "PartialEq",
+    status = "ChannelBundleStatus",
     doc = "A channel bundle lists channels; a tunnel server that names the bundle lets its clients join them, and nothing else.",
-    printcolumn(name = "Channels", type_ = "string", json_path = ".spec.channels[*].name"),
-    printcolumn(name = "Groups", type_ = "string", json_path = ".spec.channels[*].group", priority = 1),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"),
+    printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
+    printcolumn(name = "Channels", type_ = "integer", json_path = ".status.channels"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    // Pairs of more than 128 channels, or of more than 32 ranges, would cost more than an API server spends on one rule:
+    // what it lets through there is refused by the planner.
+    rule_at(".channels",
+        "self.channels.size() > 128 || self.channels.all(a, !has(a.port) || self.channels.exists_one(b, has(b.port) && \
+         a.port == b.port && a.group == b.group && \
+         (has(a.source) ? has(b.source) && a.source == b.source : !has(b.source))))",
+        "two channels hold the same group, source and port",
+    ),
+    rule_at(".channels",
+        "self.channels.filter(c, has(c.ports)).size() > 32 || \
+         self.channels.filter(c, has(c.ports)).all(a, self.channels.exists_one(b, a.group == b.group && \
+         (has(a.source) ? has(b.source) && a.source == b.source : !has(b.source)) && \
+         a.ports.first <= (has(b.ports) ? b.ports.last : b.port) && \
+         (has(b.ports) ? b.ports.first : b.port) <= a.ports.last))",
+        "the ports of two channels with the same group and source overlap",
+    ),
+]))]
 pub struct ChannelBundleSpec {
     /// The channels.
     #[schemars(length(min = 1, max = 256))]
@@ -32,13 +54,32 @@ pub struct ChannelBundleSpec {
     pub channels: Vec<Channel>,
 }
 
+/// Who carries a bundle at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelBundleStatus {
+    /// Generation of the spec that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// Tunnel servers that carry it.
+    #[serde(default)]
+    pub servers: i32,
+    /// Channels that it lists; those of a range of ports count as one.
+    #[serde(default)]
+    pub channels: i32,
+}
+
 /// One channel, or the same channel on a range of ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule("has(self.port) != has(self.ports)", "name either port or ports"),
-    rule("has(self.source) || !self.group.startsWith('232.')", "a group of 232.0.0.0/8 needs a source"),
-    rule("!has(self.pattern) || has(self.port)", "a pattern is sent to one port: name port"),
+    rule_at(".source", "has(self.source) || !self.group.startsWith('232.')", "a group of 232.0.0.0/8 needs a source"),
+    rule_at(".pattern", "!has(self.pattern) || has(self.port)", "a pattern is sent to one port: name port"),
 ]))]
 pub struct Channel {
     /// What people call it; once per bundle.
@@ -80,7 +121,7 @@ pub struct Channel {
 /// Ports from `first` to `last`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [rule("self.first <= self.last", "first must not be above last")]))]
+#[schemars(extend("x-kubernetes-validations" = [rule_at(".last", "self.first <= self.last", "first must not be above last")]))]
 pub struct Ports {
     /// The lowest.
     #[schemars(schema_with = "schema::port")]

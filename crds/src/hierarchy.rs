@@ -6,13 +6,24 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, rule};
+use crate::schema::{self, rule, rule_at};
 use crate::tunnel_account::DatabaseRef;
 use crate::units::TimeSpan;
 
 /// Where this object registers, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "self.parents.size() == 0 || self.networks.size() > 0 || has(self.country)",
+        "parents need networks or a country: no client would be sent here",
+    ),
+    rule_at(".parents",
+        "self.parents.all(a, (!has(a.url) && !has(a.databaseRef)) || self.parents.exists_one(b, \
+         has(a.url) ? has(b.url) && a.url == b.url : has(b.databaseRef) && a.databaseRef.name == b.databaseRef.name))",
+        "a parent is listed twice",
+    ),
+]))]
 pub struct Hierarchy {
     /// The databases it registers with. With none it is found by nobody but those who know its address.
     #[serde(default)]
@@ -28,6 +39,7 @@ pub struct Hierarchy {
     pub country: Option<String>,
     /// How often the registration is refreshed. A parent forgets it after two of its own intervals.
     #[serde(default = "update_interval")]
+    #[schemars(schema_with = "schema::interval")]
     pub update_interval: TimeSpan,
 }
 

@@ -3,11 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::schema::{self, rule_at};
 
 /// A taint that is tolerated, as in a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".key", "has(self.key) || self.operator == 'Exists'", "only operator Exists does without a key"),
+    rule_at(".value", "!has(self.value) || self.operator == 'Equal'", "operator Exists takes any value: name none"),
+]))]
 pub struct Toleration {
     /// Key of the taint; absent with `operator: Exists`: every taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]

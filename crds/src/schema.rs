@@ -3,8 +3,13 @@
 //! Schemas of Rust's own unsigned integers carry formats (`uint16`) that an API server does not know, and `IpAddr` one that it
 //! warns about; these functions say the same with what it does know.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema as _;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
+
+use crate::units::TimeSpan;
 
 /// Octets of an IPv4 address as a regular expression, anchored by the caller.
 macro_rules! octet {
@@ -43,8 +48,15 @@ pub(crate) fn table_size(_: &mut SchemaGenerator) -> Schema {
     integer(1, 1_000_000)
 }
 
+/// The address of a host.
 pub(crate) fn ipv4(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "format": "ipv4", "maxLength": 15 })
+    json_schema!({
+        "type": "string", "format": "ipv4", "maxLength": 15,
+        "x-kubernetes-validations": [rule(
+            "!self.matches('^(0|22[4-9]|23[0-9])[.]') && self != '255.255.255.255'",
+            "this is not the address of a host",
+        )],
+    })
 }
 
 pub(crate) fn group(_: &mut SchemaGenerator) -> Schema {
@@ -104,6 +116,66 @@ pub(crate) fn label_value(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$", "maxLength": 63 })
 }
 
+/// Numbers of Autonomous Systems.
+pub(crate) fn asns(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 256, "x-kubernetes-list-type": "set", "items": integer(1, 4_294_967_295),
+    })
+}
+
+/// A share among others.
+pub(crate) fn weight(_: &mut SchemaGenerator) -> Schema {
+    integer(0, 1_000)
+}
+
+/// A time of day.
+pub(crate) fn time_of_day(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "maxLength": 5 })
+}
+
+/// A zone of the tz database.
+pub(crate) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "pattern": "^[A-Za-z][-+_A-Za-z0-9]*(/[A-Za-z][-+_A-Za-z0-9]*){0,2}$", "maxLength": 64,
+    })
+}
+
+/// Databases to ask: a name or an address, perhaps a port.
+pub(crate) fn database_places(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "pattern": "^[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?$", "minLength": 1,
+            "maxLength": 259, "x-kubernetes-validations": [port_of_place()],
+        },
+    })
+}
+
+/// Servers or relays that are named: a name or an address, and a port.
+pub(crate) fn server_places(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "pattern": "^[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?:[0-9]{1,5}$", "minLength": 1,
+            "maxLength": 259, "x-kubernetes-validations": [port_of_place()],
+        },
+    })
+}
+
+fn port_of_place() -> Value {
+    let port = "int(self.substring(self.lastIndexOf(':') + 1))";
+    rule(&format!("!self.matches(':[0-9]{{1,5}}$') || ({port} >= 1 && {port} <= 65535)"), "a port is in 1..65535")
+}
+
+/// How often something is refreshed: registrations count in whole seconds.
+pub(crate) fn interval(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = TimeSpan::json_schema(generator);
+    if let Some(Value::Array(rules)) = schema.get_mut("x-kubernetes-validations") {
+        rules.push(rule("!self.endsWith('ms') || self.endsWith('000ms')", "this is a whole number of seconds"));
+    }
+    schema
+}
+
 /// Labels that a node must have, all of them.
 pub(crate) fn labels(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "maxProperties": 32, "additionalProperties": label_value(generator) })
@@ -121,7 +193,10 @@ pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
 
 /// A network interface as the kernel names it: at most 15 octets, no slash, no blank.
 pub(crate) fn interface_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^[^/\\s]+$", "minLength": 1, "maxLength": 15 })
+    json_schema!({
+        "type": "string", "pattern": "^[^/:\\s]+$", "minLength": 1, "maxLength": 15,
+        "x-kubernetes-validations": [rule("self != '.' && self != '..'", "this cannot be the name of an interface")],
+    })
 }
 
 /// A login: HTTP Basic separates it from the password by a colon.
@@ -138,7 +213,32 @@ pub(crate) fn url(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^http://[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 })
 }
 
+/// What a list of conditions is, so that two who write different ones do not disturb each other.
+pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<Vec<Condition>>();
+    schema.insert("x-kubernetes-list-type".to_owned(), json!("map"));
+    schema.insert("x-kubernetes-list-map-keys".to_owned(), json!(["type"]));
+    schema
+}
+
+/// The rule for names of objects that become parts of other names. `length_max` leaves room for the other parts.
+pub(crate) fn name_rule(length_max: usize) -> ValidationRule {
+    ValidationRule {
+        rule: format!(
+            "self.metadata.name.size() <= {length_max} && \
+             self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')"
+        ),
+        message: Some(format!("metadata.name is at most {length_max} small letters, digits and inner hyphens")),
+        ..ValidationRule::default()
+    }
+}
+
 /// One rule in CEL with the sentence that a person sees when it does not hold.
 pub(crate) fn rule(rule: &str, message: &str) -> Value {
     json!({ "rule": rule, "message": message })
+}
+
+/// The same for a rule that blames one field of several.
+pub(crate) fn rule_at(field: &str, rule: &str, message: &str) -> Value {
+    json!({ "rule": rule, "message": message, "fieldPath": field })
 }

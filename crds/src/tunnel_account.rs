@@ -1,10 +1,11 @@
 //! `TunnelAccount`: the right to register with one of our databases.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::schema::{self, rule};
 
 /// A tunnel account lets a server or a database register with one of our databases, within limits.
 #[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
@@ -18,7 +19,12 @@ use crate::schema;
     category = "castgate",
     namespaced,
     derive = "PartialEq",
+    status = "TunnelAccountStatus",
+    selectable = ".spec.databaseRef.name",
+    selectable = ".spec.login",
     doc = "A tunnel account lets a server or a database register with one of our databases, within limits.",
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"),
     printcolumn(name = "Database", type_ = "string", json_path = ".spec.databaseRef.name"),
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login"),
     printcolumn(name = "Types", type_ = "string", json_path = ".spec.allow.types"),
@@ -26,7 +32,10 @@ use crate::schema;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TunnelAccountSpec {
-    /// The database that takes the registration.
+    /// The database that takes the registration; it never changes.
+    #[schemars(extend("x-kubernetes-validations" = [
+        rule("self == oldSelf", "databaseRef never changes: make another account"),
+    ]))]
     pub database_ref: DatabaseRef,
     /// The name to log in with; once per database.
     #[schemars(schema_with = "schema::login")]
@@ -35,6 +44,19 @@ pub struct TunnelAccountSpec {
     pub password_secret_ref: PasswordRef,
     /// What may be registered.
     pub allow: Allow,
+}
+
+/// Whether an account is in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelAccountStatus {
+    /// Generation of the spec that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
 }
 
 /// Names a `TunnelDatabase` of the same namespace.
@@ -66,6 +88,12 @@ fn password_key() -> String {
 /// What an account may register. What is not listed is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "self.networks.size() > 0 || self.countries.size() > 0",
+        "name networks or countries: nothing else can be registered for",
+    ),
+]))]
 pub struct Allow {
     /// Tunnel servers (TS), databases (TDS), or both.
     #[schemars(length(min = 1, max = 2))]

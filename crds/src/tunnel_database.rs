@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hierarchy::{self, Hierarchy};
 use crate::placement::Toleration;
-use crate::schema::{self, rule};
+use crate::schema::{self, rule, rule_at};
 use crate::units::TimeSpan;
 
 /// A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.
@@ -33,7 +33,6 @@ use crate::units::TimeSpan;
     printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
     printcolumn(name = "Service", type_ = "string", json_path = ".status.service"),
     printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country", priority = 1),
-    printcolumn(name = "Parents", type_ = "string", json_path = ".spec.hierarchy.parents[*].url", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -46,12 +45,16 @@ pub struct TunnelDatabaseSpec {
     pub hierarchy: Hierarchy,
     /// How often those registered here refresh; an entry not refreshed for two intervals is removed.
     #[serde(default = "hierarchy::update_interval")]
+    #[schemars(schema_with = "schema::interval")]
     pub update_interval: TimeSpan,
     /// How clients reach it in a cluster.
     #[serde(default)]
     pub service: Service,
-    /// The volume that its entries live on.
+    /// The volume that its entries live on; it never changes.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = [
+        rule("self == oldSelf", "storage never changes: make another database and let servers register there"),
+    ]))]
     pub storage: Storage,
     /// Nodes it may run on: those with all of these labels; without any, every node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -67,7 +70,7 @@ pub struct TunnelDatabaseSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    rule("!has(self.nodePort) || self.type != 'ClusterIP'", "nodePort needs type NodePort or LoadBalancer"),
+    rule_at(".nodePort", "!has(self.nodePort) || self.type != 'ClusterIP'", "nodePort needs type NodePort or LoadBalancer"),
 ]))]
 pub struct Service {
     /// Who reaches it: the cluster alone, every node's address, or a load balancer's.
@@ -126,7 +129,7 @@ pub struct TunnelDatabaseStatus {
     pub observed_generation: Option<i64>,
     /// Accepted, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Entries it holds.
     #[serde(default)]

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, rule};
+use crate::schema::{self, rule, rule_at};
 
 /// A tunnel endpoint is one agent that runs on one node. The operator makes and removes it; it is there to be read.
 #[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
@@ -22,6 +22,7 @@ use crate::schema::{self, rule};
     status = "TunnelEndpointStatus",
     selectable = ".spec.node",
     selectable = ".spec.role",
+    selectable = ".spec.ownerName",
     doc = "A tunnel endpoint is one agent that runs on one node. The operator makes and removes it; it is there to be read.",
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
@@ -37,7 +38,7 @@ use crate::schema::{self, rule};
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    rule("self.node == oldSelf.node", "node never changes: an agent elsewhere is another endpoint"),
+    rule_at(".node", "self.node == oldSelf.node", "node never changes: an agent elsewhere is another endpoint"),
     rule("self.role == oldSelf.role && self.ownerName == oldSelf.ownerName", "role and ownerName never change"),
 ]))]
 pub struct TunnelEndpointSpec {
@@ -68,7 +69,7 @@ pub enum EndpointRole {
 pub struct TunnelEndpointStatus {
     /// Connected, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Which operator pod holds the agent's stream, and the how many-eth stream of this agent it is. Whoever sees a higher
     /// epoch than its own stops writing.

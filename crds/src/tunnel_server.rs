@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hierarchy::Hierarchy;
 use crate::placement::Toleration;
-use crate::schema;
+use crate::schema::{self, rule_at};
 use crate::units::TimeSpan;
 
 /// A tunnel server takes channels from a network that has multicast and carries them to clients that have none.
@@ -40,10 +40,16 @@ use crate::units::TimeSpan;
     printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.umtp.port", priority = 1),
     printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country", priority = 1),
-    printcolumn(name = "Bundles", type_ = "string", json_path = ".spec.bundles[*].name", priority = 1),
+    printcolumn(name = "Bundles", type_ = "string", json_path = ".spec.bundles", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".replicas",
+        "!has(self.umtp.address) || !has(self.replicas) || self.replicas <= 1",
+        "umtp.address is that of one machine: leave it out, and each of several nodes uses its own",
+    ),
+]))]
 pub struct TunnelServerSpec {
     /// Where tunnels end.
     #[serde(default)]
@@ -96,7 +102,7 @@ pub struct TunnelServerStatus {
     pub observed_generation: Option<i64>,
     /// Accepted, Ready, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Nodes that carry tunnels.
     #[serde(default)]
@@ -121,6 +127,12 @@ pub struct TunnelServerStatus {
 /// Where tunnels end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".addressType",
+        "!has(self.address) || self.addressType == 'InternalIP'",
+        "addressType says which address is taken when address is absent: name one of the two",
+    ),
+]))]
 pub struct Umtp {
     /// The address it listens on and registers with; without it, every address of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]

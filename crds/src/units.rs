@@ -9,6 +9,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::schema::rule;
+
 /// Longest span of time that is accepted: a day. Nothing here waits longer on purpose.
 const SPAN_MAX: Duration = Duration::from_hours(24);
 /// Fastest rate that is accepted.
@@ -84,7 +86,13 @@ impl JsonSchema for TimeSpan {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": TIME_SPAN_PATTERN, "maxLength": 10 })
+        // Only what has the form is looked at: what has not is refused by the form.
+        let short = "!self.matches('^[0-9]{1,8}(ms|s|m|h)$') || (!self.matches('^[0-9]{6,}h$') && \
+                     duration(self) > duration('0s') && duration(self) <= duration('24h'))";
+        json_schema!({
+            "type": "string", "pattern": TIME_SPAN_PATTERN, "maxLength": 10,
+            "x-kubernetes-validations": [rule(short, "a span of time is between 1ms and 24h")],
+        })
     }
 }
 
@@ -120,7 +128,20 @@ impl JsonSchema for RateText {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": RATE_PATTERN, "maxLength": 16 })
+        let most = [("pps", 10_000_000_u64), ("Gbit", 100), ("Mbit", 100_000), ("kbit", 100_000_000)];
+        let number = |unit: &str, most: u64| {
+            format!("int(self.replace('{unit}', '')) > 0 && int(self.replace('{unit}', '')) <= {most}")
+        };
+        let known = most.iter().fold(String::new(), |all, (unit, most)| {
+            format!("{all}self.endsWith('{unit}') ? {} : ", number(unit, *most))
+        });
+        let in_range = format!("!self.matches('{RATE_PATTERN}') || ({known}{})", number("bit", RATE_BITS_MAX));
+        json_schema!({
+            "type": "string", "pattern": RATE_PATTERN, "maxLength": 16,
+            "x-kubernetes-validations": [
+                rule(&in_range, "a rate is between 1bit and 100Gbit, or 1pps and 10000000pps"),
+            ],
+        })
     }
 }
 

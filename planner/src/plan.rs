@@ -31,7 +31,7 @@ pub struct Plan {
 }
 
 /// The machine that everything shall run on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     /// The address under which others reach it: what listens everywhere registers with it. `None`: nobody else reaches it,
     /// and 127.0.0.1 will do.

@@ -10,7 +10,7 @@ use super::{DatabasePlan, Fleet, Refusal, World, names};
 use crate::objects::{Database, ObjectName};
 use crate::plan::agents;
 
-/// Longest name of a database: pods of the StatefulSet `tdb-NAME` carry a label `tdb-NAME-` with ten more letters, and a label
+/// Longest name of a database: pods of the `StatefulSet` `tdb-NAME` carry a label `tdb-NAME-` with ten more letters, and a label
 /// holds 63.
 const NAME_LENGTH_MAX: usize = 48;
 
@@ -47,22 +47,21 @@ fn serve(
         database: Some(agents::database(world.objects, name, database, listen)),
         ..AgentSnapshot::default()
     };
-    let problem = match snapshot.check() {
-        Ok(()) => {
-            fleet.snapshots.insert(agent.clone(), snapshot);
-            match outer(world, name, database, node) {
-                _ if database.hierarchy.parents.is_empty() => None,
-                Ok(at) => {
-                    let entry = || agents::database_entry(database, at);
-                    clients.extend(Client::new(world, name, &database.hierarchy, &agent, entry));
-                    None
-                }
-                Err(problem) => Some(problem),
-            }
+    if let Err(error) = snapshot.check() {
+        return Some(error.to_string());
+    }
+    fleet.snapshots.insert(agent.clone(), snapshot);
+    if database.hierarchy.parents.is_empty() {
+        return None;
+    }
+    match outer(world, name, database, node) {
+        Ok(at) => {
+            let entry = || agents::database_entry(database, at);
+            clients.extend(Client::new(world, name, &database.hierarchy, &agent, entry));
+            None
         }
-        Err(error) => Some(error.to_string()),
-    };
-    problem
+        Err(problem) => Some(problem),
+    }
 }
 
 /// Where clients reach a database; why not, where they do not yet.

@@ -7,11 +7,11 @@ pub const SERVER: &str = "TunnelServer";
 /// Kind of a database.
 pub const DATABASE: &str = "TunnelDatabase";
 
-/// ServiceAccount of servers and databases.
+/// `ServiceAccount` of servers and databases.
 pub const AGENT_ACCOUNT: &str = "castgate-agent";
 /// Name of everything that an adapter is made of.
 pub const ADAPTER: &str = "castgate-adapter";
-/// ConfigMap with the certificate that agents trust, under the key `ca.crt`.
+/// `ConfigMap` with the certificate that agents trust, under the key `ca.crt`.
 pub const CA_CONFIG_MAP: &str = "castgate-ca";
 /// Port of an adapter.
 pub const ADAPTER_PORT: u16 = 8444;
@@ -34,13 +34,13 @@ pub fn adapter_agent(namespace: &str, node: &str) -> String {
     format!("{namespace}/adapter@{node}")
 }
 
-/// DaemonSet of a server.
+/// `DaemonSet` of a server.
 #[must_use]
 pub fn server_workload(server: &ObjectName) -> String {
     format!("ts-{}", server.name)
 }
 
-/// StatefulSet of a database, its Service for clients, and what guards it.
+/// `StatefulSet` of a database, its Service for clients, and what guards it.
 #[must_use]
 pub fn database_workload(database: &ObjectName) -> String {
     format!("tdb-{}", database.name)

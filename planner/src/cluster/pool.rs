@@ -8,16 +8,18 @@
 //! A node that carries tunnels keeps them as long as it is ready. One that is not is replaced when another one can take its
 //! place, and not before: the cluster may be wrong about it, and its clients know better whether it still serves them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use castgate_crds::placement::{TaintEffect, Toleration, TolerationOperator};
 use castgate_crds::tunnel_server::AddressType;
 
 use super::facts::{Facts, NodeFacts, Taint};
+use super::names;
 use crate::objects::{ObjectName, Server};
 
-/// Taints by which the cluster says how a node is. The controller of DaemonSets tolerates them for its pods; that a node is not
+/// Taints by which the cluster says how a node is. The controller of `DaemonSets` tolerates them for its pods; that a node is not
 /// ready is weighed here by its condition.
 const CONDITIONS: [&str; 7] = [
     "node.kubernetes.io/not-ready",
@@ -45,11 +47,13 @@ pub(super) struct Seats {
 /// In which order nodes are asked to carry tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rank {
-    /// It does already, and is ready.
+    /// It is ready, and the plan before had it carry them: one that was replaced and comes back must not push it out.
+    Planned,
+    /// It is ready, and carries them.
     Carries,
     /// It is ready.
     Ready,
-    /// It does already; that it is not ready may pass.
+    /// It does, or was to; that it is not ready may pass.
     CarriedLast,
     /// It will be ready some day: only where every node is wanted.
     NotReady,
@@ -70,7 +74,7 @@ pub(super) fn seat<'a>(
         })
         .collect();
     let mut taken: BTreeMap<(String, SocketAddrV4), &ObjectName> = BTreeMap::new();
-    for rank in [Rank::Carries, Rank::Ready, Rank::CarriedLast, Rank::NotReady] {
+    for rank in [Rank::Planned, Rank::Carries, Rank::Ready, Rank::CarriedLast, Rank::NotReady] {
         for (name, server) in &servers {
             let seats = seats.get_mut(name).expect("every server has its seats");
             take(name, server, facts, rank, seats, &mut taken);
@@ -95,8 +99,10 @@ fn take<'a>(
     let carrying = facts.active.get(name);
     let Seats { pool, active, wanted, .. } = seats;
     let of_rank = |node: &&String| {
+        let agent = names::server_agent(name, node);
+        let planned = facts.previous.get(&agent).is_some_and(|snapshot| snapshot.server.is_some());
         let carries = carrying.is_some_and(|nodes| nodes.contains(*node));
-        rank_of(carries, facts.nodes.get(*node).is_some_and(|node| node.ready)) == rank
+        rank_of(planned, carries, facts.nodes.get(*node).is_some_and(|node| node.ready)) == rank
     };
     // The one who has the fixed address is asked first.
     let (holders, others): (Vec<_>, Vec<_>) =
@@ -111,19 +117,20 @@ fn take<'a>(
         }
         let Some(address) = facts.nodes.get(node).and_then(|facts| address(server, facts)) else { continue };
         let place = SocketAddrV4::new(address, server.port);
-        if let std::collections::btree_map::Entry::Vacant(seat) = taken.entry((node.clone(), place)) {
+        if let Entry::Vacant(seat) = taken.entry((node.clone(), place)) {
             seat.insert(name);
             active.insert(node.clone(), place);
         }
     }
 }
 
-fn rank_of(carries: bool, ready: bool) -> Rank {
-    match (carries, ready) {
-        (true, true) => Rank::Carries,
-        (false, true) => Rank::Ready,
-        (true, false) => Rank::CarriedLast,
-        (false, false) => Rank::NotReady,
+fn rank_of(planned: bool, carries: bool, ready: bool) -> Rank {
+    match (planned, carries, ready) {
+        (true, _, true) => Rank::Planned,
+        (false, true, true) => Rank::Carries,
+        (false, false, true) => Rank::Ready,
+        (true, _, false) | (_, true, false) => Rank::CarriedLast,
+        (false, false, false) => Rank::NotReady,
     }
 }
 
@@ -213,7 +220,7 @@ impl NodeFacts {
 /// Whether a namespace lets pods use the network of their node; why not, if it does not.
 pub(super) fn forbids_host_network(namespace: &str, facts: &Facts) -> Option<String> {
     let level = facts.namespaces.get(namespace)?.enforce.as_deref()?;
-    BTreeSet::from(["baseline", "restricted"]).contains(level).then(|| {
+    matches!(level, "baseline" | "restricted").then(|| {
         format!(
             "namespace {namespace} enforces Pod Security \"{level}\", which forbids the network of the node (hostNetwork): \
              label it pod-security.kubernetes.io/enforce=privileged, or put the TunnelServer into another namespace"

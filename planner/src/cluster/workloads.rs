@@ -127,14 +127,14 @@ fn workload(
     manager: &'static str,
     (api_version, kind): (&str, &str),
     (namespace, name): (&str, &str),
-    part: Part,
+    role: Part,
     owners: &[Value],
     rest: Value,
 ) -> Workload {
     let mut object = json!({
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": { "name": name, "namespace": namespace, "labels": part.labels(), "ownerReferences": owners },
+        "metadata": { "name": name, "namespace": namespace, "labels": role.labels(), "ownerReferences": owners },
     });
     if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
         object.extend(rest);
@@ -142,19 +142,19 @@ fn workload(
     Workload { manager, object }
 }
 
-/// A ServiceAccount that no API of the cluster is open to: its pods prove themselves with a token of their own.
+/// A `ServiceAccount` that no API of the cluster is open to: its pods prove themselves with a token of their own.
 fn account(manager: &'static str, namespace: &str, name: &str, owners: &[Value]) -> Workload {
-    let part = Part { component: "agent", owner: None };
+    let role = Part { component: "agent", owner: None };
     let rest = json!({ "automountServiceAccountToken": false });
-    workload(manager, ("v1", "ServiceAccount"), (namespace, name), part, owners, rest)
+    workload(manager, ("v1", "ServiceAccount"), (namespace, name), role, owners, rest)
 }
 
 /// Lets everybody reach one port of some pods, and nothing else.
-fn network_policy(manager: &'static str, place: (&str, &str), part: Part, owners: &[Value], port: u16) -> Workload {
+fn network_policy(manager: &'static str, place: (&str, &str), role: Part, owners: &[Value], port: u16) -> Workload {
     let rest = json!({ "spec": {
-        "podSelector": { "matchLabels": part.selector() },
+        "podSelector": { "matchLabels": role.selector() },
         "policyTypes": ["Ingress"],
         "ingress": [{ "ports": [{ "protocol": "TCP", "port": port }] }],
     } });
-    workload(manager, ("networking.k8s.io/v1", "NetworkPolicy"), place, part, owners, rest)
+    workload(manager, ("networking.k8s.io/v1", "NetworkPolicy"), place, role, owners, rest)
 }

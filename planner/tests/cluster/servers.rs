@@ -72,6 +72,19 @@ fn a_node_that_is_not_ready_is_replaced_and_only_then() {
 }
 
 #[test]
+fn a_node_that_comes_back_does_not_push_out_the_one_that_replaced_it() {
+    let mut world = World::isp();
+    world.spec("TunnelServer")["replicas"] = json!(1);
+    world.settle();
+    world.node("n1").ready = false;
+    assert_eq!(server(&world.settle(), "edge").active, nodes("n2"));
+    // It was cut off, and did not hear that it should stand by: for a moment both carry tunnels.
+    world.node("n1").ready = true;
+    world.carrying("edge", &["n1", "n2"]);
+    assert_eq!(server(&world.plan(), "edge").active, nodes("n2"));
+}
+
+#[test]
 fn without_replicas_a_node_that_is_not_ready_stays_planned() {
     let mut world = World::isp();
     world.node("n1").ready = false;

@@ -7,10 +7,10 @@ use super::{OF_ADAPTERS, Part, Workload, account, network_policy, workload};
 use crate::cluster::{World, names};
 
 pub(super) fn all(world: World, namespace: &str, owners: &[Value]) -> Vec<Workload> {
-    let part = Part { component: "adapter", owner: None };
+    let role = Part { component: "adapter", owner: None };
     let place = (namespace, names::ADAPTER);
     let pod = Pod {
-        part,
+        role,
         settings: &world.facts.settings,
         agent: format!("{namespace}/adapter"),
         account: names::ADAPTER,
@@ -21,14 +21,14 @@ pub(super) fn all(world: World, namespace: &str, owners: &[Value]) -> Vec<Worklo
     };
     let deployment = json!({ "spec": {
         "replicas": 1,
-        "selector": { "matchLabels": part.selector() },
+        "selector": { "matchLabels": role.selector() },
         // Two at a time would register everybody twice.
         "strategy": { "type": "Recreate" },
         "template": pod.template(),
     } });
     let service = json!({ "spec": {
         "type": "ClusterIP",
-        "selector": part.selector(),
+        "selector": role.selector(),
         "ports": [{
             "name": "grpc",
             "protocol": "TCP",
@@ -36,11 +36,11 @@ pub(super) fn all(world: World, namespace: &str, owners: &[Value]) -> Vec<Worklo
             "targetPort": names::ADAPTER_PORT,
         }],
     } });
-    let make = |kind, spec| workload(OF_ADAPTERS, kind, place, part, owners, spec);
+    let make = |kind, spec| workload(OF_ADAPTERS, kind, place, role, owners, spec);
     vec![
         account(OF_ADAPTERS, namespace, names::ADAPTER, owners),
         make(("apps/v1", "Deployment"), deployment),
         make(("v1", "Service"), service),
-        network_policy(OF_ADAPTERS, place, part, owners, names::ADAPTER_PORT),
+        network_policy(OF_ADAPTERS, place, role, owners, names::ADAPTER_PORT),
     ]
 }

@@ -1,4 +1,4 @@
-//! The StatefulSet of a database, the Services in front of it, and what guards it.
+//! The `StatefulSet` of a database, the Services in front of it, and what guards it.
 
 use castgate_crds::tunnel_database::ServiceType;
 use serde_json::json;
@@ -9,34 +9,34 @@ use crate::cluster::{World, names};
 use crate::objects::{Database, ObjectName};
 
 pub(super) fn all(world: World, name: &ObjectName, database: &Database) -> Vec<Workload> {
-    let part = Part { component: "database", owner: Some(&name.name) };
+    let role = Part { component: "database", owner: Some(&name.name) };
     let owners = controller(world, names::DATABASE, name);
     let own = names::database_workload(name);
     let pods = format!("{own}-pods");
     let namespace = name.namespace.as_str();
     let make = |(api_version, kind), name: &str, spec| {
-        workload(OF_DATABASES, (api_version, kind), (namespace, name), part, &owners, spec)
+        workload(OF_DATABASES, (api_version, kind), (namespace, name), role, &owners, spec)
     };
     vec![
-        make(("apps/v1", "StatefulSet"), &own, stateful_set(world, name, database, part, &pods)),
-        make(("v1", "Service"), &own, service(database, part)),
-        make(("v1", "Service"), &pods, headless(database, part)),
+        make(("apps/v1", "StatefulSet"), &own, stateful_set(world, name, database, role, &pods)),
+        make(("v1", "Service"), &own, service(database, role)),
+        make(("v1", "Service"), &pods, headless(database, role)),
         make(
             ("policy/v1", "PodDisruptionBudget"),
             &own,
             json!({ "spec": {
             // One pod alone: a drain may take it, and its Service comes back with its volume.
             "maxUnavailable": 1,
-            "selector": { "matchLabels": part.selector() },
+            "selector": { "matchLabels": role.selector() },
         } }),
         ),
-        network_policy(OF_DATABASES, (namespace, &own), part, &owners, database.listen.port()),
+        network_policy(OF_DATABASES, (namespace, &own), role, &owners, database.listen.port()),
     ]
 }
 
-fn stateful_set(world: World, name: &ObjectName, database: &Database, part: Part, headless: &str) -> serde_json::Value {
+fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part, headless: &str) -> serde_json::Value {
     let pod = Pod {
-        part,
+        role,
         settings: &world.facts.settings,
         agent: format!("{}/{}", name.namespace, names::database_workload(name)),
         account: names::AGENT_ACCOUNT,
@@ -67,7 +67,7 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, part: Part
     json!({ "spec": {
         "replicas": 1,
         "serviceName": headless,
-        "selector": { "matchLabels": part.selector() },
+        "selector": { "matchLabels": role.selector() },
         "updateStrategy": { "type": "RollingUpdate" },
         // Entries outlive a database that somebody deletes by mistake.
         "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain", "whenScaled": "Retain" },
@@ -77,14 +77,14 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, part: Part
 }
 
 /// The Service for clients. Matching goes by the address a client comes from: no node may put its own in its place.
-fn service(database: &Database, part: Part) -> serde_json::Value {
+fn service(database: &Database, role: Part) -> serde_json::Value {
     let port = database.listen.port();
     let mut row = json!({ "name": "http", "protocol": "TCP", "port": port, "targetPort": port });
     if let Some(node_port) = database.service.node_port {
         row["nodePort"] = json!(node_port);
     }
     let service_type = database.service.service_type;
-    let mut spec = json!({ "type": service_type, "selector": part.selector(), "ports": [row] });
+    let mut spec = json!({ "type": service_type, "selector": role.selector(), "ports": [row] });
     if service_type != ServiceType::ClusterIp {
         spec["externalTrafficPolicy"] = json!("Local");
     }
@@ -92,12 +92,12 @@ fn service(database: &Database, part: Part) -> serde_json::Value {
 }
 
 /// The Service that gives the pod its name.
-fn headless(database: &Database, part: Part) -> serde_json::Value {
+fn headless(database: &Database, role: Part) -> serde_json::Value {
     let port = database.listen.port();
     json!({ "spec": {
         "clusterIP": "None",
         "publishNotReadyAddresses": true,
-        "selector": part.selector(),
+        "selector": role.selector(),
         "ports": [{ "name": "http", "protocol": "TCP", "port": port, "targetPort": port }],
     } })
 }

@@ -19,7 +19,7 @@ const GRACE_SECONDS: u32 = 30;
 
 /// What differs between roles.
 pub(super) struct Pod<'a> {
-    pub(super) part: Part<'a>,
+    pub(super) role: Part<'a>,
     pub(super) settings: &'a Settings,
     /// Name of the agent, without its node.
     pub(super) agent: String,
@@ -37,7 +37,7 @@ pub(super) struct Pod<'a> {
 impl Pod<'_> {
     /// The template of its pods.
     pub(super) fn template(self) -> Value {
-        let labels = self.part.labels();
+        let labels = self.role.labels();
         json!({ "metadata": { "labels": labels }, "spec": self.spec() })
     }
 

@@ -1,4 +1,4 @@
-//! The DaemonSet of a tunnel server: one pod on every node of its pool, on the network of the node.
+//! The `DaemonSet` of a tunnel server: one pod on every node of its pool, on the network of the node.
 
 use serde_json::json;
 
@@ -8,9 +8,9 @@ use crate::cluster::{World, names};
 use crate::objects::{ObjectName, Server};
 
 pub(super) fn daemon_set(world: World, name: &ObjectName, server: &Server) -> Workload {
-    let part = Part { component: "server", owner: Some(&name.name) };
+    let role = Part { component: "server", owner: Some(&name.name) };
     let pod = Pod {
-        part,
+        role,
         settings: &world.facts.settings,
         agent: format!("{}/{}", name.namespace, names::server_workload(name)),
         account: names::AGENT_ACCOUNT,
@@ -31,12 +31,12 @@ pub(super) fn daemon_set(world: World, name: &ObjectName, server: &Server) -> Wo
         template["spec"]["tolerations"] = json!(server.tolerations);
     }
     let spec = json!({ "spec": {
-        "selector": { "matchLabels": part.selector() },
+        "selector": { "matchLabels": role.selector() },
         // One node at a time, and never two agents on one: they would want the same port.
         "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1, "maxSurge": 0 } },
         "template": template,
     } });
     let owners = controller(world, names::SERVER, name);
     let place = (name.namespace.as_str(), &*names::server_workload(name));
-    workload(OF_SERVERS, ("apps/v1", "DaemonSet"), place, part, &owners, spec)
+    workload(OF_SERVERS, ("apps/v1", "DaemonSet"), place, role, &owners, spec)
 }

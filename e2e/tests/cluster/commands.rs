@@ -1,6 +1,6 @@
 //! `castgate status`, `tunnels`, `diagnose` and `sysdump` against a cluster, also as a plugin of kubectl.
 
-use super::charts::{isp_is_ready, path};
+use super::stage::{self, isp};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
@@ -28,7 +28,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 102);
 const LONG: Duration = Duration::from_secs(60);
 
 fn status_tells_at_a_glance_whether_it_works(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let page = succeed(castgate(&world.cluster, &["status", "-n", "castgate"])?)?;
     ensure!(page.starts_with("1 server, Ready; 1 database, Ready; "), "{page}");
     let row = page.lines().find(|line| line.starts_with("castgate/edge ")).context("no row of the server")?;
@@ -41,7 +41,7 @@ fn status_tells_at_a_glance_whether_it_works(world: &mut World) -> Result<()> {
 }
 
 fn status_names_what_is_wrong_and_what_to_do(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let cluster = &world.cluster;
     let server = json!({
         "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelServer", "metadata": {"name": "nowhere", "namespace": "castgate"},
@@ -61,7 +61,7 @@ fn status_names_what_is_wrong_and_what_to_do(world: &mut World) -> Result<()> {
 }
 
 fn tunnels_lists_who_is_connected_where(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let cluster = &world.cluster;
     let endpoints = cluster.get(&["tunnelendpoints", "-n", "castgate"])?;
     let endpoints = endpoints["items"].as_array().context("no endpoints")?;
@@ -87,7 +87,7 @@ fn tunnels_lists_who_is_connected_where(world: &mut World) -> Result<()> {
 }
 
 fn diagnose_passes_every_check_of_a_healthy_cluster(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let rows = succeed(castgate(&world.cluster, &["diagnose", "-n", "castgate", "--json"])?)?;
     let rows = rows.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     ensure!(rows.len() == 10 && rows.iter().all(|row| row["verdict"] == "ok"), "{rows:#?}");
@@ -95,41 +95,58 @@ fn diagnose_passes_every_check_of_a_healthy_cluster(world: &mut World) -> Result
 }
 
 fn diagnose_names_an_operator_that_is_gone(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let cluster = &world.cluster;
-    let scale = |replicas: &str| {
-        cluster.kubectl(&["scale", "deployment/castgate-operator", "-n", "castgate-system", replicas])
-    };
+    let scale =
+        |replicas: &str| cluster.kubectl(&["scale", "deployment/castgate-operator", "-n", "castgate-system", replicas]);
     scale("--replicas=0")?;
     let told = wait::until("diagnose to miss the operator", LONG, || {
         let output = castgate(cluster, &["diagnose", "-n", "castgate"]).ok()?;
         let page = text(&output.stdout);
-        page.lines().any(|line| line.starts_with("operator") && line.contains("FAILED")).then_some((output.status.code(), page))
+        page.lines()
+            .any(|line| line.starts_with("operator") && line.contains("FAILED"))
+            .then_some((output.status.code(), page))
     });
     scale("--replicas=2")?;
     let (code, page) = told?;
     ensure!(code == Some(1), "it ended with {code:?}: {page}");
     ensure!(page.contains("castgate-system/castgate-operator: 0 of 0 replicas Ready"), "{page}");
-    cluster.kubectl(&["rollout", "status", "deployment/castgate-operator", "-n", "castgate-system", "--timeout=60s"])?;
+    cluster.kubectl(&[
+        "rollout",
+        "status",
+        "deployment/castgate-operator",
+        "-n",
+        "castgate-system",
+        "--timeout=60s",
+    ])?;
     wait::until("a cluster that is well again", LONG, || {
         castgate(cluster, &["diagnose", "-n", "castgate"]).ok()?.status.success().then_some(())
     })
 }
 
 fn a_sysdump_holds_logs_and_reports_and_no_secret(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let cluster = &world.cluster;
     let folder = tempfile::tempdir().context("a folder for the dump")?;
     let output = folder.path().display().to_string();
     succeed(castgate(cluster, &["sysdump", "-n", "castgate", "--output", &output])?)?;
     let files = files(folder.path())?;
     ensure!(files.iter().all(|(name, _)| name != "missing.txt"), "something is missing: {files:?}");
-    for wanted in ["castgate/tunnelservers.json", "castgate/pods.json", "castgate-system/leases.json", "status.txt", "diagnose.txt"] {
+    for wanted in [
+        "castgate/tunnelservers.json",
+        "castgate/pods.json",
+        "castgate-system/leases.json",
+        "status.txt",
+        "diagnose.txt",
+    ] {
         ensure!(files.iter().any(|(name, _)| name == wanted), "{wanted} is missing");
     }
     let count = |part: &str| files.iter().filter(|(name, _)| name.contains(part)).count();
     ensure!(count("castgate-system/logs/castgate-operator-") >= 2, "logs of both replicas");
-    ensure!(count("castgate/reports/ts-edge-") == 2 && count("castgate/logs/ts-edge-") >= 2, "reports and logs of both agents");
+    ensure!(
+        count("castgate/reports/ts-edge-") == 2 && count("castgate/logs/ts-edge-") >= 2,
+        "reports and logs of both agents"
+    );
     let secrets = cluster.get(&["secrets", "-A"])?;
     let mut compared = 0;
     for secret in secrets["items"].as_array().context("no list of secrets")? {
@@ -142,7 +159,12 @@ fn a_sysdump_holds_logs_and_reports_and_no_secret(world: &mut World) -> Result<(
                 continue;
             }
             let leak = files.iter().find(|(_, text)| text.contains(encoded) || text.contains(&decoded));
-            ensure!(leak.is_none(), "{} holds {key} of Secret {}", leak.map_or("", |(name, _)| name), secret["metadata"]["name"]);
+            ensure!(
+                leak.is_none(),
+                "{} holds {key} of Secret {}",
+                leak.map_or("", |(name, _)| name),
+                secret["metadata"]["name"]
+            );
             compared += 1;
         }
     }
@@ -151,7 +173,7 @@ fn a_sysdump_holds_logs_and_reports_and_no_secret(world: &mut World) -> Result<(
 }
 
 fn kubectl_finds_the_plugin(world: &mut World) -> Result<()> {
-    isp_is_ready(world)?;
+    isp(world)?;
     let folder = tempfile::tempdir().context("a folder for the link")?;
     std::os::unix::fs::symlink(program("castgate")?, folder.path().join("kubectl-castgate"))?;
     // `env` sets the PATH where kubectl runs, in front of the one that finds kubectl.
@@ -166,7 +188,12 @@ fn kubectl_finds_the_plugin(world: &mut World) -> Result<()> {
 
 /// Types `castgate` where the API server is reached.
 fn castgate(cluster: &Cluster, words: &[&str]) -> Result<Output> {
-    cluster.command(program("castgate")?).args(words).current_dir(path("")).output().context("castgate does not start")
+    cluster
+        .command(program("castgate")?)
+        .args(words)
+        .current_dir(stage::root())
+        .output()
+        .context("castgate does not start")
 }
 
 fn succeed(output: Output) -> Result<String> {

@@ -1,7 +1,7 @@
 //! Wires the roles of one snapshot together and carries the agent from one snapshot to the next.
 //!
 //! ```text
-//!   AgentSnapshot ──▶ check ──▶ diff ──▶ patterns, database, server, registrar ──▶ in force
+//!   AgentSnapshot ──▶ check ──▶ diff ──▶ patterns, database, server, adapter, registrar ──▶ in force
 //!                       │                   each one whole or not at all
 //!                       └── refused         └── refused: those before it go back, in reverse order
 //! ```
@@ -13,6 +13,7 @@ use castgate_control::{AgentSnapshot, SnapshotError};
 
 use crate::config::diff::{self, Changes};
 use crate::report::Report;
+use crate::roles::adapter::{Adapter, AdapterError};
 use crate::roles::database::{Database, DatabaseError};
 use crate::roles::pattern::{Pattern, PatternError};
 use crate::roles::registrar::{Registrar, RegistrarError};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The tunnel server cannot run like this.
     #[error("server.{0}")]
     Server(#[from] ServerError),
+    /// The adapter cannot run like this.
+    #[error("adapter.{0}")]
+    Adapter(#[from] AdapterError),
     /// The registrar cannot run like this.
     #[error("registrar.{0}")]
     Registrar(#[from] RegistrarError),
@@ -51,16 +55,18 @@ pub struct Agent {
     patterns: Vec<Pattern>,
     database: Option<Database>,
     server: Option<ServerRole>,
+    adapter: Option<Adapter>,
     registrar: Option<Registrar>,
 }
 
 /// The roles that may refuse, in the order in which they begin: nobody is announced before he serves.
-const ORDER: [Step; 3] = [Step::Database, Step::Server, Step::Registrar];
+const ORDER: [Step; 4] = [Step::Database, Step::Server, Step::Adapter, Step::Registrar];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Database,
     Server,
+    Adapter,
     Registrar,
 }
 
@@ -84,6 +90,7 @@ impl Agent {
             patterns: Vec::new(),
             database: None,
             server: None,
+            adapter: None,
             registrar: None,
         }
     }
@@ -93,8 +100,7 @@ impl Agent {
     /// # Errors
     /// One sentence that says what is missing.
     pub fn ready(&self) -> Result<(), String> {
-        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter: _, patterns: _ } =
-            &self.snapshot;
+        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter, patterns: _ } = &self.snapshot;
         if agent.is_empty() {
             return Err("has no snapshot yet".to_owned());
         }
@@ -102,6 +108,7 @@ impl Agent {
         let roles = [
             ("tunnel server", server.is_some(), self.server.is_some()),
             ("tunnel database", database.is_some(), self.database.is_some()),
+            ("adapter", adapter.is_some(), self.adapter.as_ref().is_some_and(Adapter::serves)),
             ("registrar", registrar.is_some(), self.registrar.is_some()),
         ];
         match roles.into_iter().find(|(_, wanted, runs)| *wanted && !runs) {
@@ -124,6 +131,7 @@ impl Agent {
         new.check()?;
         let old = self.snapshot.clone();
         let changes = diff::between(&old, &new);
+        self.around.agent.clone_from(&new.agent);
         // Sockets of new patterns are opened before anything is changed; they send when everything else is done.
         let fresh = changes.patterns_started.iter().map(|source| Pattern::prepare((*source).clone()));
         let fresh = fresh.collect::<Result<Vec<_>, _>>()?;
@@ -150,6 +158,8 @@ impl Agent {
             server.report(&mut report);
         }
         report.database = self.database.as_ref().map(Database::report);
+        report.adapter = self.adapter.as_ref().map(Adapter::local_address);
+        report.clients = self.adapter.as_ref().map(Adapter::report).unwrap_or_default();
         report.registrations = self.registrar.as_ref().map(Registrar::report).unwrap_or_default();
         report.patterns = self.patterns.iter().map(Pattern::report).collect();
         report
@@ -158,8 +168,9 @@ impl Agent {
     /// Ends every role: `BYE` to the databases above first, so that nobody is sent here any more, then `TEAR_DOWN` to every
     /// client.
     pub async fn stop(self) {
-        let Self { snapshot: _, around: _, patterns, database, server, registrar } = self;
+        let Self { snapshot: _, around: _, patterns, database, server, adapter, registrar } = self;
         end(registrar).await;
+        end(adapter).await;
         end(server).await;
         drop(patterns);
         end(database).await;
@@ -182,6 +193,10 @@ impl Agent {
             Step::Server => {
                 let parts = (old.server.as_ref(), new.server.as_ref());
                 change(&mut self.server, changes.server, parts, around).await?;
+            }
+            Step::Adapter => {
+                let parts = (old.adapter.as_ref(), new.adapter.as_ref());
+                change(&mut self.adapter, changes.adapter, parts, around).await?;
             }
             Step::Registrar => {
                 let parts = (old.registrar.as_ref(), new.registrar.as_ref());

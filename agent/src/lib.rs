@@ -4,7 +4,8 @@
 //!   file ──────────────┐              ┌─▶ roles::server ────▶ castgate-dataplane (threads of its own)
 //!   operator's stream ─┴▶ service ─▶ Agent ─▶ roles::database
 //!                           ▲         │├─▶ roles::registrar
-//!   admin socket ───────────┘         │└─▶ roles::pattern
+//!   admin socket ───────────┘         │├─▶ roles::adapter
+//!                                     │└─▶ roles::pattern
 //!                                     ▼
 //!                                   report
 //! ```

@@ -4,7 +4,7 @@
 //! operator as [`v1::State`].
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 
 use castgate_rpc::v1;
 use castgate_wire::umtp::Channel;
@@ -31,6 +31,10 @@ pub struct Report {
     pub registrations: Vec<RegistrationReport>,
     /// The tunnel database, when there is one.
     pub database: Option<DatabaseReport>,
+    /// Where the adapter listens, when there is one.
+    pub adapter: Option<SocketAddr>,
+    /// For an adapter: how the registrations of its agents stand.
+    pub clients: Vec<ClientReport>,
     /// Pattern sources.
     pub patterns: Vec<PatternReport>,
 }
@@ -80,6 +84,17 @@ pub struct RegistrationReport {
     pub last_refusal: Option<String>,
 }
 
+/// One agent that an adapter works for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientReport {
+    /// Its name.
+    pub agent: String,
+    /// Whether it has a stream.
+    pub connected: bool,
+    /// How its entries stand at its parents.
+    pub registrations: Vec<RegistrationReport>,
+}
+
 /// One pattern source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PatternReport {
@@ -96,12 +111,13 @@ impl Report {
     /// The report as the operator gets it: tunnels and pattern sources are numbers there.
     #[must_use]
     pub fn to_state(&self) -> v1::State {
-        let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, database, patterns: _ } =
-            self;
-        let listen = match (listen, database) {
-            (Some(listen), _) => listen.to_string(),
-            (None, Some(database)) => database.listen.to_string(),
-            (None, None) => String::new(),
+        let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, .. } = self;
+        let Self { database, adapter, clients, patterns: _, .. } = self;
+        let listen = match (listen, database, adapter) {
+            (Some(listen), ..) => listen.to_string(),
+            (None, Some(database), _) => database.listen.to_string(),
+            (None, None, Some(adapter)) => adapter.to_string(),
+            (None, None, None) => String::new(),
         };
         v1::State {
             generation: *generation,
@@ -111,7 +127,7 @@ impl Report {
             drops: drops.clone(),
             registrations: registrations.iter().map(RegistrationReport::to_message).collect(),
             entries: database.as_ref().map_or(0, |database| database.entries),
-            clients: Vec::new(),
+            clients: clients.iter().map(ClientReport::to_message).collect(),
         }
     }
 }
@@ -129,6 +145,14 @@ impl RegistrationReport {
     pub fn to_message(&self) -> v1::Registration {
         let Self { parent, entry, state, last_refusal } = self.clone();
         v1::Registration { parent, entry, state, last_refusal: last_refusal.unwrap_or_default() }
+    }
+}
+
+impl ClientReport {
+    fn to_message(&self) -> v1::ClientState {
+        let Self { agent, connected, registrations } = self;
+        let registrations = registrations.iter().map(RegistrationReport::to_message).collect();
+        v1::ClientState { agent: agent.clone(), connected: *connected, registrations }
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 /// The same for every role of one agent; clones share [`changed`](Self::changed).
 #[derive(Debug, Clone)]
 pub struct Surroundings {
+    /// Name of the agent; filled in from its snapshot.
+    pub agent: String,
     /// Where is kept what has to outlive the process.
     pub state_dir: PathBuf,
     /// File with the certificates, as PEM, of those who may vouch for an adapter. Read at each connect: it may be replaced.
@@ -21,7 +23,7 @@ impl Surroundings {
     /// A place for state, and nobody to trust.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned(), ca: None, changed: Arc::default() }
+        Self { agent: String::new(), state_dir: state_dir.to_owned(), ca: None, changed: Arc::default() }
     }
 
     /// With a file of certificates.

@@ -1,28 +1,25 @@
 //! The registrar role against a real database on loopback.
 
+mod parents;
 mod raw_http;
 
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::{PasswordHasher, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
 use castgate_agent::roles::database::Database;
-use castgate_agent::roles::registrar::Registrar;
-use castgate_control::{
-    Account, Allow, DatabaseSnapshot, EntryType, Parent, Protocol, RegistrarSnapshot, Registration,
-};
+use castgate_agent::roles::registrar::Direct;
+use castgate_control::{EntryType, Parent, Protocol, RegistrarSnapshot, Registration};
+use parents::{PATIENCE, becomes, database};
 use tempfile::TempDir;
 use tokio::time::timeout;
-
-/// Far above what any of these takes: a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn entries_appear_when_the_role_starts_and_are_gone_when_it_stops() {
     let state = TempDir::new().unwrap();
     let database = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
-    let registrar = Registrar::start(registrar(&database.local_address().to_string(), &["BE", "NL"])).unwrap();
+    let registrar =
+        Direct::start(registrar(&database.local_address().to_string(), &["BE", "NL"]), &Arc::default()).unwrap();
     becomes(&database, 2).await;
     registrar.stop().await;
     assert_eq!(database.report().entries, 0, "stop returns after the goodbyes");
@@ -33,7 +30,7 @@ async fn another_snapshot_announces_the_new_and_takes_back_the_old() {
     let state = TempDir::new().unwrap();
     let database = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
     let parent = database.local_address().to_string();
-    let mut registrar_role = Registrar::start(registrar(&parent, &["BE"])).unwrap();
+    let mut registrar_role = Direct::start(registrar(&parent, &["BE"]), &Arc::default()).unwrap();
     becomes(&database, 1).await;
     registrar_role.apply(registrar(&parent, &["BE", "NL", "BE"])).unwrap();
     becomes(&database, 3).await;
@@ -49,7 +46,7 @@ async fn a_database_that_comes_later_is_told_as_well() {
     let first = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
     let address = first.local_address().to_string();
     first.stop().await;
-    let registrar = Registrar::start(registrar(&address, &["BE"])).unwrap();
+    let registrar = Direct::start(registrar(&address, &["BE"]), &Arc::default()).unwrap();
     reports(&registrar, "trying", "no connection to").await;
     let database = Database::start(database(&address), state.path()).await.unwrap();
     becomes(&database, 1).await;
@@ -62,12 +59,12 @@ async fn a_refusal_is_reported_in_the_words_of_the_parent() {
     let state = TempDir::new().unwrap();
     let database = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
     let mut snapshot = registrar(&database.local_address().to_string(), &["FR"]);
-    let registrar = Registrar::start(snapshot.clone()).unwrap();
+    let registrar = Direct::start(snapshot.clone(), &Arc::default()).unwrap();
     reports(&registrar, "refused", "403: this account may not register country FR").await;
     assert_eq!(registrar.report()[0].entry, "TS 127.0.2.1:10100 UDP");
     registrar.stop().await;
     snapshot.parents[0].password = "wrong".to_owned();
-    let registrar = Registrar::start(snapshot).unwrap();
+    let registrar = Direct::start(snapshot, &Arc::default()).unwrap();
     reports(&registrar, "refused", "401: login and password of an account are needed").await;
     registrar.stop().await;
 }
@@ -78,7 +75,7 @@ async fn a_list_that_is_too_long_for_a_url_is_posted() {
     let database = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
     let mut snapshot = registrar(&database.local_address().to_string(), &["BE"]);
     snapshot.entries[0].networks = (0..=255_u8).map(|n| format!("134.{n}.0.0/16").parse().unwrap()).collect();
-    let registrar = Registrar::start(snapshot).unwrap();
+    let registrar = Direct::start(snapshot, &Arc::default()).unwrap();
     becomes(&database, 1).await;
     registrar.stop().await;
 }
@@ -89,7 +86,7 @@ async fn entries_are_refreshed_in_the_interval_that_the_parent_names() {
     let mut quick = database("127.0.0.1:0");
     quick.update_interval_seconds = NonZeroU32::new(1).unwrap();
     let database = Database::start(quick, state.path()).await.unwrap();
-    let registrar = Registrar::start(registrar(&database.local_address().to_string(), &["BE"])).unwrap();
+    let registrar = Direct::start(registrar(&database.local_address().to_string(), &["BE"]), &Arc::default()).unwrap();
     let mut entries = database.entries();
     timeout(PATIENCE, entries.wait_for(|entries| *entries == 1)).await.unwrap().unwrap();
     // Without refreshes it would be gone after two seconds.
@@ -101,19 +98,12 @@ async fn entries_are_refreshed_in_the_interval_that_the_parent_names() {
 
 #[tokio::test]
 async fn a_parent_that_is_no_address_is_named_by_its_field() {
-    let error = Registrar::start(registrar("a b", &["BE"])).unwrap_err().to_string();
+    let error = Direct::start(registrar("a b", &["BE"]), &Arc::default()).unwrap_err().to_string();
     assert!(error.starts_with("parents[0].url: database `http://a b`"), "{error}");
 }
 
-/// Waits until the database holds so many entries.
-async fn becomes(database: &Database, wanted: usize) {
-    let mut entries = database.entries();
-    let seen = timeout(PATIENCE, entries.wait_for(|entries| *entries == wanted)).await;
-    seen.unwrap_or_else(|_| panic!("{} entries, not {wanted}", database.report().entries)).unwrap();
-}
-
 /// Waits until the first registration stands so.
-async fn reports(registrar: &Registrar, state: &str, error: &str) {
+async fn reports(registrar: &Direct, state: &str, error: &str) {
     let mut changed = registrar.reports();
     let stands = |reports: &Vec<castgate_agent::report::RegistrationReport>| {
         let said = |report: &castgate_agent::report::RegistrationReport| {
@@ -137,23 +127,5 @@ fn registrar(parent: &str, countries: &[&str]) -> RegistrarSnapshot {
     let parent = Parent { url: format!("http://{parent}"), login: "be".to_owned(), password: "s3cret".to_owned() };
     let mut snapshot = RegistrarSnapshot::new((10100..).zip(countries).map(entry).collect(), vec![parent]);
     snapshot.retry_seconds = NonZeroU32::new(1).unwrap();
-    snapshot
-}
-
-fn database(listen: &str) -> DatabaseSnapshot {
-    let mut snapshot = DatabaseSnapshot::new(listen.parse().unwrap());
-    let salt = SaltString::encode_b64(b"a salt for tests").unwrap();
-    let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).unwrap());
-    let account = Account {
-        login: "be".to_owned(),
-        password_hash: cheap.hash_password(b"s3cret", &salt).unwrap().to_string(),
-        allow: Allow {
-            types: vec![EntryType::TunnelServer],
-            networks: vec!["134.0.0.0/8".parse().unwrap()],
-            countries: vec!["BE".parse().unwrap(), "NL".parse().unwrap()],
-            sources: Vec::new(),
-        },
-    };
-    snapshot.accounts = vec![account];
     snapshot
 }

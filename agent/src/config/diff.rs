@@ -1,7 +1,9 @@
 //! What has to happen so that an agent that runs one snapshot runs another: only what changed, so that no tunnel is dropped
 //! for a change that does not concern it.
 
-use castgate_control::{AgentSnapshot, DatabaseSnapshot, PatternSource, ServerSnapshot};
+use castgate_control::{
+    AdapterSnapshot, AgentSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot,
+};
 
 /// What happens to one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Changes<'a> {
     pub server: Change,
     /// The tunnel database.
     pub database: Change,
+    /// The adapter.
+    pub adapter: Change,
     /// The registrar.
     pub registrar: Change,
     /// Pattern sources that end.
@@ -42,7 +46,8 @@ pub fn between<'a>(old: &'a AgentSnapshot, new: &'a AgentSnapshot) -> Changes<'a
     Changes {
         server: change(old.server.as_ref(), new.server.as_ref(), server_has_to_restart),
         database: change(old.database.as_ref(), new.database.as_ref(), database_has_to_restart),
-        registrar: change(old.registrar.as_ref(), new.registrar.as_ref(), |_, _| false),
+        registrar: change(old.registrar.as_ref(), new.registrar.as_ref(), registrar_has_to_restart),
+        adapter: change(old.adapter.as_ref(), new.adapter.as_ref(), adapter_has_to_restart),
         patterns_stopped: missing_from(&new.patterns, &old.patterns),
         patterns_started: missing_from(&old.patterns, &new.patterns),
     }
@@ -59,6 +64,15 @@ fn change<T: PartialEq>(old: Option<&T>, new: Option<&T>, has_to_restart: impl F
     }
 }
 
+/// Whom the entries are announced to by themselves and whom by an adapter: one ends before the other begins.
+fn registrar_has_to_restart(old: &RegistrarSnapshot, new: &RegistrarSnapshot) -> bool {
+    old.adapter.is_some() != new.adapter.is_some()
+}
+
+fn adapter_has_to_restart(old: &AdapterSnapshot, new: &AdapterSnapshot) -> bool {
+    old.listen != new.listen
+}
+
 /// Sockets and threads are made of the first two; the cookie epoch is part of every cookie that clients hold.
 fn server_has_to_restart(old: &ServerSnapshot, new: &ServerSnapshot) -> bool {
     let ServerSnapshot { listen, workers, interfaces: _, loop_check: _, timers, limits: _, channels: _ } = old;
@@ -71,7 +85,7 @@ fn database_has_to_restart(old: &DatabaseSnapshot, new: &DatabaseSnapshot) -> bo
 
 #[cfg(test)]
 mod tests {
-    use castgate_control::{ChannelRule, RegistrarSnapshot};
+    use castgate_control::{AdapterRef, ChannelRule, TlsIdentity};
 
     use super::*;
 
@@ -108,6 +122,34 @@ mod tests {
         new.database.as_mut().unwrap().listen.set_port(1);
         let changes = between(&old, &new);
         assert_eq!((changes.server, changes.database), (Change::Keep, Change::Restart));
+    }
+
+    #[test]
+    fn an_adapter_that_moves_begins_anew_and_one_with_other_clients_goes_on() {
+        let (mut old, mut new) = (full(), full());
+        let adapter = AdapterSnapshot {
+            listen: "127.0.2.1:8444".parse().unwrap(),
+            tls: TlsIdentity { certificate: String::new(), key: String::new() },
+            clients: Vec::new(),
+            grace_seconds: 15.try_into().unwrap(),
+        };
+        old.adapter = Some(adapter.clone());
+        new.adapter = Some(AdapterSnapshot { grace_seconds: 16.try_into().unwrap(), ..adapter.clone() });
+        assert_eq!(between(&old, &new).adapter, Change::Reconfigure);
+        new.adapter = Some(AdapterSnapshot { listen: "127.0.2.1:8445".parse().unwrap(), ..adapter });
+        assert_eq!(between(&old, &new).adapter, Change::Restart);
+    }
+
+    #[test]
+    fn a_registrar_that_goes_over_to_an_adapter_says_goodbye_first() {
+        let (old, mut new) = (full(), full());
+        let adapter = AdapterRef { endpoint: "https://adapter:8444".to_owned(), key: "k".to_owned() };
+        new.registrar.as_mut().unwrap().adapter = Some(adapter);
+        assert_eq!(between(&old, &new).registrar, Change::Restart);
+        assert_eq!(between(&new, &old).registrar, Change::Restart);
+        let mut newer = new.clone();
+        newer.registrar.as_mut().unwrap().adapter.as_mut().unwrap().key = "l".to_owned();
+        assert_eq!(between(&new, &newer).registrar, Change::Reconfigure);
     }
 
     #[test]

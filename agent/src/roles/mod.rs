@@ -2,13 +2,14 @@
 //!
 //! Owns how a role goes from one part to the next, the same for all of them.
 
+pub mod adapter;
 pub mod database;
 pub mod interface;
 pub mod pattern;
 pub mod registrar;
 pub mod server;
 
-use castgate_control::{DatabaseSnapshot, RegistrarSnapshot, ServerSnapshot};
+use castgate_control::{AdapterSnapshot, DatabaseSnapshot, RegistrarSnapshot, ServerSnapshot};
 
 use crate::config::diff::Change;
 use crate::surroundings::Surroundings;
@@ -142,8 +143,8 @@ impl Role for registrar::Registrar {
     type Error = registrar::RegistrarError;
     const NAME: &str = "registrar";
 
-    async fn start(part: &RegistrarSnapshot, _around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start(part.clone())
+    async fn start(part: &RegistrarSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
+        Self::start(part.clone(), around)
     }
 
     async fn apply(&mut self, part: &RegistrarSnapshot) -> Result<(), Self::Error> {
@@ -155,6 +156,29 @@ impl Role for registrar::Registrar {
     }
 
     fn fits_beside(_old: &RegistrarSnapshot, _new: &RegistrarSnapshot) -> bool {
+        false
+    }
+}
+
+impl Role for adapter::Adapter {
+    type Part = AdapterSnapshot;
+    type Error = adapter::AdapterError;
+    const NAME: &str = "adapter";
+
+    async fn start(part: &AdapterSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
+        Self::start(part.clone(), around).await
+    }
+
+    async fn apply(&mut self, part: &AdapterSnapshot) -> Result<(), Self::Error> {
+        self.apply(part.clone())
+    }
+
+    async fn stop(self) {
+        self.stop().await;
+    }
+
+    /// Two would announce the same entries.
+    fn fits_beside(_old: &AdapterSnapshot, _new: &AdapterSnapshot) -> bool {
         false
     }
 }

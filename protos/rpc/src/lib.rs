@@ -4,6 +4,10 @@
 //! Owns the messages and how they become the types of `castgate-control`. Knows no socket of its own: who serves and who calls
 //! brings the connection. A crate apart from `castgate-control`, because the generated code reaches Tokio and planning must not.
 
+mod convert;
+
+pub use convert::EntryError;
+
 /// The generated messages and services of `castgate/v1/*.proto`.
 #[allow(missing_docs, clippy::pedantic, reason = "generated; documented in the .proto files")]
 pub mod v1 {

@@ -115,6 +115,8 @@ pub enum Standing {
     Registered,
     /// The parent said no.
     Refused,
+    /// It is no longer wanted there: a BYE is under way, or waits for a REGISTER that is.
+    Leaving,
 }
 
 /// How one entry stands at one parent.
@@ -278,7 +280,7 @@ impl Registrar {
         self.pairs.iter().map(|pair| Status {
             entry: &pair.entry,
             parent: &pair.parent.address,
-            standing: pair.standing,
+            standing: if pair.wanted { pair.standing } else { Standing::Leaving },
             accepted_at: pair.accepted_at,
             failures: pair.failures,
             error: pair.error.as_deref(),

@@ -105,6 +105,8 @@ fn the_end_takes_back_what_was_or_may_have_been_registered_and_nothing_else() {
     lab.registrar.handle_outcome(lab.now, calls[2].id, refused("401", None));
     lab.registrar.shut_down(lab.now);
     assert!(!lab.registrar.is_finished());
+    let leaving: Vec<_> = lab.registrar.statuses().map(|status| status.standing).collect();
+    assert_eq!(leaving, [Standing::Leaving, Standing::Leaving], "who never had it does not have to give it back");
     let asked = lab.answer_all(&done());
     assert_eq!(
         asked,

@@ -1,4 +1,5 @@
-//! The role `registrar`: announces what this agent serves at the databases above it.
+//! Announces entries at the databases above by speaking to them: for an agent that has accounts of its own, and for each
+//! agent that an adapter works for.
 //!
 //! ```text
 //!   apply, stop ─▶ task: endpoint::hierarchy::registrar ─▶ calls ─▶ http::client ─▶ parents
@@ -10,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use castgate_control::{RegistrarSnapshot, Registration};
-use castgate_endpoint::hierarchy::address::AddressError;
-use castgate_endpoint::hierarchy::registrar::{self as endpoint, CallId, Config, Outcome, Parent, Standing};
+use castgate_endpoint::hierarchy::registrar::{self as endpoint, CallId, Config, Outcome, Parent, Standing, Status};
 use castgate_wire::registry::Register;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use super::{RegistrarError, entry_name};
 use crate::http::client;
 use crate::report::RegistrationReport;
 
@@ -25,21 +26,13 @@ const GOODBYE_TIME: Duration = Duration::from_secs(3);
 /// Requests at one time: each is a connection.
 const CALLS_MAX: usize = 16;
 
-/// Why the role does not run, or not like this.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistrarError {
-    /// A parent is no address of a database.
-    #[error("parents[{0}].url: {1}")]
-    Parent(usize, AddressError),
-    /// The system gives no random numbers.
-    #[error("no random numbers: {0}")]
-    Random(String),
-}
-
-/// The running role.
+/// Announces entries at parents for as long as it lives.
 #[derive(Debug)]
-pub struct Registrar {
+pub struct Direct {
     orders: mpsc::UnboundedSender<Order>,
+    /// Orders sent, and orders carried out.
+    ordered: u64,
+    carried_out: watch::Receiver<u64>,
     statuses: watch::Receiver<Vec<RegistrationReport>>,
     task: JoinHandle<()>,
 }
@@ -58,22 +51,32 @@ struct Settings {
     parents: Vec<Parent>,
 }
 
-impl Registrar {
-    /// Announces everything at once and goes on refreshing it.
+impl Direct {
+    /// Announces everything at once and goes on refreshing it; `changed` is told whenever an entry stands otherwise.
     ///
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.
-    pub fn start(snapshot: RegistrarSnapshot) -> Result<Self, RegistrarError> {
+    pub fn start(snapshot: RegistrarSnapshot, changed: &Arc<Notify>) -> Result<Self, RegistrarError> {
         let settings = settings(snapshot)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
         let (orders, received) = mpsc::unbounded_channel();
         let (publisher, statuses) = watch::channel(Vec::new());
+        let (progress, carried_out) = watch::channel(0);
         let Settings { config, entries, parents } = settings;
         let machine = endpoint::Registrar::new(config, &entries, &parents, u64::from_le_bytes(seed), Instant::now());
-        publish(&machine, &publisher);
+        let publisher = Publisher { statuses: publisher, carried_out: progress, changed: changed.clone() };
+        publisher.publish(&machine, 0);
         let task = tokio::spawn(run(machine, received, publisher));
-        Ok(Self { orders, statuses, task })
+        Ok(Self { orders, ordered: 0, carried_out, statuses, task })
+    }
+
+    /// Proves a snapshot without running it.
+    ///
+    /// # Errors
+    /// [`RegistrarError`], as [`start`](Self::start) would give it.
+    pub fn check(snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
+        settings(snapshot).map(|_| ())
     }
 
     /// Announces what is new or changed, takes back what is gone, leaves the rest in peace.
@@ -84,7 +87,25 @@ impl Registrar {
         let settings = settings(snapshot)?;
         // The task ends with this handle only.
         let _ = self.orders.send(Order::Set(settings));
+        self.ordered += 1;
         Ok(())
+    }
+
+    /// Whether the last order was carried out and nothing is announced or being taken back any more.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        *self.carried_out.borrow() == self.ordered && self.statuses.borrow().is_empty()
+    }
+
+    /// Waits until something stands otherwise or an order was carried out. Safe to drop half-way.
+    pub async fn changed(&mut self) {
+        let changed = tokio::select! {
+            changed = self.statuses.changed() => changed,
+            changed = self.carried_out.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// How every entry stands at every parent.
@@ -108,18 +129,15 @@ impl Registrar {
     }
 }
 
-impl Drop for Registrar {
+impl Drop for Direct {
     /// Dropped without [`stop`](Self::stop): nothing is said, and nothing goes on running in the background.
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn run(
-    mut machine: endpoint::Registrar,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    statuses: watch::Sender<Vec<RegistrationReport>>,
-) {
+async fn run(mut machine: endpoint::Registrar, mut orders: mpsc::UnboundedReceiver<Order>, publisher: Publisher) {
+    let mut carried_out = 0;
     let lines = Arc::new(Semaphore::new(CALLS_MAX));
     let mut calls: JoinSet<(CallId, Outcome)> = JoinSet::new();
     let mut stopping = false;
@@ -134,7 +152,7 @@ async fn run(
                 (call.id, outcome)
             });
         }
-        publish(&machine, &statuses);
+        publisher.publish(&machine, carried_out);
         if stopping && machine.is_finished() {
             return;
         }
@@ -149,6 +167,7 @@ async fn run(
             order = orders.recv(), if !stopping => match order {
                 Some(Order::Set(Settings { config, entries, parents })) => {
                     machine.set(config, &entries, &parents, Instant::now());
+                    carried_out += 1;
                 }
                 Some(Order::Stop) | None => {
                     stopping = true;
@@ -177,28 +196,42 @@ fn log(call: &endpoint::Call, outcome: &Outcome) {
     }
 }
 
-fn publish(machine: &endpoint::Registrar, statuses: &watch::Sender<Vec<RegistrationReport>>) {
-    let reports = machine.statuses().map(|status| RegistrationReport {
+struct Publisher {
+    statuses: watch::Sender<Vec<RegistrationReport>>,
+    carried_out: watch::Sender<u64>,
+    changed: Arc<Notify>,
+}
+
+impl Publisher {
+    /// Statuses first: who sees that an order was carried out sees what came of it.
+    fn publish(&self, machine: &endpoint::Registrar, carried_out: u64) {
+        let reports: Vec<RegistrationReport> = machine.statuses().map(|status| report(&status)).collect();
+        let news = self.statuses.send_if_modified(|before| {
+            let changed = *before != reports;
+            *before = reports;
+            changed
+        });
+        if news {
+            self.changed.notify_one();
+        }
+        self.carried_out.send_if_modified(|before| std::mem::replace(before, carried_out) != carried_out);
+    }
+}
+
+fn report(status: &Status<'_>) -> RegistrationReport {
+    let Register { entry_type, source, port, protocol, .. } = status.entry;
+    RegistrationReport {
         parent: status.parent.to_string(),
-        entry: {
-            let Register { entry_type, source, port, protocol, .. } = status.entry;
-            let protocol = protocol.as_ref().map(|protocol| format!(" {protocol}")).unwrap_or_default();
-            format!("{entry_type} {source}:{port}{protocol}")
-        },
+        entry: entry_name(*entry_type, *source, *port, protocol.as_ref()),
         state: match status.standing {
             Standing::Trying => "trying",
             Standing::Registered => "registered",
             Standing::Refused => "refused",
+            Standing::Leaving => "leaving",
         }
         .to_owned(),
         last_refusal: status.error.map(ToOwned::to_owned),
-    });
-    let reports: Vec<RegistrationReport> = reports.collect();
-    statuses.send_if_modified(|before| {
-        let changed = *before != reports;
-        *before = reports;
-        changed
-    });
+    }
 }
 
 fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {

@@ -1,0 +1,98 @@
+//! What proves the adapter to its agents: an identity that may change while connections live.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use castgate_control::TlsIdentity;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+/// The identity that new connections are shown.
+pub(super) struct Identities {
+    current: RwLock<Arc<CertifiedKey>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Identities {
+    /// Reads the first one.
+    pub(super) fn new(identity: &TlsIdentity) -> Result<Self, String> {
+        let provider = Arc::new(ring::default_provider());
+        let current = RwLock::new(Arc::new(read(identity, &provider)?));
+        Ok(Self { current, provider })
+    }
+
+    /// Shows another one from now on; connections that exist keep theirs.
+    pub(super) fn replace(&self, identity: &TlsIdentity) -> Result<(), String> {
+        let fresh = Arc::new(read(identity, &self.provider)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// What makes TLS of a connection.
+    pub(super) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, String> {
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+impl ResolvesServerCert for Identities {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Identities {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Identities").finish_non_exhaustive()
+    }
+}
+
+/// Certificate and key, which must belong together.
+fn read(identity: &TlsIdentity, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let TlsIdentity { certificate, key } = identity;
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| format!("certificate: {error}"))?;
+    if chain.is_empty() {
+        return Err("certificate: holds none in PEM".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| format!("key: {error}"))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| format!("certificate and key: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_that_is_none_is_refused_and_the_one_before_stays() {
+        let [good, other] = [(); 2].map(|()| {
+            let made = rcgen::generate_simple_self_signed(vec!["adapter.example".to_owned()]).unwrap();
+            TlsIdentity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+        });
+        let identities = Identities::new(&good).unwrap();
+        let before = identities.current.read().unwrap().cert.clone();
+        let cases = [
+            (TlsIdentity { certificate: String::new(), ..good.clone() }, "certificate: holds none"),
+            (TlsIdentity { key: "nonsense".to_owned(), ..good.clone() }, "key: "),
+            (TlsIdentity { key: other.key.clone(), ..good }, "certificate and key: "),
+        ];
+        for (identity, sentence) in cases {
+            let error = identities.replace(&identity).unwrap_err();
+            assert!(error.starts_with(sentence), "{error}");
+            assert_eq!(identities.current.read().unwrap().cert, before);
+        }
+        identities.replace(&other).unwrap();
+        assert_ne!(identities.current.read().unwrap().cert, before);
+    }
+}

@@ -1,0 +1,222 @@
+//! Announces entries through the adapter of our namespace: it has the accounts, so that no credential is on this node.
+//!
+//! ```text
+//!   apply ─▶ task ─▶ Hierarchy.Register: entries ─▶ adapter ─▶ databases above
+//!   stop ──▶            bye, wait for the end        │
+//!                    ◀─ how each entry stands ◀──────┘
+//! ```
+//! Owns the stream and its life. While there is none, the adapter keeps our entries for its grace time, and we try to come
+//! back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use castgate_control::{AdapterRef, Registration};
+use castgate_rpc::v1::hierarchy_client::HierarchyClient;
+use castgate_rpc::v1::{Entry, RegisterRequest, RegisterState};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::entry_name;
+use crate::dial::{self, Backoff};
+use crate::report::RegistrationReport;
+use crate::surroundings::Surroundings;
+
+/// Time that the goodbye gets. Without it the adapter says it after its grace time.
+const GOODBYE_TIME: Duration = Duration::from_secs(3);
+/// Time that the adapter has to open the stream.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Requests under way: one for each snapshot.
+const REQUESTS_MAX: usize = 4;
+
+/// Announces entries through an adapter for as long as it lives.
+#[derive(Debug)]
+pub struct Through {
+    wishes: watch::Sender<Wish>,
+    statuses: watch::Receiver<Vec<RegistrationReport>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Wish {
+    adapter: AdapterRef,
+    entries: Vec<Registration>,
+    bye: bool,
+}
+
+impl Through {
+    /// Connects and announces everything.
+    #[must_use]
+    pub fn start(adapter: AdapterRef, entries: Vec<Registration>, around: &Surroundings) -> Self {
+        let wish = Wish { adapter, entries, bye: false };
+        let (publisher, statuses) = watch::channel(waiting(&wish, None));
+        let (wishes, wish) = watch::channel(wish);
+        let Surroundings { agent, state_dir: _, ca, changed } = around.clone();
+        let client = Client { agent, ca, wish, statuses: publisher, changed };
+        Self { wishes, statuses, task: tokio::spawn(client.run()) }
+    }
+
+    /// Announces these entries instead, there or elsewhere.
+    pub fn apply(&mut self, adapter: AdapterRef, entries: Vec<Registration>) {
+        self.wishes.send_replace(Wish { adapter, entries, bye: false });
+    }
+
+    /// How every entry stands at every parent of the adapter's.
+    #[must_use]
+    pub fn report(&self) -> Vec<RegistrationReport> {
+        self.statuses.borrow().clone()
+    }
+
+    /// The same, whenever it changes.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Vec<RegistrationReport>> {
+        self.statuses.clone()
+    }
+
+    /// Has everything taken back and ends; an adapter that does not answer is given 3 seconds.
+    pub async fn stop(mut self) {
+        self.wishes.send_modify(|wish| wish.bye = true);
+        if timeout(GOODBYE_TIME, &mut self.task).await.is_err() {
+            tracing::warn!("the adapter did not take the goodbye in time");
+        }
+    }
+}
+
+impl Drop for Through {
+    /// Dropped without [`stop`](Self::stop): nothing is said, the adapter's grace time runs.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Client {
+    agent: String,
+    ca: Option<PathBuf>,
+    wish: watch::Receiver<Wish>,
+    statuses: watch::Sender<Vec<RegistrationReport>>,
+    changed: Arc<Notify>,
+}
+
+/// Why a stream ended.
+enum End {
+    /// The goodbye is said.
+    Bye,
+    /// Another adapter, or another key, is wanted.
+    Moved,
+    /// It broke.
+    Lost(String),
+}
+
+impl Client {
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut complaint = String::new();
+        loop {
+            let wish = self.wish.borrow_and_update().clone();
+            if wish.bye {
+                // Without a stream there is nobody to say it to; the adapter's grace time takes the entries back.
+                return;
+            }
+            let reason = match self.session(&wish, &mut backoff).await {
+                Ok(End::Bye) => return,
+                Ok(End::Moved) => continue,
+                Ok(End::Lost(reason)) | Err(reason) => reason,
+            };
+            if complaint == reason {
+                tracing::debug!(%reason, "the adapter does not answer");
+            } else {
+                tracing::warn!(%reason, "the adapter does not answer");
+                complaint.clone_from(&reason);
+            }
+            let wish = self.wish.borrow().clone();
+            self.publish(waiting(&wish, Some(&reason)));
+            tokio::select! {
+                () = sleep(backoff.next()) => {}
+                changed = self.wish.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn session(&mut self, wish: &Wish, backoff: &mut Backoff) -> Result<End, String> {
+        let Wish { adapter: AdapterRef { endpoint, key }, entries, bye: _ } = wish;
+        let channel = dial::connect(endpoint, self.ca.as_deref()).await?;
+        let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
+        let gone = |_| format!("{endpoint}: takes no more requests");
+        requests.send(self.request(entries, false)).await.map_err(gone)?;
+        let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
+        request.metadata_mut().insert("authorization", dial::bearer(key)?);
+        let mut client = HierarchyClient::new(channel);
+        let said = |status: &tonic::Status| format!("{endpoint}: {}", dial::said(status));
+        let opened = timeout(ANSWER_TIME, client.register(request)).await;
+        let opened = opened.map_err(|_| format!("{endpoint}: no answer within {} s", ANSWER_TIME.as_secs()))?;
+        let mut states = opened.map_err(|status| said(&status))?.into_inner();
+        tracing::info!(%endpoint, "connected to the adapter");
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                state = states.message() => match state {
+                    Ok(Some(state)) => {
+                        backoff.succeeded();
+                        self.publish(reports(endpoint, state));
+                    }
+                    Ok(None) if leaving => return Ok(End::Bye),
+                    Ok(None) => return Ok(End::Lost(format!("{endpoint}: ended the stream"))),
+                    Err(status) => return Ok(End::Lost(said(&status))),
+                },
+                Ok(()) = self.wish.changed(), if !leaving => {
+                    let new = self.wish.borrow_and_update().clone();
+                    if !new.bye && new.adapter != wish.adapter {
+                        return Ok(End::Moved);
+                    }
+                    leaving = new.bye;
+                    let entries = if leaving { &[][..] } else { &new.entries };
+                    requests.send(self.request(entries, leaving)).await.map_err(gone)?;
+                }
+            }
+        }
+    }
+
+    fn request(&self, entries: &[Registration], bye: bool) -> RegisterRequest {
+        RegisterRequest { agent: self.agent.clone(), entries: entries.iter().map(Entry::from).collect(), bye }
+    }
+
+    fn publish(&self, reports: Vec<RegistrationReport>) {
+        let news = self.statuses.send_if_modified(|before| {
+            let changed = *before != reports;
+            *before = reports;
+            changed
+        });
+        if news {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Without a stream nothing is known of any entry.
+fn waiting(wish: &Wish, reason: Option<&str>) -> Vec<RegistrationReport> {
+    let report = |entry: &Registration| RegistrationReport {
+        parent: wish.adapter.endpoint.clone(),
+        entry: entry_name(entry.entry_type, entry.source, entry.port, entry.protocol.as_ref()),
+        state: "trying".to_owned(),
+        last_refusal: reason.map(|reason| format!("the adapter does not answer: {reason}")),
+    };
+    wish.entries.iter().map(report).collect()
+}
+
+/// What the databases say, then what the adapter itself does not announce: `ENTRY: REASON`.
+fn reports(endpoint: &str, state: RegisterState) -> Vec<RegistrationReport> {
+    let RegisterState { registrations, refused } = state;
+    let refusal = |refusal: String| {
+        let (entry, reason) = refusal.split_once(": ").unwrap_or((&refusal, "is refused"));
+        RegistrationReport {
+            parent: endpoint.to_owned(),
+            entry: entry.to_owned(),
+            state: "refused".to_owned(),
+            last_refusal: Some(reason.to_owned()),
+        }
+    };
+    registrations.into_iter().map(Into::into).chain(refused.into_iter().map(refusal)).collect()
+}

@@ -46,8 +46,7 @@ Run it where clients are, or in a pod: it joins at the addresses of the server's
 pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// TunnelServer to join at [default: the first that is Ready]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = "TunnelServer to join at [default: the first that is Ready]")]
     server: Option<String>,
     /// Channel that is carried already: ham:ip:GROUP[@SOURCE]:PORT
     #[arg(long, value_name = "NAME")]

@@ -1,5 +1,6 @@
 //! `castgate status`: is it working, for how many, what is wrong and what to do.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
@@ -102,17 +103,21 @@ pub(crate) fn in_words(fleet: &Fleet) -> String {
     }
     let mut text = summary(fleet) + "\n";
     for table in [&servers, &databases, &agents].into_iter().filter(|table| !table.is_empty()) {
-        text += &format!("\n{}", table.render());
+        text += "\n";
+        text += &table.render();
     }
     let problems = fleet.problems();
     if !problems.is_empty() {
         text += "\nWhat is wrong, and what to do:\n";
     }
     for Problem { object, reason, message, advice } in problems {
-        text += &format!(
-            "  {object}: {reason}{}{message}\n      -> {advice}\n",
-            if message.is_empty() { "" } else { ", " }
-        );
+        let comma = if message.is_empty() { "" } else { ", " };
+        writeln!(
+            text,
+            "  {object}: {reason}{comma}{message}
+      -> {advice}"
+        )
+        .expect("a text takes what is written to it");
     }
     text
 }

@@ -42,7 +42,7 @@ const OF_A_NAMESPACE: &[Resource] = &[
     LEASES,
     EVENTS,
 ];
-/// The one ConfigMap that is ours; others may hold what is nobody's business.
+/// The one `ConfigMap` that is ours; others may hold what is nobody's business.
 const OUR_CONFIG_MAP: &str = "castgate-ca";
 /// Of each log the newest so many octets.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;

@@ -19,8 +19,7 @@ use super::table::Table;
 
 Asks the agents in their pods, which takes the right to exec there. With --json it is one object an agent.")]
 pub(crate) struct Args {
-    /// Only those of this TunnelServer
-    #[arg(value_name = "SERVER")]
+    #[arg(value_name = "SERVER", help = "Only those of this TunnelServer")]
     server: Option<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -49,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
 fn in_words(asked: &[Asked]) -> String {
     let mut table = Table::new(&["SERVER", "NODE", "CLIENT", "SINCE", "CHANNELS"]);
-    let mut silent = String::new();
+    let mut silent = Vec::new();
     let mut reports = Vec::new();
     let mut tunnels = 0;
     for Asked { pod, report } in asked {
@@ -58,7 +57,7 @@ fn in_words(asked: &[Asked]) -> String {
             serde_json::from_value::<AgentReport>(report).map_err(|error| format!("its report cannot be read: {error}"))
         });
         match report {
-            Err(reason) => silent += &format!("{server} on {} (pod {}): {reason}\n", pod.node, pod.name),
+            Err(reason) => silent.push(format!("{server} on {} (pod {}): {reason}\n", pod.node, pod.name)),
             Ok(report) => {
                 tunnels += report.tunnels.len();
                 for tunnel in &report.tunnels {
@@ -77,12 +76,10 @@ fn in_words(asked: &[Asked]) -> String {
     }
     let listeners: Vec<_> =
         reports::listeners(&reports).into_iter().map(|(channel, count)| format!("{channel} {count}")).collect();
-    let mut text = table.render();
-    text += if text.is_empty() { "" } else { "\n" };
-    text += &count_of(tunnels, "tunnel", "tunnels");
-    text += &format!(" at {}", count_of(reports.len(), "agent", "agents"));
-    text += &if listeners.is_empty() { "\n".to_owned() } else { format!("; {}\n", listeners.join(", ")) };
-    text + &silent
+    let rows = if table.is_empty() { String::new() } else { table.render() + "\n" };
+    let (tunnels, agents) = (count_of(tunnels, "tunnel", "tunnels"), count_of(reports.len(), "agent", "agents"));
+    let listeners = if listeners.is_empty() { String::new() } else { format!("; {}", listeners.join(", ")) };
+    format!("{rows}{tunnels} at {agents}{listeners}\n{}", silent.concat())
 }
 
 fn as_json(asked: &[Asked]) -> Result<String> {
@@ -97,7 +94,8 @@ fn as_json(asked: &[Asked]) -> Result<String> {
             }
             Err(reason) => row["error"] = reason.as_str().into(),
         }
-        text += &format!("{}\n", serde_json::to_string(&row)?);
+        text += &serde_json::to_string(&row)?;
+        text += "\n";
     }
     Ok(text)
 }

@@ -422,7 +422,7 @@ mod tests {
         let isp = fleet::tests::isp();
         let mut fleet = Fleet { databases: isp.databases, ..Fleet::default() };
         fleet.servers.extend(isp.servers.into_iter().take(1));
-        fleet.endpoints.extend(isp.endpoints.into_iter().filter(|endpoint| endpoint.is_ready()));
+        fleet.endpoints.extend(isp.endpoints.into_iter().filter(fleet::Endpoint::is_ready));
         let definitions = castgate_crds::all().into_iter().map(|definition| {
             let mut value = serde_json::to_value(definition).unwrap();
             value["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
@@ -536,7 +536,7 @@ mod tests {
         let mut facts = healthy();
         fleet_of(&mut facts).endpoints.push(lost);
         let failed: Vec<_> = checks(&facts).into_iter().filter(|check| check.verdict == Verdict::Failed).collect();
-        assert_eq!(failed.iter().map(|check| check.check).collect::<Vec<_>>(), ["streams", "registrations"]);
+        assert_eq!(failed.iter().map(|check| check.name).collect::<Vec<_>>(), ["streams", "registrations"]);
         assert!(failed[0].says.contains("castgate/ts-brussels-n2 on n2: StreamLost"));
         assert!(
             failed[1].says.ends_with("is refused: 403 the account may not register 192.0.2.2"),

@@ -55,7 +55,8 @@ pub(crate) enum Verdict {
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
-    pub(crate) check: &'static str,
+    #[serde(rename = "check")]
+    pub(crate) name: &'static str,
     pub(crate) verdict: Verdict,
     /// What was found, in one sentence.
     pub(crate) says: String,
@@ -66,15 +67,15 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn ok(check: &'static str, says: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Ok, says: says.into(), advice: None }
+        Self { name: check, verdict: Verdict::Ok, says: says.into(), advice: None }
     }
 
     pub(crate) fn skipped(check: &'static str, says: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Skipped, says: says.into(), advice: None }
+        Self { name: check, verdict: Verdict::Skipped, says: says.into(), advice: None }
     }
 
     pub(crate) fn failed(check: &'static str, says: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Failed, says: says.into(), advice: Some(advice.into()) }
+        Self { name: check, verdict: Verdict::Failed, says: says.into(), advice: Some(advice.into()) }
     }
 }
 
@@ -98,13 +99,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 /// The table, and the advice below the rows that need it.
 pub(crate) fn in_words(checks: &[Check]) -> String {
     let mut table = Table::new(&["CHECK", "VERDICT", "SAYS"]);
-    for Check { check, verdict, says, advice } in checks {
+    for Check { name, verdict, says, advice } in checks {
         let verdict = match verdict {
             Verdict::Ok => "ok",
             Verdict::Failed => "FAILED",
             Verdict::Skipped => "skipped",
         };
-        table.row([(*check).to_owned(), verdict.to_owned(), says.clone()]);
+        table.row([(*name).to_owned(), verdict.to_owned(), says.clone()]);
         if let Some(advice) = advice {
             table.row([String::new(), String::new(), format!("-> {advice}")]);
         }
@@ -115,7 +116,8 @@ pub(crate) fn in_words(checks: &[Check]) -> String {
 fn as_json(checks: &[Check]) -> Result<String> {
     let mut text = String::new();
     for check in checks {
-        text += &format!("{}\n", serde_json::to_string(check)?);
+        text += &serde_json::to_string(check)?;
+        text += "\n";
     }
     Ok(text)
 }

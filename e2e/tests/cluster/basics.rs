@@ -81,10 +81,11 @@ fn a_host_on_the_fabric_reaches_a_pod_through_a_node_port(world: &mut World) -> 
         let addresses = node["status"]["addresses"].as_array().context("a node has no address")?;
         let address = addresses.iter().find(|address| address["type"] == "InternalIP").context("no address inside")?;
         let address = address["address"].as_str().context("an address is text")?.to_owned();
-        let socket = client.enter(|| UdpSocket::bind((client.address(LAN), 0)))??;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         let answer = wait::until(&format!("an answer through {address}"), LONG, || {
             let mut answer = [0; 512];
+            // Another port each time: one that came before kube-proxy knew the way stays on the wrong one.
+            let socket = client.enter(|| UdpSocket::bind((client.address(LAN), 0))).ok()?.ok()?;
+            socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
             socket.send_to(&question("kubernetes.default.svc.cluster.local"), (address.as_str(), port)).ok()?;
             let len = socket.recv(&mut answer).ok()?;
             Some(answer[..len].to_vec())

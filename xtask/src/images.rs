@@ -111,7 +111,7 @@ pub fn build(options: &Options) -> Result<PathBuf> {
 }
 
 fn compile(contents: &[&Content], target: &str, profile: &str) -> Result<()> {
-    let mut cargo = shell::cargo(&["build", "--quiet", "--target", target, "--profile", profile]);
+    let mut cargo = shell::cargo(&["build", "--quiet", "--locked", "--target", target, "--profile", profile]);
     for content in contents {
         cargo.args(["--package", content.package, "--bin", content.program]);
     }

@@ -25,7 +25,7 @@ A Kubernetes of several nodes on this machine; one at a time, as root.
 ";
 
 /// How long `up` and `down` may take.
-const LONGEST: Duration = Duration::from_secs(180);
+const LONGEST: Duration = Duration::from_mins(3);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,9 +44,10 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["serve", nodes, images @ ..] => serve(nodes, images),
         ["down"] => down(),
         ["status"] => status(&Cluster::kept()?),
-        [program @ ("kubectl" | "helm"), rest @ ..] => become_program(Cluster::kept()?.command(program), rest),
         ["castgate", rest @ ..] => become_program(Cluster::kept()?.command(program("castgate")?), rest),
-        ["run", program, rest @ ..] => become_program(Cluster::kept()?.command(program), rest),
+        [program @ ("kubectl" | "helm"), rest @ ..] | ["run", program, rest @ ..] => {
+            become_program(Cluster::kept()?.command(program), rest)
+        }
         ["load", images @ ..] => {
             let cluster = Cluster::kept()?;
             images.iter().try_for_each(|image| cluster.load(Path::new(image)))?;

@@ -4,7 +4,7 @@ use super::{Cluster, layout};
 use anyhow::{Context, Result};
 use std::os::unix::fs::PermissionsExt;
 
-/// Installs kube-proxy's rights and CoreDNS.
+/// Installs kube-proxy's rights and the name server.
 pub(super) fn install(cluster: &Cluster) -> Result<()> {
     let values = [("DNS", layout::DNS_SERVICE.to_string())];
     let manifest = layout::fill(include_str!("../../cluster/addons.yaml"), &values);

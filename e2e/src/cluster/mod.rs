@@ -41,9 +41,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long the API server may take to answer.
-const LONGEST_API_START: Duration = Duration::from_secs(60);
+const LONGEST_API_START: Duration = Duration::from_mins(1);
 /// How long nodes may take to become ready.
-const LONGEST_READY: Duration = Duration::from_secs(60);
+const LONGEST_READY: Duration = Duration::from_mins(1);
 /// Between two questions to the API server.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Addresses have room for more; two cores have not.

@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long a node may take until its containerd, kubelet and images are there.
-const LONGEST_BOOT: Duration = Duration::from_secs(60);
+const LONGEST_BOOT: Duration = Duration::from_mins(1);
 /// Puts a shell into the groups whose folders are its arguments up to `--`, then becomes the rest.
 const ENTER_GROUPS: &str =
     r#"while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@""#;
@@ -97,7 +97,7 @@ impl Node {
                 ensure!(ready.exists(), "{} went off while it booted", self.name);
                 Ok(())
             })
-            .with_context(|| format!("{}", std::fs::read_to_string(self.daemon().log()).unwrap_or_default()))
+            .with_context(|| std::fs::read_to_string(self.daemon().log()).unwrap_or_default())
     }
 
     /// Power loss: everything on it is gone at once, but for what lies on its disk.

@@ -97,7 +97,9 @@ pub fn main(scenarios: &[&[Scenario]]) -> ExitCode {
     let asked = |scenario: &&Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
     let chosen: Vec<Scenario> = scenarios.iter().copied().flatten().filter(asked).copied().collect();
     if options.contains(&"--list") {
-        chosen.iter().for_each(|scenario| println!("{}: test", scenario.name));
+        for scenario in &chosen {
+            println!("{}: test", scenario.name);
+        }
         return ExitCode::SUCCESS;
     }
     let start = Instant::now();
@@ -105,7 +107,9 @@ pub fn main(scenarios: &[&[Scenario]]) -> ExitCode {
     let outcome = if chosen.is_empty() {
         Ok(Outcome::default())
     } else if let Some(reason) = missing(options.contains(&"--attach")) {
-        chosen.iter().for_each(|scenario| scenario::skip_named(scenario.name, &reason));
+        for scenario in &chosen {
+            scenario::skip_named(scenario.name, &reason);
+        }
         // Counted as passed here and taken back by whoever reads the list of skipped tests.
         Ok(Outcome { passed: chosen.len(), ..Outcome::default() })
     } else {
@@ -205,7 +209,9 @@ fn diagnose(cluster: &Cluster, mark: usize) -> String {
         let answer = answer.unwrap_or_else(|error| format!("{error:#}\n"));
         writeln!(shown, "--- kubectl {}\n{answer}", question.join(" ")).expect("a string takes everything");
     };
-    QUESTIONS.iter().for_each(|question| ask(question));
+    for question in QUESTIONS {
+        ask(question);
+    }
     for pod in pods(cluster) {
         let (namespace, name) = pod.split_once('/').unwrap_or(("default", &pod));
         ask(&["logs", "-n", namespace, name, "--all-containers", "--tail=40", "--ignore-errors"]);

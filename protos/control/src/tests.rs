@@ -111,6 +111,87 @@ fn a_bad_field_is_named_in_one_sentence() {
     }
 }
 
+const ADAPTER: &str = r#"
+agent: demo/adapter@node-1
+adapter:
+  listen: 0.0.0.0:8444
+  tls: { certificate: public, key: "tls k3y" }
+  clients:
+    - agent: demo/ts-one@node-2
+      key: k3y-of-ts-one-0123456789abcdef0123456789abcdef
+      entries:
+        - { type: TS, source: 192.0.2.1, port: 10100, protocol: UDP }
+      parents:
+        - { url: "http://db.example", login: one, password: "s3cret" }
+    - { agent: demo/tdb-two@node-1, key: k3y-of-tdb-two-0123456789abcdef0123456789abcdef, entries: [], parents: [] }
+"#;
+
+const THROUGH_AN_ADAPTER: &str = r#"
+agent: demo/ts-one@node-2
+registrar:
+  entries:
+    - { type: TS, source: 192.0.2.1, port: 10100, protocol: UDP }
+  adapter: { endpoint: "https://castgate-adapter.demo.svc:8444", key: k3y-of-ts-one }
+"#;
+
+#[test]
+fn an_adapter_is_read_with_its_defaults() {
+    let adapter = AgentSnapshot::from_yaml(ADAPTER).unwrap().adapter.unwrap();
+    assert_eq!(adapter.grace_seconds.get(), 15);
+    assert_eq!(adapter.clients[0].interval_seconds.get(), 300);
+    assert_eq!(adapter.clients[0].entries[0].protocol, Some(Protocol::Udp));
+    let registrar = AgentSnapshot::from_yaml(THROUGH_AN_ADAPTER).unwrap().registrar.unwrap();
+    assert!(registrar.parents.is_empty());
+    assert_eq!(registrar.adapter.unwrap().endpoint, "https://castgate-adapter.demo.svc:8444");
+}
+
+#[test]
+fn a_bad_field_of_an_adapter_is_named_in_one_sentence() {
+    let adapter = [
+        ("k3y-of-ts-one-0123456789abcdef0123456789abcdef", "short", "adapter.clients[0].key: is shorter than 32 char"),
+        ("agent: demo/tdb-two@node-1", "agent: ''", "adapter.clients[1].agent: is empty"),
+        ("demo/tdb-two@node-1", "demo/ts-one@node-2", "adapter.clients: demo/ts-one@node-2 is there twice"),
+        ("192.0.2.1", "0.0.0.0", "adapter.clients[0].entries[0].source: 0.0.0.0 is not the address of a host"),
+        ("http://db.example", "db.example", "adapter.clients[0].parents[0].url: \"db.example\" is not http://HOST"),
+        ("listen: 0.0.0.0:8444", "listen: here", "adapter.listen: "),
+        ("tls: {", "tls: { ca: x, ", "adapter.tls.ca: unknown field `ca`"),
+    ];
+    let through = [
+        (
+            "https://castgate",
+            "http://castgate",
+            "registrar.adapter.endpoint: \"http://castgate-adapter.demo.svc:8444\" is",
+        ),
+        ("key: k3y-of-ts-one", "key: ''", "registrar.adapter.key: is empty"),
+        (
+            "  adapter:",
+            "  parents: [{ url: \"http://db\", login: a, password: b }]\n  adapter:",
+            "registrar.parents: are there beside an adapter",
+        ),
+    ];
+    let cases = adapter.map(|case| (ADAPTER, case)).into_iter().chain(through.map(|case| (THROUGH_AN_ADAPTER, case)));
+    for (text, (good, bad, sentence)) in cases {
+        assert!(text.contains(good), "the case {bad:?} replaces nothing");
+        let error = AgentSnapshot::from_yaml(&text.replacen(good, bad, 1)).expect_err(bad).to_string();
+        assert!(error.starts_with(sentence), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn a_digest_is_that_of_what_is_asked_for_and_not_of_its_number() {
+    let snapshot = AgentSnapshot::from_yaml(ONE_MACHINE).unwrap();
+    let digest = snapshot.digest();
+    assert_eq!(digest.len(), 32);
+    assert_eq!(AgentSnapshot { generation: 9, ..snapshot.clone() }.digest(), digest);
+    assert_eq!(AgentSnapshot::from_yaml(&snapshot.to_yaml()).unwrap().digest(), digest);
+    for (good, bad) in
+        [("ttl: 32", "ttl: 33"), ("s3cret", "secret"), ("demo/server", "demo/other"), ("[lo]", "[lo, eth0]")]
+    {
+        let other = AgentSnapshot::from_yaml(&ONE_MACHINE.replacen(good, bad, 1)).unwrap();
+        assert_ne!(other.digest(), digest, "{bad}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_snapshot_at_all_is_refused_in_one_line() {
     for text in ["", "[]", "{", "agent: a\nagent: b\n", "a: *b", "\0"] {
@@ -123,6 +204,10 @@ fn a_file_that_is_no_snapshot_at_all_is_refused_in_one_line() {
 fn a_password_is_not_shown_by_debug() {
     let snapshot = AgentSnapshot::from_yaml(ONE_MACHINE).unwrap();
     assert!(!format!("{snapshot:?}").contains("s3cret"));
+    for text in [ADAPTER, THROUGH_AN_ADAPTER] {
+        let shown = format!("{:?}", AgentSnapshot::from_yaml(text).unwrap());
+        assert!(!shown.contains("s3cret") && !shown.contains("k3y"), "{shown}");
+    }
 }
 
 proptest! {
@@ -145,14 +230,16 @@ fn snapshots() -> impl Strategy<Value = AgentSnapshot> {
         proptest::option::of(servers()),
         proptest::option::of(databases()),
         proptest::option::of(registrars()),
+        proptest::option::of(adapters()),
         proptest::option::of(patterns()),
     )
-        .prop_map(|(generation, agent, server, database, registrar, pattern)| AgentSnapshot {
+        .prop_map(|(generation, agent, server, database, registrar, adapter, pattern)| AgentSnapshot {
             generation,
             agent,
             server,
             database,
             registrar,
+            adapter,
             patterns: pattern.into_iter().collect(),
         })
 }
@@ -239,22 +326,60 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
 }
 
 fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {
-    let protocol = prop_oneof![Just(Protocol::Udp), Just(Protocol::Tcp), Just(Protocol::Amt)];
-    (hosts(), any::<NonZeroU16>(), protocol, prefixes(), countries(), "\\PC{0,20}", any::<[NonZeroU32; 2]>()).prop_map(
-        |(source, port, protocol, network, country, password, [interval_seconds, retry_seconds])| RegistrarSnapshot {
-            entries: vec![Registration {
-                entry_type: EntryType::TunnelServer,
-                source: source.into(),
-                port,
-                protocol: Some(protocol),
-                networks: vec![network],
-                country: Some(country),
-            }],
-            parents: vec![Parent { url: "http://db.example:5632".to_owned(), login: "me".to_owned(), password }],
+    let adapter = ("[a-z]{1,9}", any::<NonZeroU16>(), "[0-9a-f]{64}")
+        .prop_map(|(host, port, key)| AdapterRef { endpoint: format!("https://{host}:{port}"), key });
+    (registrations(), parents(), proptest::option::of(adapter), any::<[NonZeroU32; 2]>()).prop_map(
+        |(entry, parent, adapter, [interval_seconds, retry_seconds])| RegistrarSnapshot {
+            entries: vec![entry],
+            parents: if adapter.is_some() { Vec::new() } else { vec![parent] },
+            adapter,
             interval_seconds,
             retry_seconds,
         },
     )
+}
+
+fn adapters() -> impl Strategy<Value = AdapterSnapshot> {
+    let pem = "-----BEGIN [A-Z]{3,9}-----\n[A-Za-z0-9+/]{64}\n-----END [A-Z]{3,9}-----\n";
+    let client =
+        ("[a-z]{1,8}/ts-[a-z]{1,8}@[a-z]{1,8}", "[0-9a-f]{64}", registrations(), parents(), any::<NonZeroU32>())
+            .prop_map(|(agent, key, entry, parent, interval_seconds)| AdapterClient {
+                agent,
+                key,
+                entries: vec![entry],
+                parents: vec![parent],
+                interval_seconds,
+            });
+    ((hosts(), any::<u16>()), pem, pem, proptest::option::of(client), any::<NonZeroU32>()).prop_map(
+        |(listen, certificate, key, client, grace_seconds)| AdapterSnapshot {
+            listen: listen.into(),
+            tls: TlsIdentity { certificate, key },
+            clients: client.into_iter().collect(),
+            grace_seconds,
+        },
+    )
+}
+
+fn registrations() -> impl Strategy<Value = Registration> {
+    let protocol = prop_oneof![Just(Protocol::Udp), Just(Protocol::Tcp), Just(Protocol::Amt)];
+    (hosts(), any::<NonZeroU16>(), protocol, prefixes(), countries()).prop_map(
+        |(source, port, protocol, network, country)| Registration {
+            entry_type: EntryType::TunnelServer,
+            source: source.into(),
+            port,
+            protocol: Some(protocol),
+            networks: vec![network],
+            country: Some(country),
+        },
+    )
+}
+
+fn parents() -> impl Strategy<Value = Parent> {
+    "\\PC{0,20}".prop_map(|password| Parent {
+        url: "http://db.example:5632".to_owned(),
+        login: "me".to_owned(),
+        password,
+    })
 }
 
 fn patterns() -> impl Strategy<Value = PatternSource> {

@@ -42,6 +42,22 @@ fn each_mistake_is_one_sentence_with_file_object_and_field() {
 }
 
 #[test]
+fn what_nothing_serves_yet_is_valid_and_is_said_to_be_left_out() {
+    let folder = manifests(64);
+    let relay = "apiVersion: castgate.dev/v1alpha1
+kind: TunnelRelay
+metadata: { name: ghent, namespace: castgate }
+spec: { upstream: { tds: [tds.example.net] } }
+";
+    std::fs::write(folder.path().join("50-relay.yaml"), relay).unwrap();
+    let output = castgate(&["validate", "-f"]).arg(folder.path()).output().unwrap();
+    assert!(stdout(&output).contains("1 TunnelRelay"), "{}{}", stdout(&output), stderr(&output));
+    let output = castgate(&["up", "--for", "1s", "-f"]).arg(folder.path()).output().unwrap();
+    let text = stderr(&output);
+    assert!(text.contains("TunnelRelay castgate/ghent is not served yet"), "{text}");
+}
+
+#[test]
 fn two_servers_on_one_port_are_refused_before_anything_starts() {
     let folder = manifests(62);
     let server = folder.path().join("20-server.yaml");

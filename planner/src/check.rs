@@ -1,11 +1,14 @@
 //! What a schema cannot say: each object by itself, and then the objects together.
 //!
-//! Everything that is CEL in a definition is also here, because nothing evaluates CEL without a cluster.
+//! What is CEL in a definition is here too where a better sentence is possible than CEL can say, or where what is read needs it;
+//! [`rules`](crate::rules) evaluates the rest.
 
 mod account;
 mod bundle;
 mod fields;
 mod hierarchy;
+mod policy;
+mod relay;
 mod secret;
 mod server;
 mod together;
@@ -13,6 +16,8 @@ mod together;
 pub(crate) use account::account;
 pub(crate) use bundle::bundle;
 pub(crate) use hierarchy::database;
+pub(crate) use policy::policy;
+pub(crate) use relay::relay;
 pub(crate) use secret::secret;
 pub(crate) use server::server;
 pub(crate) use together::{left_together, listeners, together};

@@ -39,17 +39,21 @@ pub(crate) enum Kind {
     Namespace,
     Secret,
     TunnelAccount,
+    TunnelAssignmentPolicy,
     TunnelDatabase,
+    TunnelRelay,
     TunnelServer,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::ChannelBundle,
         Self::Namespace,
         Self::Secret,
         Self::TunnelAccount,
+        Self::TunnelAssignmentPolicy,
         Self::TunnelDatabase,
+        Self::TunnelRelay,
         Self::TunnelServer,
     ];
 
@@ -59,7 +63,9 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::Secret => "Secret",
             Self::TunnelAccount => "TunnelAccount",
+            Self::TunnelAssignmentPolicy => "TunnelAssignmentPolicy",
             Self::TunnelDatabase => "TunnelDatabase",
+            Self::TunnelRelay => "TunnelRelay",
             Self::TunnelServer => "TunnelServer",
         }
     }
@@ -67,7 +73,12 @@ impl Kind {
     const fn api_version(self) -> &'static str {
         match self {
             Self::Namespace | Self::Secret => "v1",
-            Self::ChannelBundle | Self::TunnelAccount | Self::TunnelDatabase | Self::TunnelServer => API_VERSION,
+            Self::ChannelBundle
+            | Self::TunnelAccount
+            | Self::TunnelAssignmentPolicy
+            | Self::TunnelDatabase
+            | Self::TunnelRelay
+            | Self::TunnelServer => API_VERSION,
         }
     }
 }
@@ -192,6 +203,9 @@ fn find_kind(api_version: &str, word: &str, reporter: &mut Reporter) -> Option<K
         Some(kind) if kind.api_version() == api_version => return Some(kind),
         Some(kind) => reporter
             .report("apiVersion", format_args!("\"{api_version}\" is not {}, that of {kind}", kind.api_version())),
+        None if word == "TunnelEndpoint" && api_version == API_VERSION => {
+            reporter.report("kind", "a TunnelEndpoint is made by the operator alone: remove it");
+        }
         None if api_version.starts_with(castgate_crds::GROUP) => {
             let ours = Kind::ALL.into_iter().filter(|kind| kind.api_version() == API_VERSION);
             let suggestion = suggestion(word, ours.map(Kind::name));

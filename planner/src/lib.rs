@@ -39,6 +39,7 @@ mod nearest;
 mod objects;
 mod plan;
 mod problem;
+mod rules;
 mod schema;
 mod url;
 

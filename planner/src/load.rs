@@ -8,7 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use castgate_crds::{ChannelBundleSpec, TunnelAccountSpec, TunnelDatabaseSpec, TunnelServerSpec};
+use castgate_crds::{
+    ChannelBundleSpec, TunnelAccountSpec, TunnelAssignmentPolicySpec, TunnelDatabaseSpec, TunnelRelaySpec,
+    TunnelServerSpec,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,6 +20,7 @@ use crate::check;
 use crate::document::{self, Document, Kind, unknown};
 use crate::objects::{Entry, ObjectName, Objects};
 use crate::problem::{Problem, Problems, Pruned, Reporter};
+use crate::rules::Rules;
 use crate::schema::prune;
 
 /// What [`validate`] found.
@@ -59,8 +63,11 @@ fn read<P: AsRef<str>, T: AsRef<str>>(
     let documents = without_doubles(documents, &mut problems);
     let schemas = Schemas::new();
     let mut objects = Objects::default();
+    let rules = Rules::new();
     for document in documents.values() {
+        let before = problems.len();
         take(document, &schemas, &mut objects, &mut problems);
+        rules.check(document, before, &mut problems);
     }
     check::together(&documents, &objects, &mut problems);
     (objects, counts, problems)
@@ -115,6 +122,18 @@ pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects
             if let Some((spec, pruned)) = spec_of::<TunnelAccountSpec>(document, schemas, reporter) {
                 let object = check::account(&spec, &mut reporter.pruned(&pruned));
                 objects.accounts.insert(name, Entry { file, object, pruned });
+            }
+        }
+        Kind::TunnelAssignmentPolicy => {
+            if let Some((spec, pruned)) = spec_of::<TunnelAssignmentPolicySpec>(document, schemas, reporter) {
+                check::policy(&spec, &mut reporter.pruned(&pruned));
+                objects.not_served.insert((document.kind.name(), name));
+            }
+        }
+        Kind::TunnelRelay => {
+            if let Some((spec, pruned)) = spec_of::<TunnelRelaySpec>(document, schemas, reporter) {
+                check::relay(&spec, &mut reporter.pruned(&pruned));
+                objects.not_served.insert((document.kind.name(), name));
             }
         }
         Kind::TunnelDatabase => {

@@ -1,6 +1,6 @@
 //! Manifests that were read and found good: addresses are addresses, spans are spans, every name leads somewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU8;
@@ -59,6 +59,7 @@ pub struct Objects {
     pub(crate) accounts: BTreeMap<ObjectName, Entry<Account>>,
     pub(crate) bundles: BTreeMap<ObjectName, Entry<Bundle>>,
     pub(crate) secrets: BTreeMap<ObjectName, Entry<Secret>>,
+    pub(crate) not_served: BTreeSet<(&'static str, ObjectName)>,
 }
 
 impl Objects {
@@ -70,6 +71,9 @@ impl Objects {
             Kind::TunnelAccount => drop(self.accounts.remove(name)),
             Kind::TunnelDatabase => drop(self.databases.remove(name)),
             Kind::TunnelServer => drop(self.servers.remove(name)),
+            Kind::TunnelAssignmentPolicy | Kind::TunnelRelay => {
+                self.not_served.remove(&(kind.name(), name.clone()));
+            }
             Kind::Namespace => {}
         }
     }
@@ -96,6 +100,12 @@ impl Objects {
     #[must_use]
     pub fn bundles(&self) -> &BTreeMap<ObjectName, Entry<Bundle>> {
         &self.bundles
+    }
+
+    /// Objects that are good and that nothing serves yet, by kind.
+    #[must_use]
+    pub fn not_served(&self) -> &BTreeSet<(&'static str, ObjectName)> {
+        &self.not_served
     }
 
     /// The Secrets.

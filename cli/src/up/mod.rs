@@ -63,7 +63,11 @@ struct Outcome {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let files = manifests::read(&args.files)?;
     let machine = Machine { address: address() };
-    let plan = castgate_planner::load(files).and_then(|objects| castgate_planner::plan(&objects, &machine));
+    let objects = castgate_planner::load(files);
+    for (kind, name) in objects.iter().flat_map(|objects| objects.not_served()) {
+        eprintln!("{kind} {name} is not served yet: this version of castgate leaves it out");
+    }
+    let plan = objects.and_then(|objects| castgate_planner::plan(&objects, &machine));
     let plan = match plan {
         Ok(plan) => plan,
         Err(problems) => {

@@ -174,6 +174,7 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
             let mut status = json!({ "observedGeneration": generation, "conditions": conditions });
             if kind == Some("ChannelBundle") {
                 status["servers"] = json!(carriers(view.index, &name));
+                status["channels"] = json!(object["spec"]["channels"].as_array().map_or(0, Vec::len));
             }
             Told { object, status, conditions }
         }

@@ -5,7 +5,7 @@ use std::num::{NonZeroU8, NonZeroU32};
 
 use castgate_control::{LoopCheck, ServerLimits, ServerTimers};
 use castgate_crds::TunnelServerSpec;
-use castgate_crds::tunnel_server::{self as spec, Limits, Timers};
+use castgate_crds::tunnel_server::{self as spec, AddressType, Limits, Timers, Umtp};
 use castgate_crds::units::TimeSpan;
 
 use super::{fields, hierarchy};
@@ -37,7 +37,7 @@ pub(crate) fn server(spec: &TunnelServerSpec, reporter: &mut Reporter) -> Server
     for (index, bundle) in bundles.iter().enumerate() {
         fields::label(&bundle.name, &format!("spec.bundles[{index}].name"), reporter);
     }
-    let address = umtp.address.as_deref().and_then(|text| fields::host(text, "spec.umtp.address", reporter));
+    let address = address(umtp, *replicas, reporter);
     Server {
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), umtp.port),
         address,
@@ -58,6 +58,18 @@ pub(crate) fn server(spec: &TunnelServerSpec, reporter: &mut Reporter) -> Server
         tolerations: tolerations.clone(),
         replicas: *replicas,
     }
+}
+
+/// The address that tunnels end at. That of one machine cannot be that of several.
+pub(super) fn address(umtp: &Umtp, replicas: Option<u32>, reporter: &mut Reporter) -> Option<Ipv4Addr> {
+    let address = umtp.address.as_deref().and_then(|text| fields::host(text, "spec.umtp.address", reporter));
+    if let (Some(address), Some(replicas @ 2..)) = (address, replicas) {
+        reporter.report("spec.replicas", format_args!("{replicas} machines cannot all have the address {address}"));
+    }
+    if umtp.address.is_some() && umtp.address_type != AddressType::default() {
+        reporter.report("spec.umtp.addressType", "is there beside address: name one of the two");
+    }
+    address
 }
 
 fn check_interface(name: &str, path: &str, reporter: &mut Reporter) {
@@ -81,7 +93,7 @@ fn read_limits(limits: &Limits) -> ServerLimits {
     }
 }
 
-fn read_timers(timers: &Timers, reporter: &mut Reporter) -> ServerTimers {
+pub(super) fn read_timers(timers: &Timers, reporter: &mut Reporter) -> ServerTimers {
     let Timers { join_timeout, idle_timeout, cookie_epoch, answer_interval } = timers;
     let mut read = |span: &TimeSpan, field: &str| {
         let span = fields::span(span, &format!("spec.timers.{field}"), reporter).map(|span| span.as_millis());

@@ -151,13 +151,13 @@ async fn only_entries_that_both_sides_name_are_announced() {
     assert_eq!(bed.database.report().entries, 1);
 
     // Permitted now, over the same stream.
-    adapter.apply(bed.snapshot(&[bed.client(SERVER, &["BE", "NL"])])).unwrap();
+    adapter.apply(&bed.snapshot(&[bed.client(SERVER, &["BE", "NL"])])).unwrap();
     becomes(&bed.database, 2).await;
     stands(&registrar, |reports| reports.iter().all(|report| report.state == "registered")).await;
     assert_eq!(bed.database.report().byes, 0);
 
     // And no longer.
-    adapter.apply(bed.snapshot(&[bed.client(SERVER, &["BE"])])).unwrap();
+    adapter.apply(&bed.snapshot(&[bed.client(SERVER, &["BE"])])).unwrap();
     becomes(&bed.database, 1).await;
     registrar.stop().await;
 }
@@ -171,7 +171,7 @@ async fn who_is_no_client_any_more_is_taken_back_and_refused() {
     becomes(&bed.database, 1).await;
     stands(&other, |reports| reports[0].state == "refused").await;
 
-    adapter.apply(bed.snapshot(&[bed.client(OTHER, &["NL"])])).unwrap();
+    adapter.apply(&bed.snapshot(&[bed.client(OTHER, &["NL"])])).unwrap();
     becomes(&bed.database, 0).await;
     stands(&registrar, |reports| reports[0].last_refusal.as_deref().is_some_and(|said| said.contains("adapter"))).await;
     eventually("it is forgotten", || adapter.report().len() == 1).await;
@@ -215,10 +215,10 @@ async fn a_new_certificate_is_shown_to_new_connections_and_ends_no_stream() {
     let (certificate, key_pem) = newer.vouch_for("127.0.0.1");
     let mut snapshot = bed.snapshot(&clients);
     snapshot.tls = TlsIdentity { certificate: certificate.clone(), key: "nonsense".to_owned() };
-    let refused = adapter.apply(snapshot.clone()).unwrap_err().to_string();
+    let refused = adapter.apply(&snapshot).unwrap_err().to_string();
     assert!(refused.starts_with("tls: key: "), "{refused}");
     snapshot.tls = TlsIdentity { certificate, key: key_pem };
-    adapter.apply(snapshot).unwrap();
+    adapter.apply(&snapshot).unwrap();
 
     let old_trust = bed.agent(OTHER, adapter, &["NL"]);
     stands(&old_trust, |reports| {
@@ -262,7 +262,7 @@ async fn strange_databases_are_spoken_to_as_well() {
 #[tokio::test]
 async fn a_database_that_does_not_answer_holds_up_no_goodbye_and_is_shown_as_leaving() {
     let bed = Bed::new().await;
-    let silent = Strange::start(Duration::from_secs(60), "").await;
+    let silent = Strange::start(Duration::from_mins(1), "").await;
     let mut client = bed.client(SERVER, &["BE"]);
     client.parents.push(parent(&silent.address.to_string()));
     let adapter = bed.adapter(&[client]).await;
@@ -370,20 +370,13 @@ impl Bed {
     }
 
     fn agent_at(&self, agent: &str, adapter: &Adapter, source: &str, countries: &[&str]) -> Registrar {
-        let mut snapshot = self.registrar(adapter, countries, key(agent));
+        let mut snapshot = through(adapter, countries, key(agent));
         snapshot.entries = entries(source, countries);
         Registrar::start(snapshot, &self.around(agent)).unwrap()
     }
 
     fn agent_with(&self, agent: &str, adapter: &Adapter, countries: &[&str], key: String) -> Registrar {
-        Registrar::start(self.registrar(adapter, countries, key), &self.around(agent)).unwrap()
-    }
-
-    fn registrar(&self, adapter: &Adapter, countries: &[&str], key: String) -> RegistrarSnapshot {
-        let endpoint = format!("https://{}", adapter.local_address());
-        let mut snapshot = RegistrarSnapshot::new(entries("127.0.2.1", countries), Vec::new());
-        snapshot.adapter = Some(AdapterRef { endpoint, key });
-        snapshot
+        Registrar::start(through(adapter, countries, key), &self.around(agent)).unwrap()
     }
 
     /// The same service by hand.
@@ -403,6 +396,14 @@ impl Bed {
         request.metadata_mut().insert("authorization", format!("Bearer {}", key(agent)).parse().unwrap());
         (requests, HierarchyClient::new(channel).register(request).await.unwrap().into_inner())
     }
+}
+
+/// A registrar whose entries the adapter announces.
+fn through(adapter: &Adapter, countries: &[&str], key: String) -> RegistrarSnapshot {
+    let endpoint = format!("https://{}", adapter.local_address());
+    let mut snapshot = RegistrarSnapshot::new(entries("127.0.2.1", countries), Vec::new());
+    snapshot.adapter = Some(AdapterRef { endpoint, key });
+    snapshot
 }
 
 fn key(agent: &str) -> String {

@@ -168,7 +168,7 @@ struct Desk {
 impl Desk {
     async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here".to_owned());
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
         }
         let answered = match path {
             "/live" => self.live().await,
@@ -178,7 +178,7 @@ impl Desk {
             _ => {
                 return text(
                     StatusCode::NOT_FOUND,
-                    format!("{path} is none of /live, /ready, /report, /snapshot-digest"),
+                    &format!("{path} is none of /live, /ready, /report, /snapshot-digest"),
                 );
             }
         };
@@ -188,8 +188,8 @@ impl Desk {
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response
             }
-            Ok(said) => text(StatusCode::OK, said),
-            Err(sentence) => text(StatusCode::SERVICE_UNAVAILABLE, sentence),
+            Ok(said) => text(StatusCode::OK, &said),
+            Err(sentence) => text(StatusCode::SERVICE_UNAVAILABLE, &sentence),
         }
     }
 
@@ -235,7 +235,7 @@ fn busy() -> Result<String, String> {
     Err("busy with a change".to_owned())
 }
 
-fn text(status: StatusCode, sentence: String) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{sentence}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

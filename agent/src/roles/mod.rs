@@ -170,7 +170,7 @@ impl Role for adapter::Adapter {
     }
 
     async fn apply(&mut self, part: &AdapterSnapshot) -> Result<(), Self::Error> {
-        self.apply(part.clone())
+        self.apply(part)
     }
 
     async fn stop(self) {

@@ -104,13 +104,13 @@ impl Adapter {
     ///
     /// # Errors
     /// [`AdapterError`]; the role goes on as before.
-    pub fn apply(&mut self, snapshot: AdapterSnapshot) -> Result<(), AdapterError> {
+    pub fn apply(&mut self, snapshot: &AdapterSnapshot) -> Result<(), AdapterError> {
         if snapshot.listen != self.asked_for {
             return Err(AdapterError::Moved(self.asked_for));
         }
-        check_clients(&snapshot)?;
+        check_clients(snapshot)?;
         self.identities.replace(&snapshot.tls).map_err(AdapterError::Tls)?;
-        self.desk.set(&snapshot);
+        self.desk.set(snapshot);
         Ok(())
     }
 

@@ -152,12 +152,12 @@ impl Client {
         let said = |status: &tonic::Status| format!("{endpoint}: {}", dial::said(status));
         let opened = timeout(ANSWER_TIME, client.register(request)).await;
         let opened = opened.map_err(|_| format!("{endpoint}: no answer within {} s", ANSWER_TIME.as_secs()))?;
-        let mut states = opened.map_err(|status| said(&status))?.into_inner();
+        let mut answers = opened.map_err(|status| said(&status))?.into_inner();
         tracing::info!(%endpoint, "connected to the adapter");
         let mut leaving = false;
         loop {
             tokio::select! {
-                state = states.message() => match state {
+                answer = answers.message() => match answer {
                     Ok(Some(state)) => {
                         backoff.succeeded();
                         self.publish(reports(endpoint, state));

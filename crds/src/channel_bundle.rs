@@ -42,8 +42,8 @@ use crate::units::RateText;
         "self.channels.filter(c, has(c.ports)).size() > 32 || \
          self.channels.filter(c, has(c.ports)).all(a, self.channels.exists_one(b, a.group == b.group && \
          (has(a.source) ? has(b.source) && a.source == b.source : !has(b.source)) && \
-         a.ports.first <= (has(b.ports) ? b.ports.last : b.port) && \
-         (has(b.ports) ? b.ports.first : b.port) <= a.ports.last))",
+         a.ports.first <= (has(b.ports) ? b.ports.last : has(b.port) ? b.port : 0) && \
+         (has(b.ports) ? b.ports.first : has(b.port) ? b.port : 65536) <= a.ports.last))",
         "the ports of two channels with the same group and source overlap",
     ),
 ]))]

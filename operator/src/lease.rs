@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long others wait after the last renewal.
-const DURATION_SECONDS: u64 = 15;
+const DURATION_SECONDS: u64 = 10;
 /// How long before that it is renewed.
-const GRACE_SECONDS: u64 = 5;
+const GRACE_SECONDS: u64 = 4;
 
 /// The standing of this replica.
 pub struct Leadership {

@@ -137,7 +137,7 @@ impl Kind {
 /// Plural of a kind of ours: the definitions have no irregular one but `policies`.
 fn plural_of_own(kind: &str) -> String {
     let small = kind.to_ascii_lowercase();
-    small.strip_suffix('y').map_or_else(|| format!("{small}s"), |stem| format!("{stem}ies"))
+    small.strip_suffix("cy").map_or_else(|| format!("{small}s"), |stem| format!("{stem}cies"))
 }
 
 #[cfg(test)]

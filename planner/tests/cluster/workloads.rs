@@ -85,10 +85,13 @@ fn kubernetes_knows_every_word() {
     }
 }
 
+/// Something that a person or the cluster does.
+type Change = fn(&mut World);
+
 #[test]
 fn what_agents_learn_from_snapshots_restarts_none_of_them() {
     let before = World::isp().plan();
-    let changes: [(&str, fn(&mut World)); 10] = [
+    let changes: [(&str, Change); 10] = [
         ("a channel", |world| world.spec("ChannelBundle")["channels"][1]["group"] = json!("239.9.9.9")),
         ("a pattern", |world| world.spec("ChannelBundle")["channels"][1]["pattern"] = json!("1Mbit")),
         ("limits", |world| world.spec("TunnelServer")["limits"] = json!({ "tunnels": 7 })),

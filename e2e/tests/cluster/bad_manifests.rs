@@ -20,24 +20,25 @@ const NAMESPACE: &str = "bad-manifests";
 const LEAST_FILES: usize = 20;
 
 fn every_bad_manifest_is_refused_with_a_sentence_that_names_the_field(world: &mut World) -> Result<()> {
-    prepare(world)?;
+    defined(world)?;
     let files = files()?;
     ensure!(files.len() >= LEAST_FILES, "there are only {} bad manifests", files.len());
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {NAMESPACE} }}\n");
+    world.cluster.kubectl_stdin(&["apply", "-f", "-"], &namespace)?;
     let mut wrong = Vec::new();
     for file in files {
         if let Err(error) = try_file(&world.cluster, &file) {
             wrong.push(format!("{}: {error:#}", file.display()));
         }
     }
+    world.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s"])?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    world.cluster.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"])?;
-    world.undone("the definitions and a namespace are there");
     Ok(())
 }
 
 /// A warning today is a refusal of a later version.
 fn the_definitions_are_taken_without_a_warning(world: &mut World) -> Result<()> {
-    prepare(world)?;
+    defined(world)?;
     let definitions = world.cluster.helm(&["template", "castgate-crds", &chart()])?;
     let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
     let output = world.cluster.try_kubectl_stdin(&arguments, &definitions)?;
@@ -48,7 +49,7 @@ fn the_definitions_are_taken_without_a_warning(world: &mut World) -> Result<()> 
 
 /// What a rule costs is known only when it runs: these bundles cost the most that the definition allows.
 fn the_largest_bundle_stays_within_what_a_rule_may_cost(world: &mut World) -> Result<()> {
-    prepare(world)?;
+    defined(world)?;
     let header =
         "apiVersion: castgate.dev/v1alpha1\nkind: ChannelBundle\nmetadata: { name: large }\nspec:\n  channels:\n";
     let bundle = |count: u32, row: fn(u32) -> String| {
@@ -67,18 +68,16 @@ fn the_largest_bundle_stays_within_what_a_rule_may_cost(world: &mut World) -> Re
         ("250 sources of one group", bundle(250, sources)),
         ("32 ranges beside 224 ports", bundle(256, ranges)),
     ] {
-        let arguments = ["create", "-n", NAMESPACE, "--dry-run=server", "-f", "-"];
+        let arguments = ["create", "--dry-run=server", "-f", "-"];
         world.cluster.kubectl_stdin(&arguments, &text).context(what)?;
     }
     Ok(())
 }
 
-/// The definitions as the chart has them, by the name under which everybody else installs them, and a namespace.
-fn prepare(world: &mut World) -> Result<()> {
-    world.once("the definitions and a namespace are there", |world| {
-        world.cluster.helm(&["upgrade", "--install", "castgate-crds", &chart(), "--wait"])?;
-        let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {NAMESPACE} }}\n");
-        world.cluster.kubectl_stdin(&["apply", "-f", "-"], &namespace).map(drop)
+/// The definitions are there, by the name under which everybody else installs them.
+fn defined(world: &mut World) -> Result<()> {
+    world.once("the definitions are installed", |world| {
+        world.cluster.helm(&["upgrade", "--install", "castgate-crds", &chart(), "--wait"]).map(drop)
     })
 }
 

@@ -2,13 +2,34 @@
 //!
 //! Not the usual test program: all scenarios share one cluster and run in this order; see `cluster::runner`.
 
+mod bad_manifests;
 mod basics;
+mod charts;
+mod commands;
+mod docs;
+mod farewell;
+mod losses;
+mod outages;
+mod security;
+mod serve;
+mod stage;
 
 use castgate_e2e::cluster::runner::{self, Scenario};
 use std::process::ExitCode;
 
 /// Every scenario, in the order in which they run.
-const SCENARIOS: &[&[Scenario]] = &[basics::SCENARIOS];
+const SCENARIOS: &[&[Scenario]] = &[
+    basics::SCENARIOS,
+    serve::SCENARIOS,
+    security::SCENARIOS,
+    bad_manifests::SCENARIOS,
+    charts::SCENARIOS,
+    commands::SCENARIOS,
+    outages::SCENARIOS,
+    losses::SCENARIOS,
+    farewell::SCENARIOS,
+    docs::SCENARIOS,
+];
 
 fn main() -> ExitCode {
     runner::main(SCENARIOS)

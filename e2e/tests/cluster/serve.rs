@@ -99,14 +99,13 @@ fn the_database_sees_the_address_of_the_customer(world: &mut World) -> Result<()
     let tds = stage::database(cluster)?;
     let (customer, studio) = (cluster.host("customer", CUSTOMER)?, cluster.host("studio", STUDIO)?);
     // A server for the customer's very address: whoever asks from there gets it, and nobody else.
-    let entry = ["--type", "TS", "--source", "192.0.2.99", "--port", "10100", "--protocol", "UDP"];
-    let account = ["--login", "edge", "--password", "example-only-edge"];
+    let entry = ["--type", "TS", "--source", "192.0.2.99", "--port", "10100", "--protocol", "UDP", "--login", "edge"];
     let network = format!("{CUSTOMER}/32");
-    let register = [&["register", "--network", &network][..], &entry, &account].concat();
-    tds_command(&studio, &tds, &register)?;
-    let asks = |host: &Host| tds_command(host, &tds, &["query"]);
-    let (to_customer, to_studio) = (asks(&customer)?, asks(&studio)?);
-    tds_command(&studio, &tds, &[&["bye"][..], &entry, &account].concat())?;
+    tds_command(&studio, &tds, &[&["register", "--networks", &network][..], &entry].concat())?;
+    let asks = |host: &Host| tds_command(host, &tds, &["query", "--country", "BE"]);
+    let (to_customer, to_studio) = (asks(&customer), asks(&studio));
+    tds_command(&studio, &tds, &[&["bye"][..], &entry].concat())?;
+    let (to_customer, to_studio) = (to_customer?, to_studio?);
     ensure!(to_customer.contains("192.0.2.99"), "the customer is told {to_customer}");
     ensure!(!to_studio.contains("192.0.2.99") && to_studio.contains("10.77.0."), "the studio is told {to_studio}");
     ensure!(!asks(&customer)?.contains("192.0.2.99"), "the entry is still there after BYE");
@@ -115,7 +114,7 @@ fn the_database_sees_the_address_of_the_customer(world: &mut World) -> Result<()
 
 fn tds_command(host: &Host, tds: &str, words: &[&str]) -> Result<String> {
     let mut command = host.command(program("castgate")?);
-    command.args(["tds", words[0], tds]).args(&words[1..]);
+    command.args(["tds", words[0], "--tds", tds]).args(&words[1..]).env("CASTGATE_PASSWORD", "example-only-edge");
     host.run("castgate tds", command, SOON)
 }
 
@@ -164,8 +163,13 @@ fn a_label_moves_and_the_agent_and_the_customer_follow(world: &mut World) -> Res
     })?;
     stage::ready(cluster, "ts/edge")?;
     let studio = cluster.host("studio", STUDIO)?;
-    let told = tds_command(&studio, &stage::database(cluster)?, &["query"])?;
-    ensure!(!told.contains(&format!("{old} ")) && !told.contains(&format!("{old}:")) && !told.contains(&format!("\"{old}\"")), "the old one did not say BYE: {told}");
+    let told = tds_command(&studio, &stage::database(cluster)?, &["query", "--country", "BE"])?;
+    ensure!(
+        !told.contains(&format!("{old} "))
+            && !told.contains(&format!("{old}:"))
+            && !told.contains(&format!("\"{old}\"")),
+        "the old one did not say BYE: {told}"
+    );
     receive.finish()?;
     stage::label(cluster, &["n1", "n2"])?;
     until("the first two nodes again", LONG, || {
@@ -198,9 +202,25 @@ fn scaling_activates_nodes_of_the_pool(world: &mut World) -> Result<()> {
     scale("1")?;
     let last = settled(1)?;
     ensure!(both.contains(&first[0]) && both.contains(&last[0]), "{first:?}, {both:?}, {last:?}");
-    let scale_object = cluster.kubectl(&["get", "--raw", "/apis/castgate.dev/v1alpha1/namespaces/castgate/tunnelservers/edge/scale"])?;
-    ensure!(scale_object.contains("\"replicas\":1") && scale_object.contains("castgate.dev/owner=edge"), "{scale_object}");
-    cluster.kubectl(&["patch", "ts", "edge", "-n", NAMESPACE, "--type=json", "-p", r#"[{"op":"remove","path":"/spec/replicas"}]"#])?;
+    let scale_object = cluster.kubectl(&[
+        "get",
+        "--raw",
+        "/apis/castgate.dev/v1alpha1/namespaces/castgate/tunnelservers/edge/scale",
+    ])?;
+    ensure!(
+        scale_object.contains("\"replicas\":1") && scale_object.contains("castgate.dev/owner=edge"),
+        "{scale_object}"
+    );
+    cluster.kubectl(&[
+        "patch",
+        "ts",
+        "edge",
+        "-n",
+        NAMESPACE,
+        "--type=json",
+        "-p",
+        r#"[{"op":"remove","path":"/spec/replicas"}]"#,
+    ])?;
     settled(2)?;
     ensure!(pods(cluster, "server")? == before, "scaling restarted a pod");
     stage::ready(cluster, "ts/edge")

@@ -116,11 +116,12 @@ impl Core {
     /// Goes over to a snapshot and keeps it.
     async fn take(&mut self, snapshot: AgentSnapshot) -> Result<(), StartError> {
         self.agent.apply(snapshot).await?;
-        tracing::info!(generation = self.agent.snapshot().generation, "snapshot in force");
         // An agent that cannot write its state carries channels all the same.
         if let Err(error) = self.last_good.store(self.agent.snapshot()) {
             tracing::warn!(file = %self.last_good.path().display(), %error, "the last good snapshot is not kept");
         }
+        // Said last: whoever reads it may kill us, and what is kept is there.
+        tracing::info!(generation = self.agent.snapshot().generation, "snapshot in force");
         self.complaint = None;
         Ok(())
     }

@@ -94,17 +94,25 @@ fn operator(facts: &Facts) -> Check {
     }
     let mut wrong = Vec::new();
     let mut right = Vec::new();
+    let home = operators.first().map(|operator| text(operator, "/metadata/namespace")).unwrap_or_default();
+    let mut advice = format!("kubectl logs -n {home} deployment/castgate-operator");
     for operator in operators {
         let (wanted, ready) = (number(operator, "/spec/replicas"), number(operator, "/status/readyReplicas"));
         let says = format!("{}: {ready} of {} Ready", title(operator), count_of_i64(wanted, "replica", "replicas"));
-        if wanted == 0 || ready < wanted { wrong.push(says) } else { right.push(says) }
+        if wanted == 0 {
+            wrong.push(format!("{} is scaled to 0", title(operator)));
+            advice = format!("kubectl scale -n {home} deployment/castgate-operator --replicas=2");
+        } else if ready < wanted {
+            wrong.push(says);
+        } else {
+            right.push(says);
+        }
     }
     if wrong.is_empty() {
         return Check::ok(NAME, right.join("; "));
     }
     wrong.extend(listed(facts.operator_pods.as_ref()).unwrap_or_default().iter().filter_map(pod_trouble));
-    let home = operators.first().map(|operator| text(operator, "/metadata/namespace")).unwrap_or_default();
-    Check::failed(NAME, some(&wrong), format!("kubectl logs -n {home} deployment/castgate-operator"))
+    Check::failed(NAME, some(&wrong), advice)
 }
 
 fn lease(facts: &Facts) -> Check {
@@ -492,6 +500,8 @@ mod tests {
         assert!(says.starts_with("castgate-system/castgate-operator: 1 of 2 replicas Ready"), "{says}");
         assert!(says.contains("ImagePullBackOff no such image"), "{says}");
         let mut facts = healthy();
+        edit(&mut facts.operators)[0]["spec"]["replicas"] = 0.into();
+        assert_eq!(failure(&facts).says, "castgate-system/castgate-operator is scaled to 0");
         edit(&mut facts.operators).clear();
         assert!(failure(&facts).advice.unwrap().contains("helm install"));
     }

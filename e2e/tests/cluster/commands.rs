@@ -110,15 +110,19 @@ fn diagnose_names_an_operator_that_is_gone(world: &mut World) -> Result<()> {
     scale("--replicas=2")?;
     let (code, page) = told?;
     ensure!(code == Some(1), "it ended with {code:?}: {page}");
-    ensure!(page.contains("castgate-system/castgate-operator: 0 of 0 replicas Ready"), "{page}");
-    cluster.kubectl(&[
-        "rollout",
-        "status",
-        "deployment/castgate-operator",
-        "-n",
-        "castgate-system",
-        "--timeout=60s",
-    ])?;
+    ensure!(page.contains("castgate-system/castgate-operator is scaled to 0"), "{page}");
+    let operator = ["deployment/castgate-operator", "-n", "castgate-system", "--timeout=60s"];
+    cluster.kubectl(&[&["rollout", "status"], operator.as_slice()].concat())?;
+    // What endpoints say is old until each agent has found one of the new replicas.
+    wait::until("every agent at a new replica", LONG, || {
+        let labels = "app.kubernetes.io/component=operator";
+        let replicas = cluster.get(&["pods", "-n", "castgate-system", "-l", labels]).ok()?;
+        let replicas: Vec<&Value> = replicas["items"].as_array()?.iter().map(|pod| &pod["metadata"]["name"]).collect();
+        let endpoints = cluster.get(&["tunnelendpoints", "-n", "castgate"]).ok()?;
+        let mut holders =
+            endpoints["items"].as_array()?.iter().map(|endpoint| &endpoint["status"]["stream"]["replica"]);
+        holders.all(|holder| replicas.contains(&holder)).then_some(())
+    })?;
     wait::until("a cluster that is well again", LONG, || {
         castgate(cluster, &["diagnose", "-n", "castgate"]).ok()?.status.success().then_some(())
     })

@@ -276,6 +276,9 @@ fn quantities(_: &mut SchemaGenerator) -> Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Args;
+    use crate::observe::{Carried, Metrics};
+    use clap::Parser as _;
     use std::path::PathBuf;
 
     #[test]
@@ -318,6 +321,48 @@ mod tests {
             }
         }
         check("", &serde_json::from_str(&schema()).unwrap());
+    }
+
+    #[test]
+    fn the_operator_reads_the_options_that_the_chart_writes() {
+        for (golden, namespaces, image) in [
+            ("default", 0, "castgate.local/agent:dev"),
+            ("everything", 2, "registry.example.net:5000/castgate/agent:1.2.0"),
+        ] {
+            let rendered = std::fs::read_to_string(chart().join(format!("tests/golden/{golden}.yaml"))).unwrap();
+            let deployment =
+                rendered.split("\n---\n").find(|document| document.contains("\nkind: Deployment\n")).unwrap();
+            let lines = deployment.lines().skip_while(|line| line.trim() != "args:").skip(1);
+            let words = lines.map_while(|line| line.trim().strip_prefix("- ")).map(|word| word.trim_matches('"'));
+            let own = ["castgate-operator", "--namespace", "castgate-system", "--pod", "castgate-operator-0"];
+            let args = Args::try_parse_from(own.into_iter().chain(words)).unwrap();
+            assert_eq!((args.watch_namespaces.len(), args.agent_image.as_str()), (namespaces, image));
+            assert!(args.control_host().unwrap().starts_with("castgate-operator."), "{}", args.control_endpoint);
+        }
+    }
+
+    #[test]
+    fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+        let metrics = Metrics::new();
+        metrics.agent_connected("server");
+        metrics.agent_refused("no-token");
+        metrics.api_written("castgate-fleet", "create");
+        let carried = |drops: u64| Carried { drops: BTreeMap::from([("own".to_owned(), drops)]), ..Carried::default() };
+        metrics.carried("n/ts-a@n1", "n", "a", carried(0));
+        metrics.carried("n/ts-a@n1", "n", "a", carried(1));
+        let page = metrics.text();
+        let mut asked = 0;
+        for file in ["rules.yaml", "dashboard.json"] {
+            let text = std::fs::read_to_string(chart().join("monitoring").join(file)).unwrap();
+            let is_name = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+            for name in text.split(|letter| !is_name(letter)).filter(|word| word.starts_with("castgate_")) {
+                let shown =
+                    page.lines().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+                assert!(shown, "{file} asks for {name}, which is not in\n{page}");
+                asked += 1;
+            }
+        }
+        assert!(asked > 10, "only {asked} names were found");
     }
 
     fn chart() -> PathBuf {

@@ -99,6 +99,8 @@ pub(crate) const AGENT_LABELS: &str = "app.kubernetes.io/name=castgate,app.kuber
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) scope: Scope,
+    /// Where the API server is, for people.
+    url: String,
 }
 
 impl Cluster {
@@ -106,11 +108,13 @@ impl Cluster {
     pub(crate) async fn connect(args: &ClusterArgs) -> Result<Self> {
         // Whoever comes second finds it installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+        let named = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
         let mut config = match &args.context {
             Some(context) => {
-                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
                 Config::from_kubeconfig(&options).await.with_context(|| format!("cannot use the context {context}"))?
             }
+            None if named => Config::from_kubeconfig(&options).await.context("cannot use KUBECONFIG")?,
             None => Config::infer().await.context("no cluster is named: set KUBECONFIG")?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -120,8 +124,9 @@ impl Cluster {
             (Some(namespace), false) => Scope::One(namespace.clone()),
             (None, false) => Scope::One(namespace_of(&config.default_namespace).to_owned()),
         };
+        let url = config.cluster_url.to_string();
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self { client, scope })
+        Ok(Self { client, scope, url })
     }
 
     /// The objects of a resource in the scope of the command.
@@ -139,7 +144,7 @@ impl Cluster {
         let selector =
             labels.map(|labels| format!("?labelSelector={}", labels.replace('=', "%3D").replace(',', "%2C")));
         let path = format!("/{api}/{namespace}{plural}{}", selector.unwrap_or_default());
-        let mut list: Value = self.get(&path).await.map_err(|error| told(error, resource, scope))?;
+        let mut list: Value = self.get(&path).await.map_err(|error| self.told(error, resource, scope))?;
         let Value::Array(mut items) = list["items"].take() else { bail!("{path} is no list of {kind}") };
         for item in &mut items {
             // Items of a list do not say what they are.
@@ -152,6 +157,26 @@ impl Cluster {
     /// One object of the API server.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, kube::Error> {
         self.client.request(request(path)).await
+    }
+
+    /// The version of the API server, and with it whether there is one.
+    pub(crate) async fn version(&self) -> Result<Value> {
+        self.get("/version").await.with_context(|| format!("the API server {} cannot be asked", self.url))
+    }
+
+    /// One sentence with what to do, for the errors that people meet.
+    fn told(&self, error: kube::Error, resource: Resource, scope: &Scope) -> anyhow::Error {
+        let Resource { kind, plural, api } = resource;
+        match error {
+            kube::Error::Api(status) if status.code == 404 && api.contains("castgate.dev") => {
+                anyhow::anyhow!("the cluster does not know {kind}: install the chart castgate-crds")
+            }
+            kube::Error::Api(status) if status.code == 403 => {
+                anyhow::anyhow!("you may not list {plural} in {scope}: {}", status.message)
+            }
+            kube::Error::Api(status) => anyhow::anyhow!("cannot list {plural}: {}", status.message),
+            error => anyhow::Error::new(error).context(format!("the API server {} cannot be asked", self.url)),
+        }
     }
 
     /// Text that is no object, such as a log.
@@ -167,21 +192,6 @@ fn request(path: &str) -> http::Request<Vec<u8>> {
 /// The namespace of the context, if it has one.
 fn namespace_of(context: &str) -> &str {
     if context == NO_NAMESPACE { OUR_NAMESPACE } else { context }
-}
-
-/// One sentence with what to do, for the errors that people meet.
-fn told(error: kube::Error, resource: Resource, scope: &Scope) -> anyhow::Error {
-    let Resource { kind, plural, api } = resource;
-    match error {
-        kube::Error::Api(status) if status.code == 404 && api.contains("castgate.dev") => {
-            anyhow::anyhow!("the cluster does not know {kind}: install the chart castgate-crds")
-        }
-        kube::Error::Api(status) if status.code == 403 => {
-            anyhow::anyhow!("you may not list {plural} in {scope}: {}", status.message)
-        }
-        kube::Error::Api(status) => anyhow::anyhow!("cannot list {plural}: {}", status.message),
-        error => anyhow::Error::new(error).context("the API server cannot be asked"),
-    }
 }
 
 #[cfg(test)]

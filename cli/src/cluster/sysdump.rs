@@ -69,7 +69,7 @@ pub(crate) struct Args {
 /// Collects and writes; says where it is.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let cluster = Cluster::connect(&args.cluster).await?;
-    let version = cluster.get("/version").await.context("the API server cannot be asked")?;
+    let version = cluster.version().await?;
     let name = Timestamp::now().strftime("castgate-sysdump-%Y%m%dT%H%M%SZ").to_string();
     let mut dump = Dump::default();
     dump.json("cluster/version.json", version);

@@ -83,7 +83,7 @@ impl Check {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let cluster = Cluster::connect(&args.cluster).await?;
     // Without an answer every check would fail for this one reason.
-    cluster.get("/version").await.context("the API server cannot be asked")?;
+    cluster.version().await?;
     let mut checks = checks(&Facts::read(&cluster).await);
     if !args.tds.is_empty() {
         checks.push(from_here(args.tds, args.country).await);

@@ -31,6 +31,8 @@ use crate::watch::World;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long the certificate that agents see is good.
 const SERVING_LIFE: Duration = Duration::from_hours(24);
+/// Agents that one replica serves at most: each costs it a connection and a few tens of kilobytes.
+const AGENTS_MAX: usize = 10_000;
 /// How long a token of an agent is good; the kubelet renews it in time.
 const TOKEN_SECONDS: u32 = 3600;
 
@@ -78,7 +80,7 @@ async fn operate(args: &Args, logs: &Logs) -> anyhow::Result<()> {
     health.set("watches", true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "everything listed");
 
-    let fleet = Fleet::new(metrics.clone());
+    let fleet = Fleet::new(metrics.clone(), AGENTS_MAX);
     let (authority, trusted) = watch::channel(None);
     let leadership = lease::stand(client.clone(), &args.namespace, &args.lease, &args.pod).await?;
     let conductor = Conductor {
@@ -131,7 +133,7 @@ fn place(args: &Args) -> Place {
 struct Conductor {
     reconciler: Reconciler,
     world: World,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     authority: watch::Sender<Option<Arc<Authority>>>,
 }
 
@@ -164,7 +166,7 @@ async fn serve_agents(
     args: Args,
     client: Client,
     world: World,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     mut trusted: watch::Receiver<Option<Arc<Authority>>>,
     control_host: String,
     health: Arc<Health>,
@@ -178,14 +180,17 @@ async fn serve_agents(
         TcpListener::bind(args.listen_grpc).await.with_context(|| format!("--listen-grpc {}", args.listen_grpc))?;
     let lookup = Arc::new(Lookup(world));
     let reviews = CachedReviews::new(KubeReviewer::new(client.clone()));
-    let writer = Writer::new(KubeStore::new(client), lookup.clone(), &args.pod, Pace::default(), metrics.clone());
-    let service = FleetService::new(fleet, reviews, lookup, writer, metrics, Limits::default());
-    let server = fleet::serve(listener, certificate.server_config()?, service);
+    let store = Arc::new(KubeStore::new(client, metrics.clone()));
+    let writer = Writer::new(fleet.clone(), store, lookup.clone(), metrics.clone(), Pace::default(), args.pod.clone());
+    let service = FleetService::new(fleet, reviews, lookup, metrics);
+    let server = fleet::serve(listener, service, &certificate, Limits::default(), std::future::pending());
     health.set("agents", true);
     tracing::info!(address = %args.listen_grpc, "agents are served");
+    // All three end together when the task is dropped: no stream ends while the writer still looks.
     tokio::select! {
         ended = server => ended.context("--listen-grpc"),
         ended = keep_certificate(&certificate, trusted) => ended,
+        () = writer.run() => bail!("endpoints are no longer written"),
     }
 }
 

@@ -7,11 +7,13 @@
 //! ```
 //! Every replica watches, plans and serves agents. Writes need the Lease, but for the endpoints of the agents one serves.
 
+pub mod app;
 pub mod args;
 pub mod events;
 pub mod fleet;
 pub mod index;
 pub mod lease;
+pub mod lookup;
 pub mod observe;
 pub mod pki;
 pub mod reconcile;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-//use castgate_operator::app;
+use castgate_operator::app;
 use castgate_operator::args::Args;
 use clap::Parser as _;
 

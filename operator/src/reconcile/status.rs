@@ -261,3 +261,164 @@ impl Registered {
 fn small(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castgate_crds::tunnel_endpoint::{EndpointRole, Registration, TunnelEndpointSpec};
+
+    fn now() -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn endpoint(node: &str, ready: bool, registered: &[&str]) -> TunnelEndpoint {
+        let spec =
+            TunnelEndpointSpec { role: EndpointRole::Server, owner_name: "edge".to_owned(), node: node.to_owned() };
+        let mut endpoint = TunnelEndpoint::new(node, spec);
+        let saying = Saying::new("Ready", ready, "X", format!("{node} says so"));
+        let registrations = registered.iter().map(|state| Registration {
+            parent: "tds:5632".to_owned(),
+            entry: format!("TS {node}"),
+            state: (*state).to_owned(),
+            last_refusal: (*state == "refused").then(|| "403".to_owned()),
+            ..Registration::default()
+        });
+        endpoint.status = Some(TunnelEndpointStatus {
+            conditions: conditions(&[], &[saying], None, now()),
+            active: true,
+            tunnels: 3,
+            channels: 2,
+            registrations: registrations.collect(),
+            ..TunnelEndpointStatus::default()
+        });
+        endpoint
+    }
+
+    struct Case {
+        acceptance: Acceptance,
+        active: Vec<String>,
+        wanted: usize,
+        pool: usize,
+        problems: Vec<String>,
+        endpoints: Vec<TunnelEndpoint>,
+    }
+
+    impl Case {
+        fn of(nodes: &[&str], endpoints: Vec<TunnelEndpoint>) -> Self {
+            let active: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+            let count = active.len();
+            Self {
+                acceptance: Acceptance::Accepted,
+                active,
+                wanted: count,
+                pool: count,
+                problems: Vec::new(),
+                endpoints,
+            }
+        }
+
+        fn look(&self) -> TunnelServerStatus {
+            let before = TunnelServerStatus::default();
+            let facts = ServerFacts {
+                generation: Some(4),
+                before: &before,
+                acceptance: &self.acceptance,
+                active: &self.active,
+                wanted: self.wanted,
+                pool: self.pool,
+                node_problems: &self.problems,
+                endpoints: self.endpoints.iter().collect(),
+                registers: true,
+                selector: "a=b".to_owned(),
+            };
+            server(&facts, now())
+        }
+    }
+
+    fn said<'a>(status: &'a TunnelServerStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        (&condition.status, &condition.reason, &condition.message)
+    }
+
+    #[test]
+    fn a_server_is_ready_when_every_node_carries_tunnels_and_is_registered() {
+        let case =
+            Case::of(&["n1", "n2"], vec![endpoint("n1", true, &["registered"]), endpoint("n2", true, &["registered"])]);
+        let status = case.look();
+        assert_eq!(said(&status, "Ready"), ("True", "Ready", "2 of 2 nodes carry tunnels"));
+        assert_eq!((status.nodes.as_deref(), status.registrations.as_deref()), (Some("2/2"), Some("2/2")));
+        assert_eq!((status.tunnels, status.channels, status.replicas), (6, 2, 2));
+        assert_eq!(said(&status, "Reconciling").0, "False");
+        assert_eq!(said(&status, "Stalled").0, "False");
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_is_named_with_its_own_words() {
+        let case = Case::of(
+            &["n1", "n2"],
+            vec![endpoint("n1", true, &["registered"]), endpoint("n2", false, &["registered"])],
+        );
+        let status = case.look();
+        assert_eq!(said(&status, "Ready"), ("False", "NotReady", "1 of 2 nodes carry tunnels; n2: n2 says so"));
+        assert_eq!(said(&status, "Reconciling").0, "True");
+    }
+
+    #[test]
+    fn a_registration_that_does_not_stand_is_named_with_what_the_parent_said() {
+        let status = Case::of(&["n1"], vec![endpoint("n1", true, &["refused"])]).look();
+        assert_eq!(
+            said(&status, "Ready"),
+            ("False", "NotRegistered", "0 of 1 registrations stand; TS n1 at tds:5632: 403")
+        );
+        let nothing = Case::of(&["n1"], vec![endpoint("n1", true, &[])]).look();
+        assert_eq!(said(&nothing, "Ready").1, "NotRegistered");
+    }
+
+    #[test]
+    fn a_refused_snapshot_stalls_until_somebody_acts() {
+        let mut case = Case::of(&["n1"], vec![endpoint("n1", true, &["registered"])]);
+        case.endpoints[0].status.as_mut().unwrap().last_refusal = Some("server.listen: no such address".to_owned());
+        let status = case.look();
+        assert_eq!(said(&status, "Ready").1, "AgentRefused");
+        assert!(said(&status, "Stalled").2.contains("n1 refused its snapshot: server.listen"));
+        assert_eq!(said(&status, "Stalled").0, "True");
+    }
+
+    #[test]
+    fn an_object_that_is_not_accepted_says_why_everywhere() {
+        let mut case = Case::of(&[], Vec::new());
+        case.acceptance = Acceptance::Refused("Invalid", "spec.x: is wrong".to_owned());
+        let status = case.look();
+        assert_eq!(said(&status, "Accepted"), ("False", "Invalid", "spec.x: is wrong"));
+        assert_eq!(said(&status, "Ready"), ("False", "NotAccepted", "spec.x: is wrong"));
+        assert_eq!(said(&status, "Stalled").0, "True");
+    }
+
+    #[test]
+    fn no_node_is_stuck_and_none_wanted_is_fine() {
+        assert_eq!(said(&Case::of(&[], Vec::new()).look(), "Ready").1, "NoNodes");
+        let mut scaled = Case::of(&[], Vec::new());
+        scaled.pool = 3;
+        assert_eq!(said(&scaled.look(), "Ready").1, "ScaledToZero");
+        assert_eq!(scaled.look().nodes.as_deref(), Some("0/0"));
+    }
+
+    #[test]
+    fn saying_the_same_twice_is_no_change() {
+        let case = Case::of(&["n1"], vec![endpoint("n1", true, &["registered"])]);
+        let first = case.look();
+        let facts = ServerFacts {
+            generation: Some(4),
+            before: &first,
+            acceptance: &case.acceptance,
+            active: &case.active,
+            wanted: 1,
+            pool: 1,
+            node_problems: &case.problems,
+            endpoints: case.endpoints.iter().collect(),
+            registers: true,
+            selector: "a=b".to_owned(),
+        };
+        assert_eq!(server(&facts, Timestamp::from_second(99).unwrap()), first);
+    }
+}

@@ -11,7 +11,7 @@
 //!      │ │  entry is wanted again while BYE is under way
 //!      │ └──────────────────────────────────┐
 //!      │ entry removed, or the end          │
-//!      └──────────────────────────────▶ Leaving (one BYE) ──▶ gone
+//!      └──────────────────────────────▶ Leaving (BYE) ──▶ gone; no answer: again for 30 s
 //! ```
 //! A request that is under way is never overtaken by the next one for the same pair: a BYE that arrives before its REGISTER
 //! would leave the entry behind for two intervals.
@@ -34,6 +34,8 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const JITTER_PERCENT: u64 = 10;
 /// Longest sentence of a parent that is kept, in characters.
 const SENTENCE_CHARS_MAX: usize = 300;
+/// How long a parent that does not answer a BYE is asked again.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Timing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +164,8 @@ struct Pair {
     accepted_at: Option<Instant>,
     failures: u32,
     error: Option<String>,
+    /// Until when a goodbye that the parent did not hear is tried again.
+    goodbye_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,7 +243,17 @@ impl Registrar {
             |pair: &&mut Pair| matches!(pair.phase, Phase::Registering(call) | Phase::Leaving(call) if call == id);
         let Some(pair) = self.pairs.iter_mut().find(waits) else { return };
         let at = match (pair.phase, outcome) {
-            // One BYE, whatever comes of it: what is not taken back goes by itself after two intervals.
+            // A parent that does not answer may be back in a moment: to be asked again spares clients a server that is gone.
+            (Phase::Leaving(_), Outcome::Unreachable { sentence })
+                if !pair.wanted && pair.goodbye_until.is_none_or(|until| now < until) =>
+            {
+                if pair.goodbye_until.is_none() {
+                    pair.goodbye_until = Some(now + GOODBYE_PATIENCE);
+                    pair.failures = 0;
+                }
+                now + pair.fail(&sentence, self.config.retry)
+            }
+            // Whatever else comes of it: what is not taken back goes by itself after two intervals.
             (Phase::Leaving(_), outcome) => {
                 pair.may_be_there = false;
                 pair.standing = Standing::Trying;
@@ -292,7 +306,8 @@ impl Registrar {
         let Self { pairs, calls, next_id, .. } = self;
         pairs.retain_mut(|pair| {
             let Phase::Idle { at } = pair.phase else { return true };
-            if pair.wanted && now < at {
+            // A refresh is not due yet, or the next try of a goodbye is not.
+            if now < at && (pair.wanted || pair.goodbye_until.is_some()) {
                 return true;
             }
             if !pair.wanted && !pair.may_be_there {
@@ -332,11 +347,15 @@ impl Pair {
             accepted_at: None,
             failures: 0,
             error: None,
+            goodbye_until: None,
         }
     }
 
     fn want(&mut self, entry: &Register, parent: &Parent, now: Instant) {
-        self.wanted = true;
+        let came_back = !std::mem::replace(&mut self.wanted, true);
+        if came_back && self.goodbye_until.take().is_some() {
+            self.phase = Phase::Idle { at: now };
+        }
         if self.entry == *entry && self.parent == *parent {
             return;
         }

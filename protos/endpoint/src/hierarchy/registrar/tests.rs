@@ -120,11 +120,53 @@ fn the_end_takes_back_what_was_or_may_have_been_registered_and_nothing_else() {
 }
 
 #[test]
-fn a_bye_that_fails_is_not_repeated() {
+fn a_bye_that_is_refused_is_not_repeated() {
+    let mut lab = Lab::new(&[10100], &["10.0.0.1"]);
+    lab.answer_all(&done());
+    lab.registrar.shut_down(lab.now);
+    lab.answer_all(&refused("403", None));
+    assert!(lab.registrar.is_finished());
+}
+
+#[test]
+fn a_bye_that_nobody_hears_is_repeated_for_half_a_minute() {
+    let mut lab = Lab::new(&[10100], &["10.0.0.1"]);
+    lab.answer_all(&done());
+    lab.registrar.shut_down(lab.now);
+    let begin = lab.now;
+    let mut byes = 0;
+    while !lab.registrar.is_finished() {
+        byes += lab.answer_all(&unreachable("connection refused")).len();
+        let Some(next) = lab.registrar.next_timeout() else { break };
+        assert!(lab.registrar.statuses().all(|status| status.standing == Standing::Leaving && status.error.is_some()));
+        lab.now = next;
+        lab.registrar.handle_timeout(lab.now);
+    }
+    assert!(lab.registrar.is_finished());
+    assert!((3..=20).contains(&byes), "{byes} BYEs");
+    let took = lab.now - begin;
+    assert!((Duration::from_secs(30)..Duration::from_secs(70)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_parent_that_is_back_hears_the_bye_and_an_entry_that_is_back_is_registered_at_once() {
+    let mut lab = Lab::new(&[10100], &["10.0.0.1"]);
+    lab.answer_all(&done());
+    lab.registrar.set(Config::default(), &[], &[parent("10.0.0.1")], lab.now);
+    lab.answer_all(&unreachable("connection refused"));
+    lab.registrar.set(Config::default(), &[entry(10100)], &[parent("10.0.0.1")], lab.now);
+    assert!(
+        matches!(lab.calls()[..], [Call { request: Request::Register(_), .. }]),
+        "it does not wait for the goodbye"
+    );
+
     let mut lab = Lab::new(&[10100], &["10.0.0.1"]);
     lab.answer_all(&done());
     lab.registrar.shut_down(lab.now);
     lab.answer_all(&unreachable("connection refused"));
+    lab.now = lab.registrar.next_timeout().unwrap();
+    lab.registrar.handle_timeout(lab.now);
+    lab.answer_all(&done());
     assert!(lab.registrar.is_finished());
 }
 

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 
 /// Print the custom resource definitions
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  castgate crds | kubectl apply -f -\n  castgate crds --output charts/castgate-crds/templates")]
+#[command(
+    after_help = "Examples:\n  castgate crds | kubectl apply -f -\n  castgate crds --output charts/castgate-crds/templates"
+)]
 pub(crate) struct Args {
     /// Write one file per kind into this folder instead
     #[arg(long, value_name = "DIR")]

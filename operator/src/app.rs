@@ -139,10 +139,10 @@ struct Conductor {
 
 impl Conductor {
     async fn conduct(mut self, mut leads: watch::Receiver<bool>) {
-        let mut changes = self.world.changes();
+        let mut news = self.world.changes();
         loop {
             // What changes from here on is for the next turn.
-            changes.mark_unchanged();
+            news.mark_unchanged();
             let lead = *leads.borrow_and_update();
             let turn = self.reconciler.turn(lead).await;
             self.fleet.publish(turn.snapshots);
@@ -152,7 +152,7 @@ impl Conductor {
                 changed
             });
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = news.changed() => if changed.is_err() { return },
                 changed = leads.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(turn.again) => {}
             }
@@ -183,12 +183,12 @@ async fn serve_agents(
     let store = Arc::new(KubeStore::new(client, metrics.clone()));
     let writer = Writer::new(fleet.clone(), store, lookup.clone(), metrics.clone(), Pace::default(), args.pod.clone());
     let service = FleetService::new(fleet, reviews, lookup, metrics);
-    let server = fleet::serve(listener, service, &certificate, Limits::default(), std::future::pending());
+    let served = fleet::serve(listener, service, &certificate, Limits::default(), std::future::pending());
     health.set("agents", true);
     tracing::info!(address = %args.listen_grpc, "agents are served");
     // All three end together when the task is dropped: no stream ends while the writer still looks.
     tokio::select! {
-        ended = server => ended.context("--listen-grpc"),
+        ended = served => ended.context("--listen-grpc"),
         ended = keep_certificate(&certificate, trusted) => ended,
         () = writer.run() => bail!("endpoints are no longer written"),
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the reading of foreign objects (nodes, namespaces, pods, Services, Secrets); what follows from them is the planner's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use castgate_control::TlsIdentity;
@@ -97,7 +97,7 @@ impl Index {
         for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.spec.role == EndpointRole::Server) {
             if endpoint.status.as_ref().is_some_and(|status| status.active) {
                 let server = sibling(endpoint, &endpoint.spec.owner_name);
-                facts.active.entry(server).or_insert_with(BTreeSet::new).insert(endpoint.spec.node.clone());
+                facts.active.entry(server).or_default().insert(endpoint.spec.node.clone());
             }
         }
         for pod in &self.pods {

@@ -19,7 +19,7 @@ use crate::pki::{self, Authority, Lifetimes, PkiError};
 use crate::secret;
 use crate::watch::kinds::{MANAGED_BY, OPERATOR};
 
-/// Name of the Secret of the authority and of the ConfigMaps with its bundle.
+/// Name of the Secret of the authority, and of each `ConfigMap` with its bundle.
 pub const AUTHORITY: &str = "castgate-ca";
 /// How long the certificate of an adapter is good. It is renewed after half of it.
 const ADAPTER_CERTIFICATE_LIFE: Duration = Duration::from_hours(30 * 24);

@@ -48,8 +48,7 @@ pub(crate) struct Args {
     cluster: ClusterArgs,
     #[arg(long, value_name = "NAME", help = "TunnelServer to join at [default: the first that is Ready]")]
     server: Option<String>,
-    /// Channel that is carried already: ham:ip:GROUP[@SOURCE]:PORT
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = "Channel that is carried already: ham:ip:GROUP[@SOURCE]:PORT")]
     channel: Option<GroupName>,
     /// How long the first packets may take
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]

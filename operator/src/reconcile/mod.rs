@@ -145,7 +145,7 @@ impl Reconciler {
                         Some(turned)
                     }
                     Err(error) => {
-                        self.complain(&error, again);
+                        Self::complain(&error, again);
                         read
                     }
                 }
@@ -168,7 +168,7 @@ impl Reconciler {
             match self.applier.apply(workload.manager, &workload.object, live).await {
                 Ok(true) => tracing::info!(object = ?key_of(&workload.object), "applied"),
                 Ok(false) => {}
-                Err(error) => self.complain(&error, again),
+                Err(error) => Self::complain(&error, again),
             }
         }
         self.remove_unplanned(view, &planned, again).await;
@@ -193,7 +193,7 @@ impl Reconciler {
             planned.insert(key_of(&bundle));
             let live = view.index.applied("ConfigMap", &namespace, AUTHORITY);
             if let Err(error) = self.applier.apply(FLEET, &bundle, live).await {
-                self.complain(&error, again);
+                Self::complain(&error, again);
             }
             if owners.registering.is_empty() {
                 continue;
@@ -204,7 +204,7 @@ impl Reconciler {
             match trust::adapter_secret(authority, &namespace, &host, &owners.registering, live, view.now) {
                 Ok(secret) => {
                     if let Err(error) = self.applier.apply("castgate-adapter", &secret, live).await {
-                        self.complain(&error, again);
+                        Self::complain(&error, again);
                     }
                 }
                 Err(error) => tracing::error!(namespace, %error, "no certificate for the adapter"),
@@ -216,7 +216,7 @@ impl Reconciler {
     async fn hold_objects(&mut self, view: &View<'_>, again: &mut Duration) {
         for object in view.index.objects.iter().filter(|object| objects::wants_hold(object)) {
             if let Err(error) = self.applier.part(REGISTRATIONS, &objects::held(object, true)).await {
-                self.complain(&error, again);
+                Self::complain(&error, again);
             }
         }
     }
@@ -231,7 +231,7 @@ impl Reconciler {
             }
             tracing::info!(object = ?key_of(live), "removed");
             if let Err(error) = self.applier.delete(FLEET, live).await {
-                self.complain(&error, again);
+                Self::complain(&error, again);
             }
         }
     }
@@ -250,7 +250,7 @@ impl Reconciler {
                         self.events.condition(told.object, &condition).await;
                     }
                 }
-                Err(error) => self.complain(&error, again),
+                Err(error) => Self::complain(&error, again),
             }
         }
     }
@@ -280,7 +280,7 @@ impl Reconciler {
                 }
             }
             if let Err(error) = self.applier.part(REGISTRATIONS, &objects::held(object, false)).await {
-                self.complain(&error, again);
+                Self::complain(&error, again);
             }
         }
     }
@@ -307,12 +307,12 @@ impl Reconciler {
                 endpoints::Step::TakeOver(object) => self.applier.merge_status(FLEET, &object).await,
             };
             if let Err(error) = outcome {
-                self.complain(&error, again);
+                Self::complain(&error, again);
             }
         }
     }
 
-    fn complain(&self, error: &ApplyError, again: &mut Duration) {
+    fn complain(error: &ApplyError, again: &mut Duration) {
         use std::error::Error as _;
         tracing::warn!(%error, cause = error.source().map(ToString::to_string), "not written, will be tried again");
         *again = (*again).min(RETRY);

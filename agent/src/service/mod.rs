@@ -7,7 +7,7 @@
 //!   admin socket ─▶ questions ─▶ Core
 //!   SIGTERM, SIGINT ─▶ Agent::stop: BYE, TEAR_DOWN ─▶ exit status 0
 //! ```
-//! Owns what is the same wherever snapshots come from; where from is [`file`]'s and [`stream`]'s.
+//! Owns what is the same wherever snapshots come from; where from is `file`'s and `stream`'s.
 
 mod file;
 mod stream;

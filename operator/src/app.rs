@@ -183,7 +183,9 @@ async fn serve_agents(
     let store = Arc::new(KubeStore::new(client, metrics.clone()));
     let writer = Writer::new(fleet.clone(), store, lookup.clone(), metrics.clone(), Pace::default(), args.pod.clone());
     let service = FleetService::new(fleet, reviews, lookup, metrics);
-    let served = fleet::serve(listener, service, &certificate, Limits::default(), std::future::pending());
+    // Some more than agents: one that comes back may be there before its old connection is given up.
+    let limits = Limits { connections: AGENTS_MAX + AGENTS_MAX / 10, ..Limits::default() };
+    let served = fleet::serve(listener, service, &certificate, limits, std::future::pending());
     health.set("agents", true);
     tracing::info!(address = %args.listen_grpc, "agents are served");
     // All three end together when the task is dropped: no stream ends while the writer still looks.

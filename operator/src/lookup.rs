@@ -21,9 +21,7 @@ impl Pods for Lookup {
         let mut facts = pod_facts(&pod)?;
         // A pod of a Deployment is made by a ReplicaSet, whose name says nothing: its own maker does.
         if let Some(controller) = facts.controller.as_mut().filter(|controller| controller.kind == "ReplicaSet") {
-            let maker = self.0.object(Kind::ReplicaSet, namespace, &controller.name)?;
-            let maker = controller_of(&maker)?;
-            controller.name = maker.name;
+            *controller = controller_of(&self.0.object(Kind::ReplicaSet, namespace, &controller.name)?)?;
         }
         Some(facts)
     }

@@ -89,6 +89,7 @@ impl Reconciler {
     }
 
     /// Looks, plans, and, when `leads`, writes.
+    #[tracing::instrument(skip_all, fields(leads))]
     pub async fn turn(&mut self, leads: bool) -> Turn {
         let began = std::time::Instant::now();
         let now = Timestamp::now();

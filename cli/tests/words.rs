@@ -52,17 +52,26 @@ fn what_is_not_understood_is_one_sentence_and_status_2() {
 }
 
 #[test]
-fn the_definitions_are_those_of_the_four_kinds_on_screen_and_in_files() {
+fn the_definitions_are_those_of_every_kind_on_screen_and_in_files() {
     let output = run(&["crds"]);
     assert!(output.status.success());
     let yaml = stdout(&output);
-    for kind in ["ChannelBundle", "TunnelAccount", "TunnelDatabase", "TunnelServer"] {
+    let kinds = [
+        "ChannelBundle",
+        "TunnelAccount",
+        "TunnelAssignmentPolicy",
+        "TunnelDatabase",
+        "TunnelEndpoint",
+        "TunnelRelay",
+        "TunnelServer",
+    ];
+    for kind in kinds {
         assert!(yaml.contains(&format!("kind: {kind}\n")), "{kind} is missing");
     }
-    assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), 4);
+    assert_eq!(yaml.matches("kind: CustomResourceDefinition").count(), kinds.len());
 
     let folder = tempfile::tempdir().unwrap();
     let output = run(&["crds", "--output", folder.path().to_str().unwrap()]);
     assert!(output.status.success() && output.stdout.is_empty());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), kinds.len());
 }

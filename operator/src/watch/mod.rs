@@ -11,11 +11,13 @@ pub mod kinds;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
@@ -128,8 +130,9 @@ async fn follow(
 ) {
     let mut seen: HashMap<(String, String), u64> = HashMap::new();
     let mut fresh: HashMap<(String, String), u64> = HashMap::new();
-    let events =
-        watch_objects(api, config(kind)).default_backoff().modify(|object| object.managed_fields_mut().clear());
+    let events = watch_objects(api, config(kind))
+        .backoff(Patience::default())
+        .modify(|object| object.managed_fields_mut().clear());
     let mut events = std::pin::pin!(events.reflect(writer));
     while let Some(event) = events.next().await {
         let changed = match event {
@@ -162,6 +165,27 @@ async fn follow(
     }
 }
 
+/// Between two tries at an API server that does not answer: that of every client, and no longer than this. When it is back,
+/// agents and people wait for what we have not seen yet.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Patience(DefaultBackoff);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(RETRY_MAX))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 fn key(object: &DynamicObject) -> (String, String) {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
@@ -179,4 +203,17 @@ fn whole(object: &DynamicObject, api_version: &str, kind: &str) -> Value {
     value["apiVersion"] = api_version.into();
     value["kind"] = kind.into();
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_wait_is_longer_than_the_bound_however_often_it_fails() {
+        let waits: Vec<Duration> = Patience::default().take(50).collect();
+        assert_eq!(waits.len(), 50, "it never gives up");
+        assert!(waits.iter().all(|wait| *wait <= RETRY_MAX));
+        assert_eq!(waits.last(), Some(&RETRY_MAX));
+    }
 }

@@ -85,7 +85,7 @@ fn cluster_test(skip_file: &SkipFile, tally: &mut Tally) -> Result<()> {
     match made {
         Ok((tools, images)) => {
             // Of the whole workspace, so that nothing is built again with other features.
-            let mut tests = shell::cargo(&["test", "--workspace", "--test", "cluster"]);
+            let mut tests = shell::cargo(&["test", "--workspace", "--test", "kubernetes"]);
             tests.env("CASTGATE_CLUSTER", tools).env("CASTGATE_IMAGES", images);
             cargo_test(&mut tests, skip_file, tally)
         }

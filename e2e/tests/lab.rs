@@ -198,16 +198,16 @@ fn nothing_is_left_behind_after_ctrl_c_and_sigkill() {
         let file = lab.folder().join("small.lab");
         std::fs::write(&file, SMALL)?;
         for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_castgate-lab"));
-            program.arg(&file);
+            // A shell that starts us in the background has Ctrl-C ignored, and that is inherited.
+            let mut program = Command::new("env");
+            program.args(["--default-signal=INT", env!("CARGO_BIN_EXE_castgate-lab")]).arg(&file);
             let mut holder = lab.host("x").spawn_reading("castgate-lab", program, Stdio::null())?;
             holder.wait_line("ready", LONG, |line| line.starts_with("ready").then_some(()))?;
             let prefix = format!("castgate-{}-", holder.pid());
             let left = || namespaces().into_iter().filter(|name| name.starts_with(&prefix)).count();
             ensure!(left() == 4, "{} namespaces stand", left());
             holder.signal(signal)?;
-            // Others may sweep the same ones just now, and the kernel takes its time with many.
-            wait::until("the reaper's end", LONG * 3, || (left() == 0).then_some(()))?;
+            wait::until("the reaper's end", LONG, || (left() == 0).then_some(()))?;
         }
         Ok(())
     });

@@ -81,7 +81,7 @@ pub fn label(cluster: &Cluster, nodes: &[&str]) -> Result<()> {
 
 /// Waits as a user would.
 pub fn ready(cluster: &Cluster, object: &str) -> Result<()> {
-    let waited = cluster.kubectl(&["wait", "-n", NAMESPACE, "--for=condition=Ready", object, "--timeout=90s"]);
+    let waited = cluster.kubectl(&["wait", "-n", NAMESPACE, "--for=condition=Ready", object, "--timeout=180s"]);
     waited.map(drop).with_context(|| describe(cluster, object))
 }
 

@@ -46,8 +46,8 @@ const WRITES_AT_ONCE: usize = 8;
 const FENCED_LOOK: Duration = Duration::from_secs(15);
 /// After a failure: the API server is away, or the owner not known yet.
 const RETRY: Duration = Duration::from_secs(5);
-/// After a failure that only a person can mend.
-const RETRY_LATE: Duration = Duration::from_mins(1);
+/// After a failure that a person has to mend, as a rule: an API server that has just started also forbids for a moment.
+const RETRY_LATE: Duration = Duration::from_secs(10);
 
 /// Writes the endpoints of the agents connected here.
 ///

@@ -100,11 +100,7 @@ impl Applier {
     /// # Errors
     /// What the API server refused; an object that is gone is no error.
     pub async fn status(&mut self, manager: &'static str, object: &Value) -> Result<(), ApplyError> {
-        let key = key_of(object);
-        match self.patch(manager, &key, object, true).await {
-            Err(ApplyError { source: kube::Error::Api(answer), .. }) if answer.code == 404 => Ok(()),
-            outcome => outcome.map(drop),
-        }
+        self.patch_if_there(manager, object, true).await
     }
 
     /// Applies without remembering: for small parts of objects that people own, such as a finalizer.
@@ -112,8 +108,11 @@ impl Applier {
     /// # Errors
     /// What the API server refused.
     pub async fn part(&mut self, manager: &'static str, object: &Value) -> Result<(), ApplyError> {
-        let key = key_of(object);
-        match self.patch(manager, &key, object, false).await {
+        self.patch_if_there(manager, object, false).await
+    }
+
+    async fn patch_if_there(&mut self, manager: &'static str, object: &Value, status: bool) -> Result<(), ApplyError> {
+        match self.patch(manager, &key_of(object), object, status).await {
             Err(ApplyError { source: kube::Error::Api(answer), .. }) if answer.code == 404 => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -141,8 +141,9 @@ pub fn address(cluster: &Cluster, node: &str) -> Ipv4Addr {
 
 /// The node on which the database runs: its port answers there and nowhere else, so that it sees who asks.
 pub fn database(cluster: &Cluster) -> Result<String> {
-    let pod = pods(cluster, "database")?.into_iter().next().context("there is no pod of the database")?;
-    Ok(format!("{}:{DATABASE_PORT}", address(cluster, &pod.2)))
+    let placed = pods(cluster, "database")?.into_iter().find(|(_, _, node, _)| !node.is_empty());
+    let (_, _, node, _) = placed.context("no pod of the database is on a node")?;
+    Ok(format!("{}:{DATABASE_PORT}", address(cluster, &node)))
 }
 
 /// The studio sends numbered datagrams into a channel until this ends.

@@ -1,4 +1,5 @@
 //! Sans-IO state machines of the tunnel and hierarchy protocols.
 
+mod deadlines;
 pub mod hierarchy;
 pub mod umtp;

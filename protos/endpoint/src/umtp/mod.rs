@@ -17,7 +17,6 @@
 
 pub mod client;
 mod cookie;
-mod deadlines;
 mod limiter;
 pub mod server;
 

@@ -36,8 +36,8 @@ pub use output::{ChannelReport, Cookies, DownReason, Output, TunnelReport};
 
 use super::cookie::{CookieJar, Key, LocalCookies};
 use super::datagram;
-use super::deadlines::Deadlines;
 use super::limiter::{Guard, GuardRule, Limiter};
+use crate::deadlines::Deadlines;
 use castgate_wire::umtp::{Channel, Command, ParseError, Trailer};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;

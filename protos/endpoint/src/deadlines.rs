@@ -1,4 +1,4 @@
-//! Deadlines in order: the earliest in logarithmic time, however many tunnels there are.
+//! Deadlines in order: the earliest in logarithmic time, however many timers there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -2,4 +2,5 @@
 
 mod deadlines;
 pub mod hierarchy;
+pub mod membership;
 pub mod umtp;

@@ -6,7 +6,11 @@
 //!
 //! ```text
 //!   umtp        trailer, commands, options       draft-finlayson-umtp-09, draft-liefooghe-castgate-02 §5
-//!   ipv4, udp   headers and checksums            RFC 791, RFC 768
+//!   amt         control messages, data           RFC 7450 §5.1, RFC 9601
+//!   membership  igmp, mld: queries, reports      RFC 3376 §4, RFC 3810 §5, and the versions before them
+//!   ip          ipv4, ipv6: headers, fragments   RFC 791, RFC 8200
+//!   udp         header and checksum              RFC 768
+//!   ecn         congestion marks in tunnels      RFC 6040
 //!   registry    query strings and XML            draft-liefooghe-castgate-02 §6
 //!   pattern     numbered, time-stamped payload   our own
 //!   rtp         recognition of payloads          RFC 3550
@@ -15,9 +19,16 @@
 //! Nothing in this crate panics on any input from a network. What is received liberally is emitted strictly: `emit` writes
 //! one spelling only, and `parse` of what `emit` wrote gives the same value.
 
+pub mod amt;
 mod checksum;
+pub mod ecn;
 pub mod fuzzing;
+pub mod igmp;
+pub mod ip;
 pub mod ipv4;
+pub mod ipv6;
+pub mod membership;
+pub mod mld;
 pub mod pattern;
 pub mod registry;
 pub mod rtp;

@@ -1,5 +1,6 @@
 //! The rules of the drafts and of the castgate UMTP notes, as a stranger to this crate would check them.
 
+mod amt_vectors;
 mod registry_answers;
 mod registry_requests;
 mod umtp_last_octet;

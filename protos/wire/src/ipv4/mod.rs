@@ -5,7 +5,9 @@
 //!   | 4|IHL | TOS | length | ident  | flags|off  | TTL | protocol | checksum | source | destination | options |
 //! ```
 
-use crate::checksum::Checksum;
+mod options;
+
+use crate::checksum::{self, Checksum};
 use std::net::Ipv4Addr;
 
 /// The header without options, in octets.
@@ -19,11 +21,16 @@ const OFFSET_MASK: u16 = 0x1fff;
 
 /// Protocol numbers we meet; others are as good.
 pub mod protocol {
+    /// Internet Control Message Protocol.
+    pub const ICMP: u8 = 1;
     /// Internet Group Management Protocol.
     pub const IGMP: u8 = 2;
     /// User Datagram Protocol.
     pub const UDP: u8 = 17;
 }
+
+/// The option that asks every router to look at the packet (RFC 2113), with value 0.
+pub const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
 
 /// Why octets are no IPv4 packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -185,6 +192,14 @@ impl<T: AsRef<[u8]>> Packet<T> {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
+    /// The value of a router alert among the options (RFC 2113).
+    pub fn router_alert(&self) -> Option<u16> {
+        options::iter(self.options()).find_map(|option| match option {
+            [0x94, 4, v0, v1] => Some(u16::from_be_bytes([*v0, *v1])),
+            _ => None,
+        })
+    }
+
     /// What follows the header.
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..self.total_len()]
@@ -203,6 +218,27 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         let header = &mut self.buffer.as_mut()[..len];
         header[8] = ttl;
         fill_checksum(header);
+    }
+
+    /// Sets the hops; the checksum follows by the difference alone (RFC 1624), so that a wrong one stays wrong.
+    pub fn adjust_ttl(&mut self, ttl: u8) {
+        self.adjust(8, ttl);
+    }
+
+    /// Sets the type of service; the checksum follows by the difference alone (RFC 1624), so that a wrong one stays wrong.
+    pub fn set_tos(&mut self, tos: u8) {
+        self.adjust(1, tos);
+    }
+
+    /// Changes one octet of the header and takes the difference into the checksum.
+    fn adjust(&mut self, at: usize, octet: u8) {
+        let header = self.buffer.as_mut();
+        let word = at & !1;
+        let old = [header[word], header[word + 1]];
+        header[at] = octet;
+        let checksum = u16::from_be_bytes([header[10], header[11]]);
+        let adjusted = checksum::adjusted(checksum, old, [header[word], header[word + 1]]);
+        header[10..12].copy_from_slice(&adjusted.to_be_bytes());
     }
 }
 

@@ -102,6 +102,14 @@ impl<T: AsRef<[u8]>> Packet<T> {
         }
     }
 
+    /// Headers and payload, without what follows the packet.
+    pub fn octets(&self) -> &[u8] {
+        match self {
+            Self::V4(packet) => packet.octets(),
+            Self::V6(packet) => packet.octets(),
+        }
+    }
+
     /// The buffer, as it was given.
     pub fn into_inner(self) -> T {
         match self {
@@ -219,6 +227,119 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         match self {
             Self::V4(packet) => packet.adjust_ttl(hop_limit),
             Self::V6(packet) => packet.set_hop_limit(hop_limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipv4::Fragment;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn v4(tos: u8) -> Vec<u8> {
+        let repr = ipv4::Repr {
+            tos,
+            identification: 7,
+            fragment: Fragment::default(),
+            ttl: 9,
+            protocol: 17,
+            source: Ipv4Addr::new(192, 0, 2, 10),
+            destination: Ipv4Addr::new(232, 1, 2, 3),
+            options: &ipv4::ROUTER_ALERT,
+            payload: b"payload",
+        };
+        let mut bytes = vec![0xff; repr.buffer_len()];
+        repr.emit(&mut bytes);
+        bytes
+    }
+
+    fn v6(traffic_class: u8) -> Vec<u8> {
+        let repr = ipv6::Repr {
+            traffic_class,
+            flow_label: 0xf_ffff,
+            next_header: 0,
+            hop_limit: 9,
+            source: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            destination: Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0x8000, 1),
+            payload: b"\x11\0\x05\x02\0\0\x01\0payload",
+        };
+        let mut bytes = vec![0xff; repr.buffer_len()];
+        repr.emit(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn both_versions_answer_the_same_questions() {
+        for (bytes, family, source, destination) in
+            [(v4(0xb9), Family::V4, "192.0.2.10", "232.1.2.3"), (v6(0xb9), Family::V6, "2001:db8::1", "ff3e::8000:1")]
+        {
+            let packet = Packet::new_checked(&bytes).unwrap();
+            assert_eq!((packet.family(), packet.total_len()), (family, bytes.len()));
+            assert_eq!(
+                (packet.source(), packet.destination()),
+                (source.parse().unwrap(), destination.parse().unwrap())
+            );
+            assert_eq!((packet.protocol(), packet.payload(), packet.hop_limit()), (17, &b"payload"[..], 9));
+            assert_eq!((packet.traffic_class(), packet.ecn()), (0xb9, Ecn::Ect1));
+            assert!(packet.router_alert() && packet.verify_checksum() && !packet.fragment().is_part());
+            assert_eq!((Family::of(packet.source()), packet.octets()), (family, &bytes[..]));
+        }
+    }
+
+    #[test]
+    fn other_versions_and_nothing_are_refused() {
+        for version in (0..16).filter(|version| ![4, 6].contains(version)) {
+            assert_eq!(Packet::new_checked([version << 4; 60]), Err(ParseError::Version(version)));
+        }
+        assert_eq!(Packet::new_checked([]), Err(ParseError::Empty));
+        assert_eq!(Packet::new_checked([0x45]), Err(ParseError::V4(ipv4::ParseError::Truncated(1))));
+        assert_eq!(Packet::new_checked([0x60]), Err(ParseError::V6(ipv6::ParseError::Truncated(1))));
+    }
+
+    #[test]
+    fn setting_ecn_changes_nothing_but_the_field_and_the_checksum() {
+        for from in 0..=255 {
+            for ecn in Ecn::ALL {
+                let to = from & 0xfc | ecn.bits();
+                for (before, after) in [(v4(from), v4(to)), (v6(from), v6(to))] {
+                    let mut packet = Packet::new_checked(before).unwrap();
+                    packet.set_ecn(ecn);
+                    assert_eq!(packet.ecn(), ecn);
+                    assert_eq!(packet.into_inner(), after);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_stays_wrong_when_the_header_is_changed() {
+        let mut bytes = v4(0);
+        bytes[15] ^= 0x10;
+        let mut packet = Packet::new_checked(bytes).unwrap();
+        packet.set_ecn(Ecn::Ce);
+        packet.set_hop_limit(200);
+        assert!(!packet.verify_checksum());
+        assert_eq!((packet.ecn(), packet.hop_limit()), (Ecn::Ce, 200));
+    }
+
+    proptest! {
+        #[test]
+        fn a_right_checksum_stays_right_when_the_header_is_changed(
+            header: [u8; 20],
+            hop_limit: u8,
+            ecn in proptest::sample::select(Ecn::ALL.to_vec()),
+        ) {
+            let mut header = header;
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&[0, 20]);
+            let mut packet = ipv4::Packet::new_checked(header).unwrap();
+            packet.set_ttl(packet.ttl());
+            let mut packet = Packet::V4(packet);
+            packet.set_ecn(ecn);
+            packet.set_hop_limit(hop_limit);
+            prop_assert!(packet.verify_checksum());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The UDP header over IPv4 (RFC 768), for packets that are carried whole.
+//! The UDP header over IPv4 and IPv6 (RFC 768, RFC 8200 §8.1), for packets that are carried whole.
 //!
 //! ```text
 //!   0             2                  4        6          8
@@ -7,7 +7,7 @@
 
 use crate::checksum::Checksum;
 use crate::ipv4::protocol;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// The header, in octets.
 pub const HEADER_LEN: usize = 8;
@@ -98,20 +98,21 @@ impl<T: AsRef<[u8]>> Packet<T> {
         &self.buffer.as_ref()[HEADER_LEN..self.len()]
     }
 
-    /// Whether the checksum is right for these addresses, or absent.
-    pub fn verify_checksum(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
-        self.checksum() == 0 || sum(source, destination, &self.buffer.as_ref()[..self.len()]).finish() == 0
+    /// Whether the checksum is right for these addresses, or absent, which it may be over IPv4 only.
+    ///
+    /// RFC 6935 lets tunnels do without over IPv6 as well: that concerns the outer header, which the kernel has taken off.
+    pub fn verify_checksum(&self, source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> bool {
+        let source = source.into();
+        if self.checksum() == 0 {
+            return source.is_ipv4();
+        }
+        sum(source, destination.into(), &self.buffer.as_ref()[..self.len()]).finish() == 0
     }
 }
 
 /// The sum over pseudo header and datagram.
-fn sum(source: Ipv4Addr, destination: Ipv4Addr, datagram: &[u8]) -> Checksum {
-    let len = u16::try_from(datagram.len()).expect("a UDP datagram has at most 65535 octets").to_be_bytes();
-    Checksum::default()
-        .add(&source.octets())
-        .add(&destination.octets())
-        .add(&[0, protocol::UDP, len[0], len[1]])
-        .add(datagram)
+fn sum(source: IpAddr, destination: IpAddr, datagram: &[u8]) -> Checksum {
+    Checksum::default().pseudo_header(source, destination, protocol::UDP, datagram.len()).add(datagram)
 }
 
 /// A datagram as a value.
@@ -130,7 +131,11 @@ impl<'a> Repr<'a> {
     ///
     /// # Errors
     /// [`ParseError`] with what is wrong. Never panics, whatever the bytes.
-    pub fn parse(octets: &'a [u8], source: Ipv4Addr, destination: Ipv4Addr) -> Result<Self, ParseError> {
+    pub fn parse(
+        octets: &'a [u8],
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+    ) -> Result<Self, ParseError> {
         let packet = Packet::new_checked(octets)?;
         if !packet.verify_checksum(source, destination) {
             return Err(ParseError::Checksum);
@@ -153,7 +158,7 @@ impl<'a> Repr<'a> {
     /// # Panics
     /// When `buffer` is not exactly [`buffer_len`](Self::buffer_len) octets long, or when that is more than 65535: both are
     /// the caller's to get right.
-    pub fn emit(&self, buffer: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr) {
+    pub fn emit(&self, buffer: &mut [u8], source: impl Into<IpAddr>, destination: impl Into<IpAddr>) {
         assert_eq!(buffer.len(), self.buffer_len(), "the caller sizes the buffer with buffer_len()");
         let len = u16::try_from(buffer.len()).expect("a UDP datagram has at most 65535 octets");
         buffer[0..2].copy_from_slice(&self.source_port.to_be_bytes());
@@ -161,8 +166,8 @@ impl<'a> Repr<'a> {
         buffer[4..6].copy_from_slice(&len.to_be_bytes());
         buffer[6..8].fill(0);
         buffer[HEADER_LEN..].copy_from_slice(self.payload);
-        // RFC 768: a checksum that comes out as zero is sent as all ones, as zero means none.
-        let checksum = match sum(source, destination, buffer).finish() {
+        // RFC 768, RFC 8200 §8.1: a checksum that comes out as zero is sent as all ones, as zero means none.
+        let checksum = match sum(source.into(), destination.into(), buffer).finish() {
             0 => 0xffff,
             checksum => checksum,
         };
@@ -174,6 +179,7 @@ impl<'a> Repr<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
     const DESTINATION: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
@@ -239,6 +245,28 @@ mod tests {
         }
     }
 
+    /// Computed by hand from RFC 8200 §8.1: 0x2001+0x0db8+0x0001 + 0xff3e+0x0001 + 0x000a+0x0011 + 0x1388+0x138c+0x000a
+    /// + 0x6869.
+    const GOLDEN_V6: &[u8] = b"\x13\x88\x13\x8c\x00\x0a\x43\x63hi";
+    const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const DESTINATION_V6: Ipv6Addr = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0, 1);
+
+    #[test]
+    fn the_golden_datagram_over_ipv6_holds_in_both_directions() {
+        let mut dirty = [0xff; 10];
+        golden().emit(&mut dirty, SOURCE_V6, DESTINATION_V6);
+        assert_eq!(dirty, GOLDEN_V6);
+        assert_eq!(Repr::parse(GOLDEN_V6, SOURCE_V6, DESTINATION_V6), Ok(golden()));
+        assert_eq!(Repr::parse(GOLDEN_V6, SOURCE_V6, SOURCE_V6), Err(ParseError::Checksum));
+    }
+
+    #[test]
+    fn over_ipv6_a_checksum_is_never_absent() {
+        let mut bytes = GOLDEN_V6.to_vec();
+        bytes[6..8].fill(0);
+        assert_eq!(Repr::parse(&bytes, SOURCE_V6, DESTINATION_V6), Err(ParseError::Checksum));
+    }
+
     proptest! {
         #[test]
         fn what_is_emitted_parses(
@@ -249,6 +277,9 @@ mod tests {
             let repr = Repr { source_port, destination_port, payload: &payload };
             let bytes = emitted(&repr);
             prop_assert_eq!(Repr::parse(&bytes, SOURCE, DESTINATION), Ok(repr));
+            let mut bytes = vec![0xff; repr.buffer_len()];
+            repr.emit(&mut bytes, SOURCE_V6, DESTINATION_V6);
+            prop_assert_eq!(Repr::parse(&bytes, SOURCE_V6, DESTINATION_V6), Ok(repr));
         }
 
         #[test]

@@ -5,7 +5,10 @@
 //!   | 4|IHL | TOS | length | ident  | flags|off  | TTL | protocol | checksum | source | destination | options |
 //! ```
 
+mod cut;
 mod options;
+
+pub use cut::{FragmentError, Fragments, Part, fragment};
 
 use crate::checksum::{self, Checksum};
 use std::net::Ipv4Addr;
@@ -117,6 +120,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
             return Err(truncated);
         }
         Ok(packet)
+    }
+
+    /// Headers and payload, without what follows the packet.
+    pub fn octets(&self) -> &[u8] {
+        &self.buffer.as_ref()[..self.total_len()]
     }
 
     /// The buffer, as it was given.

@@ -4,6 +4,8 @@
 const END: u8 = 0;
 /// Padding of one octet, without a length.
 const NO_OPERATION: u8 = 1;
+/// The bit of a type that says: every fragment carries this option.
+pub(super) const COPIED: u8 = 0x80;
 
 /// The options with type and length, without padding; ends at the first that runs over the end.
 pub(super) fn iter(octets: &[u8]) -> impl Iterator<Item = &[u8]> {

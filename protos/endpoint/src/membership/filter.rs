@@ -11,7 +11,7 @@ use std::net::IpAddr;
 pub enum Filter {
     /// From these sources only. The empty list wants nothing.
     Include(BTreeSet<IpAddr>),
-    /// From all sources but these. The empty list wants everything, as an IGMPv2 join does.
+    /// From all sources but these. The empty list wants everything, as an `IGMPv2` join does.
     Exclude(BTreeSet<IpAddr>),
 }
 

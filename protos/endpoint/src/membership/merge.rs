@@ -280,10 +280,7 @@ mod tests {
         let changes = merged.remove(&1);
         assert_eq!(
             changes,
-            [
-                Change { group: GROUP, filter: Some(Filter::include(list("bc"))) },
-                Change { group: other, filter: None }
-            ]
+            [Change { group: GROUP, filter: Some(Filter::include(list("bc"))) }, Change { group: other, filter: None }]
         );
         assert_eq!(merged.len(), 1);
         assert_eq!(merged.filter_of(&2, GROUP), Some(&Filter::include(list("bc"))));

@@ -1,13 +1,13 @@
-//! Who wants what on a link: IGMPv3 (RFC 3376) and MLDv2 (RFC 3810) without sockets and clocks, one machine for both families.
+//! Who wants what on a link: `IGMPv3` (RFC 3376) and `MLDv2` (RFC 3810) without sockets and clocks, one machine for both families.
 //!
 //! ```text
 //!   programs, tunnels ──▶ merge::Merged ──▶ host::Host ──── reports ────▶ router::Router ──▶ merge::Merged ──▶ upstream
 //!      one filter each      RFC 3376 §3.2     §5, §7.2 ◀─── queries ───── §6, §7.3  ▲         filters of all endpoints
 //!                                                                querier::Querier ──┘ §6.6.2: who asks on a LAN
 //! ```
-//! A [`Filter`] is what somebody wants of one group. A [`host::Host`] tells routers what an interface wants; a
-//! [`router::Router`] learns it for one link, or for one AMT endpoint; [`querier::Querier`] adds what a LAN with several
-//! routers needs. [`merge::Merged`] makes one filter of many.
+//! A [`Filter`] is what somebody wants of one group. A `host::Host` tells routers what an interface wants; a
+//! [`router::Router`] learns it for one link, or for one AMT endpoint; `querier::Querier` adds what a LAN with several routers
+//! needs. [`merge::Merged`] makes one filter of many.
 //!
 //! The contract is that of [`crate::umtp`]: whatever depends on time takes `now`; after each call, `poll_output` until it
 //! returns `None`; then sleep until `next_timeout` at the latest and call `handle_timeout`. Nothing that comes from the network
@@ -15,5 +15,6 @@
 
 mod filter;
 pub mod merge;
+pub mod router;
 
 pub use filter::Filter;

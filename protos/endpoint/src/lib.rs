@@ -1,5 +1,6 @@
 //! Sans-IO state machines of the tunnel and hierarchy protocols.
 
+pub mod amt;
 mod deadlines;
 pub mod hierarchy;
 pub mod membership;

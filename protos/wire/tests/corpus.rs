@@ -3,6 +3,7 @@
 use castgate_wire::fuzzing::TARGETS;
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 fn fuzz() -> PathBuf {
@@ -47,6 +48,17 @@ fn every_corpus_holds_something_that_parses() {
     let parses = |target: &str, bytes: &[u8]| match target {
         "umtp" => castgate_wire::umtp::Repr::parse(bytes).is_ok(),
         "umtp_options" => castgate_wire::umtp::option::Options::new_checked(bytes).is_ok_and(|list| !list.is_empty()),
+        "amt" => castgate_wire::amt::Repr::parse(bytes).is_ok(),
+        "amtrelay" => castgate_wire::amtrelay::Record::parse(bytes).is_ok(),
+        "amtrelay_text" => String::from_utf8_lossy(bytes).parse::<castgate_wire::amtrelay::Record>().is_ok(),
+        "membership" => castgate_wire::membership::parse(bytes).is_ok(),
+        "igmp" => castgate_wire::igmp::parse(bytes).is_ok(),
+        "mld" => castgate_wire::mld::parse(bytes, Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED).is_ok(),
+        "ip" | "icmp" => castgate_wire::ip::Packet::new_checked(bytes).is_ok(),
+        "ipv6" => castgate_wire::ipv6::Packet::new_checked(bytes).is_ok(),
+        "ipv4_fragment" => bytes.split_first_chunk::<2>().is_some_and(|([m0, m1], packet)| {
+            castgate_wire::ipv4::fragment(packet, u16::from_be_bytes([*m0, *m1]).into()).is_ok()
+        }),
         "ipv4" => castgate_wire::ipv4::Repr::parse(bytes).is_ok(),
         "udp" => bytes.split_at_checked(8).is_some_and(|(addresses, datagram)| {
             let address = |at: usize| {

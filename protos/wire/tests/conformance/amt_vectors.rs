@@ -1,6 +1,7 @@
 //! Golden octets of all seven AMT messages, each in both directions, with the packets inside them. MAC and nonces are
 //! chosen to be seen at once; checksums were computed by another program.
 
+use crate::hex::octets;
 use castgate_wire::amt::{Nonce, QueryFlags, Repr, RequestFlags, ResponseMac};
 use castgate_wire::membership::{self, Message, Query, Record, RecordType};
 use std::time::Duration;
@@ -11,12 +12,6 @@ const DISCOVERY_NONCE: Nonce = Nonce(0xdead_beef);
 const GENERAL_QUERY: &str = "46c00024 00004000 01020413 00000000 e0000001 94040000 1101ec81 00000000 027d0000";
 const ALLOW_REPORT: &str =
     "46c0002c 00004000 010203f6 00000000 e0000016 94040000 22002cee 00000001 05000001 e8010203 c000020a";
-
-/// Hexadecimal digits with blanks between them.
-fn octets(hex: &str) -> Vec<u8> {
-    let digits: Vec<u32> = hex.chars().filter(|digit| *digit != ' ').map(|digit| digit.to_digit(16).unwrap()).collect();
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("two digits")).collect()
-}
 
 #[track_caller]
 fn holds(hex: &str, repr: Repr<'_>) {

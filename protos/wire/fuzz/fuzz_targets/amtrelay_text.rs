@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| castgate_wire::fuzzing::amtrelay_text(bytes));

@@ -5,7 +5,7 @@
 //!      one filter each      RFC 3376 §3.2     §5, §7.2 ◀─── queries ───── §6, §7.3  ▲         filters of all endpoints
 //!                                                                querier::Querier ──┘ §6.6.2: who asks on a LAN
 //! ```
-//! A [`Filter`] is what somebody wants of one group. A `host::Host` tells routers what an interface wants; a
+//! A [`Filter`] is what somebody wants of one group. A [`host::Host`] tells routers what an interface wants; a
 //! [`router::Router`] learns it for one link, or for one AMT endpoint; `querier::Querier` adds what a LAN with several routers
 //! needs. [`merge::Merged`] makes one filter of many.
 //!
@@ -13,8 +13,11 @@
 //! returns `None`; then sleep until `next_timeout` at the latest and call `handle_timeout`. Nothing that comes from the network
 //! panics, and nothing grows beyond the limits of its configuration. Bytes are `castgate_wire::membership`.
 
+mod compatibility;
 mod filter;
+pub mod host;
 pub mod merge;
 pub mod router;
 
+pub use compatibility::Compatibility;
 pub use filter::Filter;

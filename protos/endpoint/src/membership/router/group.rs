@@ -8,9 +8,9 @@
 //! ```
 //! RFC 3376 and RFC 3810 have the same tables with other words: Filter Timer, Requested and Exclude List, MALI, LLQT.
 
-use super::super::Filter;
+use super::super::compatibility::Older;
+use super::super::{Compatibility, Filter};
 use super::config::{Config, LeaveMode};
-use super::output::Compatibility;
 use castgate_wire::membership::{Query, RecordType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -88,8 +88,7 @@ impl Rules {
 pub(super) struct Group {
     mode: Mode,
     sources: BTreeMap<IpAddr, Source>,
-    /// When hosts of `IGMPv1`, and of `IGMPv2` or `MLDv1`, count as gone.
-    older_until: [Option<Instant>; 2],
+    older: Older,
     /// Retransmissions that are left of queries for the group.
     queries_left: u8,
     query_at: Option<Instant>,
@@ -105,7 +104,7 @@ impl Group {
         Self {
             mode: Mode::Include,
             sources: BTreeMap::new(),
-            older_until: [None; 2],
+            older: Older::default(),
             queries_left: 0,
             query_at: None,
             announced: None,
@@ -353,22 +352,13 @@ impl Group {
         self.query_at = is_more_left.then(|| rules.now + rules.query_interval);
     }
 
-    /// A report of an older version was heard.
+    /// A report of an older version was heard (RFC 3376 §7.3.2).
     pub(super) fn hear_older(&mut self, version: Compatibility, rules: &Rules) {
-        match version {
-            Compatibility::First => self.older_until[0] = Some(rules.member_until),
-            Compatibility::Second => self.older_until[1] = Some(rules.member_until),
-            Compatibility::Current => {}
-        }
+        self.older.hear(version, rules.member_until);
     }
 
     pub(super) fn compatibility(&self, now: Instant) -> Compatibility {
-        let [is_first, is_second] = self.older_until.map(|until| until.is_some_and(|until| until > now));
-        match (is_first, is_second) {
-            (true, _) => Compatibility::First,
-            (false, true) => Compatibility::Second,
-            (false, false) => Compatibility::Current,
-        }
+        self.older.compatibility(now)
     }
 
     /// Nothing is left that anybody wants.

@@ -16,9 +16,9 @@ mod group;
 mod output;
 
 pub use config::{Config, LeaveMode};
-pub use output::{Compatibility, Counters, GroupReport, Output, Refusal};
+pub use output::{Counters, GroupReport, Output, Refusal};
 
-use super::Filter;
+use super::{Compatibility, Filter};
 use crate::deadlines::Deadlines;
 use castgate_wire::membership::{Message, Query, Record, RecordType};
 use group::{Group, Rules};
@@ -112,8 +112,7 @@ impl Router {
         self.apply(now, reporter, group, RecordType::ModeIsExclude, &BTreeSet::new());
         let rules = self.rules(now);
         if let Some(entry) = self.groups.get_mut(&group) {
-            let is_first = group.is_ipv4() && version == 1;
-            entry.hear_older(if is_first { Compatibility::First } else { Compatibility::Second }, &rules);
+            entry.hear_older(Compatibility::of(group.is_ipv4(), version).min(Compatibility::Second), &rules);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a router tells its driver, and what it shows of itself.
 
-use super::super::Filter;
+use super::super::{Compatibility, Filter};
 use castgate_wire::membership::Query;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -19,17 +19,6 @@ pub enum Output {
     Query(Query),
 }
 
-/// The oldest protocol version that hosts of a group speak (RFC 3376 §7.3.2, RFC 3810 §8.3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Compatibility {
-    /// `IGMPv1`: nobody ever leaves, and no source is blocked.
-    First,
-    /// `IGMPv2` and `MLDv1`: no source is blocked.
-    Second,
-    /// `IGMPv3` and `MLDv2`.
-    Current,
-}
-
 /// One group as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupReport {
@@ -41,7 +30,7 @@ pub struct GroupReport {
     pub exclude_until: Option<Instant>,
     /// All source records, with the end of their timers; `None` for a timer at zero.
     pub sources: Vec<(IpAddr, Option<Instant>)>,
-    /// The oldest version in use.
+    /// The oldest version in use (RFC 3376 §7.3.2, RFC 3810 §8.3.2).
     pub compatibility: Compatibility,
     /// Who reported it last.
     pub reporter: IpAddr,

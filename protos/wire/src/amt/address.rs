@@ -1,6 +1,6 @@
 //! A gateway's address and port inside a message, 18 octets (RFC 7450 §5.1.4.9).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Octets of port and address.
 pub(super) const LEN: usize = 18;
@@ -20,27 +20,33 @@ pub(super) fn emit(address: SocketAddr, buffer: &mut [u8]) {
     field.copy_from_slice(&to_field(address.ip()));
 }
 
-/// An IPv4 address stands as an IPv4-compatible IPv6 address, behind 96 zero bits. One that is written as IPv4-mapped is
-/// taken for what is meant; `::` and `::1`, which are zero so far as well, are IPv6.
+/// An IPv4 address stands as an IPv4-compatible IPv6 address, behind 96 zero bits; one that is written as IPv4-mapped is
+/// taken for what is meant.
 fn from_field(octets: [u8; 16]) -> IpAddr {
     let address = Ipv6Addr::from(octets);
     let v4 = match octets {
-        _ if address.is_unspecified() || address.is_loopback() => None,
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, v4 @ ..] => Some(v4),
-        _ => address.to_ipv4_mapped().map(|v4| v4.octets()),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, v4 @ ..] => Some(v4.into()),
+        _ => address.to_ipv4_mapped(),
     };
-    v4.map_or(address.into(), IpAddr::from)
+    v4.filter(|v4| stands_as_compatible(*v4)).map_or(address.into(), IpAddr::V4)
 }
 
 fn to_field(address: IpAddr) -> [u8; 16] {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let mut field = [0; 16];
-            field[12..].copy_from_slice(&v4.octets());
-            field
-        }
-        IpAddr::V6(v6) => v6.octets(),
-    }
+    let v4 = match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped().filter(|v4| stands_as_compatible(*v4)) {
+            Some(v4) => v4,
+            None => return v6.octets(),
+        },
+    };
+    let mut field = [0; 16];
+    field[12..].copy_from_slice(&v4.octets());
+    field
+}
+
+/// Behind 96 zero bits, these two are `::` and `::1`, which are IPv6; no gateway has them as IPv4.
+const fn stands_as_compatible(address: Ipv4Addr) -> bool {
+    !matches!(address.octets(), [0, 0, 0, 0 | 1])
 }
 
 #[cfg(test)]
@@ -77,7 +83,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_read_is_written_and_read_again_the_same(octets: [u8; LEN]) {
+        fn what_was_read_is_written_and_read_again_the_same(
+            octets: [u8; LEN],
+            prefix in prop_oneof![Just([0; 12]), Just([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]), any::<[u8; 12]>()],
+            zeros in 0_usize..4,
+        ) {
+            let mut octets = octets;
+            octets[PORT_LEN..][..12].copy_from_slice(&prefix);
+            octets[PORT_LEN + 12..][..zeros].fill(0);
+            octets[LEN - 1] %= 3;
             let address = parse(&octets);
             let mut dirty = [0xff; LEN];
             emit(address, &mut dirty);

@@ -1,5 +1,6 @@
 //! The rules of the drafts and of the castgate UMTP notes, as a stranger to this crate would check them.
 
+mod amt_rules;
 mod amt_vectors;
 mod amtrelay_examples;
 mod hex;

@@ -6,7 +6,7 @@
 //!                                                                querier::Querier ──┘ §6.6.2: who asks on a LAN
 //! ```
 //! A [`Filter`] is what somebody wants of one group. A [`host::Host`] tells routers what an interface wants; a
-//! [`router::Router`] learns it for one link, or for one AMT endpoint; `querier::Querier` adds what a LAN with several routers
+//! [`router::Router`] learns it for one link, or for one AMT endpoint; [`querier::Querier`] adds what a LAN with several routers
 //! needs. [`merge::Merged`] makes one filter of many.
 //!
 //! The contract is that of [`crate::umtp`]: whatever depends on time takes `now`; after each call, `poll_output` until it
@@ -17,7 +17,20 @@ mod compatibility;
 mod filter;
 pub mod host;
 pub mod merge;
+pub mod querier;
 pub mod router;
 
 pub use compatibility::Compatibility;
 pub use filter::Filter;
+
+use std::time::Duration;
+
+/// What fits QRV, and what is believed of it (RFC 3376 §4.1.6).
+const ROBUSTNESS_MAX: u8 = 7;
+/// What the longest QQIC stands for, and what is believed of it (RFC 3376 §4.1.7).
+const QUERY_INTERVAL_MAX: Duration = Duration::from_secs(31_744);
+
+/// The robustness variable as a query tells it: 0 for one that does not fit (RFC 3376 §4.1.6).
+fn told_robustness(robustness: std::num::NonZeroU8) -> u8 {
+    if robustness.get() > ROBUSTNESS_MAX { 0 } else { robustness.get() }
+}

@@ -15,7 +15,7 @@ mod random;
 pub use config::{Answer, Config};
 
 use super::router::is_link_local;
-use super::{Compatibility, Filter, compatibility::Older};
+use super::{Compatibility, Filter, QUERY_INTERVAL_MAX, ROBUSTNESS_MAX, compatibility::Older};
 use crate::deadlines::Deadlines;
 use castgate_wire::membership::{Family, Message, Query, Record};
 use membership::{Membership, Pending};
@@ -28,10 +28,6 @@ use std::time::{Duration, Instant};
 const FIRST_MAX_RESPONSE: Duration = Duration::from_secs(10);
 /// What the longest code of MLD stands for (RFC 3810 §5.1.3); a host of ours waits no longer, whatever it is told.
 const MAX_RESPONSE: Duration = Duration::from_millis(8_387_584);
-/// What the longest code stands for (RFC 3376 §4.1.7).
-const QUERY_INTERVAL_MAX: Duration = Duration::from_secs(31_744);
-/// What fits QRV (RFC 3376 §4.1.6).
-const ROBUSTNESS_MAX: u8 = 7;
 
 /// Why a filter is not set (RFC 3376 §2, §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

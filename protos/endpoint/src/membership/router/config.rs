@@ -1,5 +1,6 @@
 //! Times and limits of a router (RFC 3376 §8, RFC 3810 §9).
 
+use super::super::Compatibility;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub struct Config {
     /// Whether hosts of `IGMPv1`, `IGMPv2` and `MLDv1` are heard (§9.2: a forged report of theirs switches off source filters
     /// for a while). Default true, as §7.3.2 demands.
     pub older_hosts: bool,
+    /// The version of the queries of this link, set by hand when an older router is on it (§7.3.1). Reports are then heard as if
+    /// every group had hosts of that version. Default the current one.
+    pub version: Compatibility,
     /// Groups at one time. Default 1024.
     pub groups_max: usize,
     /// Sources of one group, wanted or excluded. Default 128.
@@ -48,6 +52,7 @@ impl Default for Config {
             last_member_query_count: None,
             leave_mode: LeaveMode::default(),
             older_hosts: true,
+            version: Compatibility::default(),
             groups_max: 1024,
             sources_per_group_max: 128,
         }

@@ -9,7 +9,7 @@
 //! RFC 3376 and RFC 3810 have the same tables with other words: Filter Timer, Requested and Exclude List, MALI, LLQT.
 
 use super::super::compatibility::Older;
-use super::super::{Compatibility, Filter};
+use super::super::{Compatibility, Filter, told_robustness};
 use super::config::{Config, LeaveMode};
 use castgate_wire::membership::{Query, RecordType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -426,13 +426,15 @@ impl Group {
 
 /// A query about a group or its sources.
 pub(super) fn query(config: &Config, group: IpAddr, suppress: bool, sources: Vec<IpAddr>) -> Query {
+    let is_current = config.version == Compatibility::Current;
     Query {
-        version: if group.is_ipv4() { 3 } else { 2 },
+        version: config.version.version(group.is_ipv4()),
         group: Some(group),
         max_response: config.last_member_query_interval,
-        suppress,
-        robustness: config.robustness.get(),
+        suppress: suppress && is_current,
+        robustness: told_robustness(config.robustness),
         interval: config.query_interval,
-        sources,
+        // The older versions know no sources: who wants any of them answers.
+        sources: if is_current { sources } else { Vec::new() },
     }
 }

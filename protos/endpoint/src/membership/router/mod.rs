@@ -5,7 +5,7 @@
 //!                                       ▲ handle_timeout ◀── next_timeout
 //! ```
 //! IGMP and MLD are one machine here; a router has groups of both families if both are reported to it. It sends no general
-//! queries: a querier does on a LAN, the Request of its gateway calls for one at an AMT relay.
+//! queries: a [`Querier`](super::querier::Querier) does on a LAN, the Request of its gateway calls for one at an AMT relay.
 //!
 //! Nothing reported makes it hold more than [`Config::groups_max`] groups with [`Config::sources_per_group_max`] sources each.
 //! Of a list that is too long, the first sources are taken: of wanted ones some are then missing; of excluded ones some are
@@ -88,8 +88,7 @@ impl Router {
         let mut listed: BTreeSet<IpAddr> = sources.iter().filter(is_fit).copied().collect();
         let unfit = sources.iter().filter(|source| !is_fit(source)).count();
         self.counters.refuse_many(Refusal::UnfitSource, unfit);
-        let compatibility = self.groups.get(group).map_or(Compatibility::Current, |group| group.compatibility(now));
-        match (compatibility, kind) {
+        match (self.compatibility(now, *group), kind) {
             // RFC 3376 §7.3.2, RFC 3810 §8.3.2: older hosts cannot say that they want the sources which others block.
             (Compatibility::First | Compatibility::Second, RecordType::BlockOldSources)
             | (Compatibility::First, RecordType::ChangeToInclude) => {
@@ -124,8 +123,7 @@ impl Router {
         if !self.admits(reporter, group) {
             return;
         }
-        let Some(entry) = self.groups.get(&group) else { return };
-        match entry.compatibility(now) {
+        match self.compatibility(now, group) {
             Compatibility::First => self.counters.refuse(Refusal::Incompatible),
             // RFC 3376 §7.3.2 does not say what a leave means when no older host was heard of late. A host that says so leaves.
             Compatibility::Second | Compatibility::Current => {
@@ -182,6 +180,12 @@ impl Router {
         let without_room = entry.record(kind, listed, &rules);
         self.counters.refuse_many(Refusal::SourcesMax, without_room);
         self.arrange(group);
+    }
+
+    /// The oldest version in use for a group, or on the whole link by configuration.
+    fn compatibility(&self, now: Instant, group: IpAddr) -> Compatibility {
+        let of_group = self.groups.get(&group).map_or(Compatibility::Current, |group| group.compatibility(now));
+        of_group.min(self.config.version)
     }
 
     fn rules(&self, now: Instant) -> Rules {

@@ -198,7 +198,7 @@ impl Iterator for Characters<'_> {
 /// The name under which the records of a source are found, in in-addr.arpa or ip6.arpa.
 ///
 /// # Source
-/// RFC 8777 §2.2, RFC 1035 §3.5, RFC 3596 §2.5.
+/// RFC 8777 §2.1, RFC 1035 §3.5, RFC 3596 §2.5.
 #[must_use]
 pub fn reverse_name(source: IpAddr) -> Name {
     let mut labels = Labels::default();

@@ -89,6 +89,8 @@ impl Relay {
     /// A valid Update has come; false when nobody is known at that address.
     fn hear(&mut self, now: Instant, endpoint: Endpoint) -> bool {
         let Some(member) = self.members.get_mut(&endpoint.remote) else { return false };
+        // What the last Query has said of times holds for what is reported now.
+        member.router.set_times(self.config.qrv(), self.config.query_interval);
         member.heard_at = now;
         member.unreachables = 0;
         if member.endpoint != endpoint {

@@ -36,6 +36,12 @@ impl Hints {
         Self(Table::new(key, entries))
     }
 
+    /// How many there is room for.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn hint(&mut self, remote: SocketAddr, now: Instant) -> &mut Hint {
         let fresh = Hint { is_plain: false, has_updated: false, last: [None; 2], touched_at: now };
         let hint = self.0.entry(remote, Hint::weight, || fresh);

@@ -66,6 +66,12 @@ impl Limiter {
         Self { sources: Table::new(key, sources), total: Bucket::new(now) }
     }
 
+    /// How many sources there is room for.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
     /// Takes an answer to `source` as sent, or says which rate forbids it.
     pub(super) fn admit(&mut self, now: Instant, source: IpAddr, per_source: Rate, total: Rate) -> Result<(), Limited> {
         let bucket = self.sources.entry(site(source), |bucket| bucket.0, || Bucket::new(now));

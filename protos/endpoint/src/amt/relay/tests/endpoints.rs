@@ -120,6 +120,18 @@ fn the_timer_follows_the_configuration() {
 }
 
 #[test]
+fn a_longer_query_interval_holds_for_endpoints_that_are_there() {
+    let mut lab = Lab::new();
+    lab.join(gateway(1));
+    lab.relay.set_config(Config { query_interval: Duration::from_mins(10), ..Config::default() });
+    lab.join(gateway(1));
+    lab.wait(Duration::from_secs(1209));
+    assert_eq!(lab.relay.endpoints().len(), 1);
+    lab.wait(Duration::from_secs(1));
+    assert_eq!(lab.relay.endpoints().len(), 0);
+}
+
+#[test]
 fn the_e_flag_of_the_request_is_kept_with_the_endpoint_and_may_change() {
     let mut lab = Lab::new();
     let got = lab.request(gateway(1), RequestFlags::ECN, Nonce(1)).unwrap();

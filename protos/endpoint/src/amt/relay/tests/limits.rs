@@ -108,3 +108,19 @@ fn a_relay_that_takes_nobody_new_keeps_whom_it_has() {
     assert_eq!((lab.relay.endpoints().len(), lab.groups(gateway(1)).len()), (1, 2));
     assert_eq!(lab.dropped(Reason::Limited), 1);
 }
+
+#[test]
+fn a_hundred_thousand_requests_leave_the_tables_as_large_as_they_were() {
+    let mut lab = Lab::new();
+    let before = (lab.relay.limiter.len(), lab.relay.hints.len());
+    for number in 0..100_000_u32 {
+        lab.now += Duration::from_micros(50);
+        let from = SocketAddr::from(((0x0b00_0000 + number * 7919).to_be_bytes(), 7));
+        lab.receive(from, &Repr::Request { nonce: Nonce(number), flags: RequestFlags(0x80) });
+        lab.outputs();
+    }
+    assert_eq!((lab.relay.limiter.len(), lab.relay.hints.len()), before);
+    assert_eq!(before, (16_384, 16_384));
+    assert!(lab.relay.members.is_empty() && lab.relay.timers.next().is_none() && lab.relay.merged.is_empty());
+    assert!(lab.relay.outputs.capacity() < 64 && lab.relay.counters().plain_queries > 50_000);
+}

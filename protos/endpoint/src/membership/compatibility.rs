@@ -79,8 +79,8 @@ mod tests {
         older.hear(Compatibility::Second, after(20));
         older.hear(Compatibility::First, after(10));
         older.hear(Compatibility::Current, after(99));
-        let nanosecond = Duration::from_nanos(1);
-        assert_eq!(older.compatibility(after(10) - nanosecond), Compatibility::First);
+        let just_before = Duration::from_nanos(9_999_999_999);
+        assert_eq!(older.compatibility(start + just_before), Compatibility::First);
         assert_eq!(older.next_timeout(start), Some(after(10)));
         assert_eq!(older.compatibility(after(10)), Compatibility::Second);
         assert_eq!(older.next_timeout(after(10)), Some(after(20)));

@@ -331,7 +331,12 @@ impl Host {
             return;
         }
         let Some(entry) = self.groups.get_mut(&group).filter(|entry| !entry.filter.is_nothing()) else { return };
-        let mut sources: BTreeSet<IpAddr> = asked.iter().copied().collect();
+        // What is answered must be an address of a source that the group can have.
+        let is_fit = |source: &&IpAddr| Family::of(**source) == self.family;
+        let mut sources: BTreeSet<IpAddr> = asked.iter().filter(is_fit).copied().collect();
+        if sources.is_empty() && !asked.is_empty() {
+            return;
+        }
         let mut at = at;
         if let Some(pending) = entry.answer.take() {
             at = at.min(pending.at);

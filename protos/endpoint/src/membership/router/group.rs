@@ -37,8 +37,6 @@ struct Source {
     until: Option<Instant>,
     /// Retransmissions that are left of queries for this source.
     queries_left: u8,
-    /// The filter that was announced last names this source.
-    is_announced: bool,
 }
 
 /// What "Send Q" in the tables means.
@@ -92,22 +90,23 @@ pub(super) struct Group {
     /// Retransmissions that are left of queries for the group.
     queries_left: u8,
     query_at: Option<Instant>,
-    /// Mode and length of the filter that was announced last.
-    announced: Option<(bool, usize)>,
+    /// The filter that was announced last.
+    announced: Option<Filter>,
     /// When a record came that may be a part.
     part_at: Option<Instant>,
     pub(super) reporter: IpAddr,
 }
 
 impl Group {
-    pub(super) fn new(reporter: IpAddr) -> Self {
+    /// A group in which nobody is; `announced` is what the driver still believes of it.
+    pub(super) fn new(reporter: IpAddr, announced: Option<Filter>) -> Self {
         Self {
             mode: Mode::Include,
             sources: BTreeMap::new(),
             older: Older::default(),
             queries_left: 0,
             query_at: None,
-            announced: None,
+            announced,
             part_at: None,
             reporter,
         }
@@ -366,8 +365,9 @@ impl Group {
         self.mode == Mode::Include && self.sources.is_empty()
     }
 
-    pub(super) fn is_announced(&self) -> bool {
-        self.announced.is_some()
+    /// What the driver believes of the group.
+    pub(super) fn into_announced(self) -> Option<Filter> {
+        self.announced
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -381,35 +381,31 @@ impl Group {
 
     /// The filter, when it is another than was announced before.
     pub(super) fn announce(&mut self) -> Option<Filter> {
-        let is_exclude = matches!(self.mode, Mode::Exclude { .. });
-        let names = |record: &Source| record.until.is_none() == is_exclude;
-        let (mut len, mut is_known) = (0, true);
-        for record in self.sources.values().filter(|record| names(record)) {
-            len += 1;
-            is_known &= record.is_announced;
-        }
-        if is_known && self.announced == Some((is_exclude, len)) {
+        let is_known = self.announced.as_ref().is_some_and(|announced| {
+            announced.is_exclude() == self.is_exclude() && announced.sources().iter().eq(self.named())
+        });
+        if is_known {
             return None;
         }
-        self.announced = Some((is_exclude, len));
-        for record in self.sources.values_mut() {
-            record.is_announced = names(record);
-        }
-        Some(self.filter())
+        let filter = self.filter();
+        self.announced = Some(filter.clone());
+        Some(filter)
     }
 
     /// What is forwarded (RFC 3376 §6.3).
     pub(super) fn filter(&self) -> Filter {
-        let named = |is_running: bool| {
-            self.sources
-                .iter()
-                .filter(move |(_, record)| record.until.is_some() == is_running)
-                .map(|(source, _)| *source)
-        };
-        match self.mode {
-            Mode::Include => Filter::include(named(true)),
-            Mode::Exclude { .. } => Filter::exclude(named(false)),
-        }
+        let named = self.named().copied();
+        if self.is_exclude() { Filter::exclude(named) } else { Filter::include(named) }
+    }
+
+    fn is_exclude(&self) -> bool {
+        matches!(self.mode, Mode::Exclude { .. })
+    }
+
+    /// The sources that the filter names: those with running timers in INCLUDE mode, the others in EXCLUDE mode.
+    fn named(&self) -> impl Iterator<Item = &IpAddr> {
+        let is_exclude = self.is_exclude();
+        self.sources.iter().filter(move |(_, record)| record.until.is_none() == is_exclude).map(|(source, _)| source)
     }
 
     pub(super) fn exclude_until(&self) -> Option<Instant> {

@@ -36,8 +36,8 @@ pub struct Router {
     deadlines: Deadlines<IpAddr>,
     /// Groups whose filter may be another one.
     touched: BTreeSet<IpAddr>,
-    /// Groups that are gone and whose filter is still in force.
-    gone: BTreeSet<IpAddr>,
+    /// Groups that are gone, with the filter that the driver still believes in.
+    gone: BTreeMap<IpAddr, Filter>,
     queries: VecDeque<Query>,
     counters: Counters,
 }
@@ -52,7 +52,7 @@ impl Router {
             groups: BTreeMap::new(),
             deadlines: Deadlines::new(),
             touched: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
             queries: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -175,7 +175,7 @@ impl Router {
                 return self.counters.refuse(Refusal::GroupsMax);
             }
         }
-        let entry = self.groups.entry(group).or_insert_with(|| Group::new(reporter));
+        let entry = self.groups.entry(group).or_insert_with(|| Group::new(reporter, self.gone.remove(&group)));
         entry.reporter = reporter;
         let without_room = entry.record(kind, listed, &rules);
         self.counters.refuse_many(Refusal::SourcesMax, without_room);
@@ -197,10 +197,8 @@ impl Router {
         let Some(entry) = self.groups.get(&group) else { return };
         self.touched.insert(group);
         if entry.is_empty() {
-            if entry.is_announced() {
-                self.gone.insert(group);
-            }
-            self.groups.remove(&group);
+            let announced = self.groups.remove(&group).and_then(Group::into_announced);
+            self.gone.extend(announced.map(|filter| (group, filter)));
             self.deadlines.disarm(group);
         } else if let Some(at) = entry.next_timeout() {
             self.deadlines.arm(group, at);
@@ -241,12 +239,13 @@ impl Router {
             return Some(Output::Query(query));
         }
         while let Some(group) = self.touched.pop_first() {
-            let was_gone = self.gone.remove(&group);
-            let filter = self.groups.get_mut(&group).map(Group::announce);
-            let filter = match filter {
-                Some(Some(filter)) => Some(filter),
-                None if was_gone => None,
-                Some(None) | None => continue,
+            let filter = match self.groups.get_mut(&group) {
+                Some(entry) => match entry.announce() {
+                    Some(filter) => Some(filter),
+                    None => continue,
+                },
+                None if self.gone.remove(&group).is_some() => None,
+                None => continue,
             };
             self.counters.changes += 1;
             return Some(Output::Changed { group, filter });
@@ -279,10 +278,8 @@ impl Router {
     pub fn clear(&mut self) {
         for (group, entry) in std::mem::take(&mut self.groups) {
             self.deadlines.disarm(group);
-            if entry.is_announced() {
-                self.gone.insert(group);
-                self.touched.insert(group);
-            }
+            self.gone.extend(entry.into_announced().map(|filter| (group, filter)));
+            self.touched.insert(group);
         }
         self.queries.clear();
     }

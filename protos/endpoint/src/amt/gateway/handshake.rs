@@ -16,7 +16,7 @@ pub(super) struct Ask {
     nonce: Nonce,
     /// Tries without an answer so far.
     tries: u32,
-    /// The flags of the first try, by place; a Relay Discovery has none.
+    /// The flags of the first try, by their place; a Relay Discovery has none.
     manner: usize,
 }
 
@@ -109,17 +109,35 @@ impl Gateway {
         Ok(())
     }
 
-    /// Starts the membership query procedure: a Request with a new nonce (RFC 7450 §5.2.3.5.2).
+    /// Starts the membership query procedure (RFC 7450 §5.2.3.5.2), for both families if both have something to report.
+    ///
+    /// They share a nonce: the Linux relay keeps one MAC for each gateway, that of the last Request, and would take no Update
+    /// with the one before.
     pub(super) fn ask(&mut self, family: Family, now: Instant) {
         let other = match family {
-            Family::V4 => &self.v6,
-            Family::V6 => &self.v4,
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
         };
-        // What one family has shown about E holds for the other.
-        let without_ecn = usize::from(self.config.ecn && other.manner > 0);
-        let manner = self.side(family).manner.max(without_ecn);
-        let ask = Ask { nonce: Nonce(self.random.nonce()), tries: 0, manner };
-        self.send_request(family, ask, now);
+        let running = self.side(other).ask.map(|ask| ask.nonce);
+        let nonce = running.unwrap_or_else(|| Nonce(self.random.nonce()));
+        let has_more = self.side(other).grant.is_some() && self.side(other).host.groups().next().is_some();
+        let families = [Some(family), (running.is_none() && has_more).then_some(other)];
+        for family in families.into_iter().flatten() {
+            let manner = self.first_manner(family);
+            self.send_request(family, Ask { nonce, tries: 0, manner }, now);
+        }
+    }
+
+    /// The flags of a first try: what one family has shown about E holds for the other.
+    fn first_manner(&self, family: Family) -> usize {
+        let sides = [&self.v4, &self.v6];
+        let takes_ecn = sides.into_iter().any(|side| side.is_connected && side.manner == 0);
+        let drops_ecn = sides.into_iter().any(|side| side.manner > 0);
+        match (self.config.ecn, takes_ecn, drops_ecn) {
+            (true, true, _) => 0,
+            (true, false, true) => self.side(family).manner.max(1),
+            (true, false, false) | (false, ..) => self.side(family).manner,
+        }
     }
 
     /// The same nonce again (RFC 7450 §5.2.3.5.6), perhaps with other flags.
@@ -160,18 +178,22 @@ impl Gateway {
         if from != relay {
             return Err(Reason::Stranger);
         }
-        let asked = [Family::V4, Family::V6].map(|family| self.side(family).ask.map(|ask| (family, ask)));
-        let mut asked = asked.into_iter().flatten().peekable();
-        asked.peek().ok_or(Reason::Unasked)?;
-        let (family, ask) = asked.find(|(_, ask)| ask.nonce == grant.nonce).ok_or(Reason::WrongNonce)?;
+        let asked = [Family::V4, Family::V6].map(|family| self.side(family).ask);
+        if asked.into_iter().flatten().next().is_none() {
+            return Err(Reason::Unasked);
+        }
+        if !asked.into_iter().flatten().any(|ask| ask.nonce == grant.nonce) {
+            return Err(Reason::WrongNonce);
+        }
         let received = membership::parse(packet).map_err(|_| Reason::NotQuery)?;
         let Message::Query(query) = received.message else { return Err(Reason::NotQuery) };
+        let family = Family::of(received.destination);
+        let ask = self.side(family).ask.filter(|ask| ask.nonce == grant.nonce).ok_or(Reason::NotQuery)?;
         let version = match family {
             Family::V4 => 3,
             Family::V6 => 2,
         };
-        let is_general = query.group.is_none() && query.sources.is_empty();
-        if Family::of(received.destination) != family || query.version != version || !is_general {
+        if query.version != version || query.group.is_some() || !query.sources.is_empty() {
             return Err(Reason::NotQuery);
         }
         self.counters.queries += 1;

@@ -7,6 +7,7 @@
 //!                        ▲              │ QQIC                 ▲
 //!                        └──────────────┘                      └── set_filter: joins and leaves in between
 //! ```
+//! * Both families are asked in one cycle with one nonce, as the Linux driver does: its relay keeps one MAC for each gateway.
 //! * A Request is repeated with the same nonce after 1 s, and then after random times up to 2 min. Each repeat tries the next set of
 //!   flags: with E (RFC 9601), as in RFC 7450, with the bits of the Linux driver; what was answered is kept.
 //! * Reports wait for a Query. The first one brings everything as a change, which is repeated against loss; later ones bring

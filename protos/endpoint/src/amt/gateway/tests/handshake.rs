@@ -85,14 +85,30 @@ fn a_request_is_repeated_with_its_nonce_after_a_second_and_then_ever_later_with_
 }
 
 #[test]
-fn each_family_is_asked_by_its_own_request() {
+fn each_family_is_asked_by_its_own_request_with_the_nonce_of_the_cycle() {
     let mut lab = Lab::new();
     lab.join(SSM, &[SOURCE]);
     lab.join("232.1.2.4", &[SOURCE]);
     lab.join(SSM_V6, &[SOURCE_V6]);
     let requests = lab.requests();
     assert_eq!(requests.iter().map(|(_, flags)| *flags).collect::<Vec<_>>(), [0x02, 0x03]);
-    assert_ne!(requests[0].0, requests[1].0);
+    assert_eq!(requests[0].0, requests[1].0);
+    for (family, (nonce, _)) in [Family::V4, Family::V6].into_iter().zip(requests) {
+        lab.receive(&reply_to(family, nonce));
+        lab.sent();
+    }
+    lab.wait(Duration::from_mins(1));
+    let again = lab.requests();
+    assert_eq!(again.iter().map(|(_, flags)| *flags).collect::<Vec<_>>(), [0x02, 0x03]);
+    assert_eq!(again[0].0, again[1].0);
+}
+
+#[test]
+fn a_family_that_is_joined_later_takes_the_other_into_its_cycle() {
+    let mut lab = Lab::joined(Config::default());
+    lab.join(SSM_V6, &[SOURCE_V6]);
+    let [(mld, 0x03), (igmp, 0x02)] = lab.requests()[..] else { panic!("both") };
+    assert_eq!(mld, igmp, "no Update of IGMP goes out with a MAC that is not the last");
 }
 
 #[test]
@@ -102,14 +118,33 @@ fn flags_that_were_answered_are_kept_and_tell_the_other_family_about_e() {
     lab.requests();
     lab.wait(SECOND);
     let [(nonce, 0)] = lab.requests()[..] else { panic!("without E") };
-    let reply = reply_to(Family::V4, nonce);
-    lab.receive(&reply);
+    lab.receive(&reply_to(Family::V4, nonce));
     lab.sent();
     lab.join(SSM_V6, &[SOURCE_V6]);
-    assert_eq!(lab.requests()[0].1, 0x01, "nor E for MLD");
+    let [(nonce, 0x01), (_, 0x00)] = lab.requests()[..] else { panic!("nor E for MLD") };
+    lab.receive(&reply_to(Family::V4, nonce));
+    lab.receive(&reply_to(Family::V6, nonce));
+    lab.sent();
     lab.wait(Duration::from_mins(1));
     let flags: Vec<_> = lab.requests().iter().map(|(_, flags)| *flags).collect();
-    assert!(flags.contains(&0) && !flags.contains(&2), "the next cycle begins with what was answered: {flags:?}");
+    assert_eq!(flags, [0x00, 0x01], "the next cycle begins with what was answered");
+}
+
+#[test]
+fn e_that_was_lost_once_is_said_again_while_the_other_family_has_it() {
+    let mut lab = Lab::new();
+    lab.join(SSM, &[SOURCE]);
+    lab.join(SSM_V6, &[SOURCE_V6]);
+    let (nonce, _) = lab.requests()[0];
+    lab.receive(&reply_to(Family::V4, nonce));
+    lab.sent();
+    lab.wait(SECOND);
+    let [(nonce, 0x01)] = lab.requests()[..] else { panic!("the Request for MLD was lost") };
+    lab.receive(&reply_to(Family::V6, nonce));
+    lab.sent();
+    lab.wait(Duration::from_mins(1));
+    let flags: Vec<_> = lab.requests().iter().map(|(_, flags)| *flags).collect();
+    assert_eq!(flags, [0x02, 0x03]);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! AMT endpoints against each other and against what others do: real relays and gateways, a clock that the test turns, a network that
+//! the test damages.
+
+mod attacks;
+mod bed;
+mod finding;
+mod fuzz;
+mod linux;
+mod loss;
+mod roaming;

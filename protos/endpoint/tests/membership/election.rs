@@ -1,9 +1,9 @@
 //! Who asks on a link, how often, and what the others take over from him (RFC 3376 §6.6.2, §7.3.1; RFC 3810 §7.6.2, §8.3.1).
 
-use crate::bed::{JustBefore, Lan, Millis, group, neighbour};
+use crate::bed::{JustBefore, Lan, Millis, group, neighbour, report};
 use castgate_endpoint::membership::querier::{Config, Output, Querier};
 use castgate_endpoint::membership::{Compatibility, router};
-use castgate_wire::membership::{Family, Message, Query};
+use castgate_wire::membership::{Family, Message, Query, RecordType};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,12 @@ fn the_silence_of_the_querier_ends_his_part_to_the_nanosecond() {
     assert_eq!(outputs[0], Output::Elected { querier: neighbour(Family::V4, 5) });
     assert!(matches!(&outputs[1..], [Output::Query(query)] if query.group.is_none()), "asks at once");
     assert_eq!(lab.next_timeout(), Some(end + 125_000.millis()));
+    // And leaves are asked about again.
+    for kind in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
+        lab.handle_message(end, neighbour(Family::V4, 9), &report(kind, group(Family::V4), vec![]));
+    }
+    let is_asked = |output: &Output| matches!(output, Output::Query(query) if query.group == Some(group(Family::V4)));
+    assert!(drain(&mut lab).iter().any(is_asked));
 }
 
 #[test]

@@ -193,10 +193,25 @@ fn a_change_of_version_cancels_answers_and_repeats() {
     host.set(now, group(Family::V4), Filter::include([source(Family::V4, 1)])).unwrap();
     host.handle_message(now, neighbour(Family::V4, 1), &query(Family::V4, 3, None));
     assert_eq!(said(&mut host).len(), 1);
-    // The query of IGMPv2 is for a group that is not ours, so that nothing new is due.
+    // The query is for a group that is not ours, so that nothing new is due.
     host.handle_message(now, neighbour(Family::V4, 1), &query(Family::V4, 1, Some([239, 9, 9, 9].into())));
     host.handle_timeout(now + 100_000.millis());
     assert_eq!(said(&mut host), []);
+}
+
+#[test]
+fn what_was_pending_before_a_change_of_version_does_not_hold_up_an_answer_after_it() {
+    let mut host = Host::new(host::Config::default(), Family::V4, [7; 16]);
+    let now = Instant::now();
+    let group = group(Family::V4);
+    host.set(now, group, Filter::everything()).unwrap();
+    host.handle_timeout(now + 5_000.millis());
+    said(&mut host);
+    let asked = now + 5_000.millis();
+    host.handle_message(asked, neighbour(Family::V4, 1), &query(Family::V4, 3, Some(group)));
+    host.handle_message(asked, neighbour(Family::V4, 1), &query(Family::V4, 2, None));
+    host.handle_timeout(asked + 10_000.millis());
+    assert_eq!(said(&mut host), [Message::OldReport { version: 2, group }]);
 }
 
 #[test]

@@ -7,14 +7,15 @@
 //!                 └─────────────────────────────────────────────────────────────────┘
 //! ```
 //! [`relay::Relay`] serves any number of gateways; [`gateway::Gateway`] is one of them at one relay;
-//! [`discovery::Discovery`] says which relay that is. What groups and sources mean is decided in [`crate::membership`], the same
-//! for all of them.
+//! [`discovery::Discovery`] says which relay that is, and [`access::Access`] joins the two for whoever wants channels. What groups and sources mean is decided in [`crate::membership`], the same for
+//! all of them.
 //!
 //! The contract is that of [`crate::umtp`]: whatever depends on time takes `now`; after each call, `poll_output` until it
 //! returns `None`; then sleep until `next_timeout` at the latest and call `handle_timeout`. Nothing that comes from the network
 //! panics, and nothing that an unproven address sends makes state grow. Multicast Data is the driver's: a relay never sees it, and a
 //! gateway judges it by [`gateway::Gateway::takes`].
 
+pub mod access;
 pub mod discovery;
 pub mod gateway;
 mod random;

@@ -1,6 +1,7 @@
 //! AMT endpoints against each other and against what others do: real relays and gateways, a clock that the test turns, a network that
 //! the test damages.
 
+mod access;
 mod attacks;
 mod bed;
 mod finding;

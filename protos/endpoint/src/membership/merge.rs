@@ -8,10 +8,11 @@
 //!   group: filters × count · how many of them include and exclude each source ──▶ merged filter
 //! ```
 //! A thousand viewers of one film have one filter among them: the second to the last cost a look-up. A filter that is new costs
-//! its own length, whatever the others hold; only when the last EXCLUDE goes is the union of all others built anew.
+//! its own length, whatever the others hold, and little more than the difference when it follows one of the same mode. Only
+//! when the last EXCLUDE goes is the union of all others built anew.
 
 use super::Filter;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -140,7 +141,7 @@ fn rank(filter: &Arc<Filter>) -> Rank {
 }
 
 /// One more or one less of every source of a list.
-fn count(counts: &mut BTreeMap<IpAddr, usize>, sources: &BTreeSet<IpAddr>, is_more: bool) {
+fn count<'a>(counts: &mut BTreeMap<IpAddr, usize>, sources: impl IntoIterator<Item = &'a IpAddr>, is_more: bool) {
     for source in sources {
         let count = counts.entry(*source).or_default();
         *count = if is_more { *count + 1 } else { count.saturating_sub(1) };
@@ -162,25 +163,34 @@ impl Group {
 
     /// A key has another filter; whether the merged one is another by that.
     fn replace(&mut self, before: Option<&Arc<Filter>>, after: Option<&Arc<Filter>>) -> bool {
-        // The new one first: what both name never leaves the merged filter in between.
-        let is_new = after.is_some_and(|filter| self.acquire(filter));
-        let is_gone = before.is_some_and(|filter| self.release(filter));
-        if !is_new && !is_gone {
-            return false;
+        let new = after.filter(|filter| self.acquire(filter));
+        let gone = before.filter(|filter| self.release(filter));
+        match (gone, new) {
+            (None, None) => false,
+            // Mostly a source more or less: what both name need not be counted.
+            (Some(gone), Some(new)) if gone.is_exclude() == new.is_exclude() => {
+                let counts = if new.is_exclude() { &mut self.excluded } else { &mut self.included };
+                count(counts, new.sources().difference(gone.sources()), true);
+                count(counts, gone.sources().difference(new.sources()), false);
+                self.merge(gone.sources().symmetric_difference(new.sources()))
+            }
+            (gone, new) => {
+                if let Some(new) = new {
+                    self.count(new, true);
+                }
+                if let Some(gone) = gone {
+                    self.count(gone, false);
+                }
+                self.merge([gone, new].into_iter().flatten().flat_map(|filter| filter.sources()))
+            }
         }
-        let touched = [after.filter(|_| is_new), before.filter(|_| is_gone)];
-        self.merge(touched.into_iter().flatten().flat_map(|filter| filter.sources()))
     }
 
     /// One key more has the filter; true when it is the first.
     fn acquire(&mut self, filter: &Arc<Filter>) -> bool {
         let keys = self.filters.entry(rank(filter)).or_default();
         *keys += 1;
-        if *keys > 1 {
-            return false;
-        }
-        self.count(filter, true);
-        true
+        *keys == 1
     }
 
     /// One key less has the filter; true when it was the last.
@@ -192,7 +202,6 @@ impl Group {
             return false;
         }
         self.filters.remove(&rank);
-        self.count(filter, false);
         true
     }
 

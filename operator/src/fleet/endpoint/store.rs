@@ -68,13 +68,13 @@ impl Store for KubeStore {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<TunnelEndpoint>, StoreError>> {
         let api = Api::namespaced(self.client.clone(), namespace);
-        Box::pin(async move { api.get_opt(name).await.map_err(|error| read_error(&error)) })
+        Box::pin(async move { Ok(api.get_opt(name).await?) })
     }
 
     fn create<'a>(&'a self, object: &'a TunnelEndpoint) -> BoxFuture<'a, Result<TunnelEndpoint, StoreError>> {
         Box::pin(async move {
             self.metrics.api_written(MANAGER, "create");
-            self.api(object).create(&Self::params(), object).await.map_err(|error| read_error(&error))
+            Ok(self.api(object).create(&Self::params(), object).await?)
         })
     }
 
@@ -82,15 +82,17 @@ impl Store for KubeStore {
         Box::pin(async move {
             self.metrics.api_written(MANAGER, "update");
             let name = object.metadata.name.as_deref().unwrap_or_default();
-            self.api(object).replace_status(name, &Self::params(), object).await.map_err(|error| read_error(&error))
+            Ok(self.api(object).replace_status(name, &Self::params(), object).await?)
         })
     }
 }
 
-fn read_error(error: &kube::Error) -> StoreError {
-    match error {
-        kube::Error::Api(status) if status.code == 409 => StoreError::Conflict,
-        kube::Error::Api(status) if status.code == 404 => StoreError::NotFound,
-        other => StoreError::Other(other.to_string()),
+impl From<kube::Error> for StoreError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            kube::Error::Api(status) if status.code == 404 => Self::NotFound,
+            other => Self::Other(other.to_string()),
+        }
     }
 }

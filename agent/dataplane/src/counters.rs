@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Datagrams and the octets of their payloads, without trailers and headers.
+/// Datagrams and the octets of their payloads, without trailers and headers; of AMT whole IP packets, with their headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Datagrams.
@@ -20,9 +20,9 @@ pub struct Flows {
     pub native_in: Traffic,
     /// Sent into tunnels, each copy counted.
     pub tunnels_out: Traffic,
-    /// DATA that clients sent with the right cookie for a channel in which they may send.
+    /// DATA that clients sent with the right cookie for a channel in which they may send, and what relays above sent.
     pub tunnels_in: Traffic,
-    /// Multicast for clients, each copy counted.
+    /// Multicast for clients and from relays above, each copy counted.
     pub native_out: Traffic,
 }
 
@@ -37,7 +37,7 @@ pub struct Counters {
 /// Why a datagram went no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// A datagram at the tunnel socket that is not UMTP.
+    /// A datagram at a tunnel socket that is none of its protocol, or a packet that is none.
     Malformed,
     /// Native: our own multicast, heard again.
     Own,
@@ -49,6 +49,18 @@ pub enum DropReason {
     TimeToLive,
     /// Longer than is forwarded.
     TooLarge,
+    /// AMT: longer than the tunnel takes in one piece, and not to be cut.
+    TooLong,
+    /// AMT: not to be forwarded: unicast, of the link alone, or about memberships.
+    NotMulticast,
+    /// AMT: data from somebody else than the relay.
+    WrongRelay,
+    /// AMT: the relay sends what nobody asked it for.
+    NotWanted,
+    /// AMT: it met congestion in the tunnel, and its transport could not be told otherwise (RFC 6040 §4.2).
+    Congestion,
+    /// AMT: a fragment, which a tunnel of UMTP cannot carry.
+    Fragment,
     /// The queue of known tunnels to the control thread is full.
     KnownQueueFull,
     /// The queue of strangers to the control thread is full.
@@ -69,13 +81,19 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Own,
         Self::Loop,
         Self::NoMember,
         Self::TimeToLive,
         Self::TooLarge,
+        Self::TooLong,
+        Self::NotMulticast,
+        Self::WrongRelay,
+        Self::NotWanted,
+        Self::Congestion,
+        Self::Fragment,
         Self::KnownQueueFull,
         Self::StrangerQueueFull,
         Self::ReceiveBufferFull,
@@ -96,6 +114,12 @@ impl DropReason {
             Self::NoMember => "no_member",
             Self::TimeToLive => "ttl",
             Self::TooLarge => "too_large",
+            Self::TooLong => "tunnel_mtu",
+            Self::NotMulticast => "not_multicast",
+            Self::WrongRelay => "wrong_relay",
+            Self::NotWanted => "not_wanted",
+            Self::Congestion => "congestion",
+            Self::Fragment => "fragment",
             Self::KnownQueueFull => "known_queue_full",
             Self::StrangerQueueFull => "stranger_queue_full",
             Self::ReceiveBufferFull => "receive_buffer_full",

@@ -1,9 +1,14 @@
 //! The handle: starts the workers, feeds them tables, sends for the control thread, reads what they counted, stops them.
 
+use crate::amt::deliver::Deliveries;
+use crate::amt::listen::Listeners;
+use crate::amt::natives::Natives;
+use crate::amt::too_big::TooBig;
 use crate::counters::{Counters, DropReason, Flows, Traffic, WorkerCells};
 use crate::egress::{Egress, EgressBatch};
 use crate::events::{EventSender, Events, queues};
 use crate::fanout::Packet;
+use crate::handle::{self, Gateways, Handle};
 use crate::ingress::Membership;
 use crate::settings::{Interface, Settings, StartError};
 use crate::table::{Table, TableBuilder};
@@ -23,15 +28,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a control datagram waits for a full send buffer before it is dropped like any other.
-const SEND_WAIT: Duration = Duration::from_millis(10);
+pub(crate) const SEND_WAIT: Duration = Duration::from_millis(10);
 
 /// A running dataplane; dropping it stops it.
 #[derive(Debug)]
 pub struct Dataplane {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     listen: SocketAddrV4,
     multicast: Mutex<EgressBatch>,
+    pub(crate) handle: Handle,
 }
 
 /// What the handle and the workers have in common.
@@ -48,6 +54,14 @@ pub(crate) struct Shared {
     /// By worker; the last are the handle's.
     pub(crate) cells: Box<[WorkerCells]>,
     pub(crate) events: EventSender,
+    /// The sockets of the AMT relay.
+    pub(crate) amt: Listeners,
+    pub(crate) too_big: TooBig,
+    pub(crate) gateways: ArcSwap<Gateways>,
+    pub(crate) deliveries: ArcSwap<Deliveries>,
+    /// Taken when memberships change, when they are tried again, and when somebody asks, never for a packet.
+    pub(crate) natives: Mutex<Natives>,
+    pub(crate) natives_refused: AtomicBool,
     pub(crate) stopping: AtomicBool,
     /// By worker. Taken when memberships change and when somebody asks, never for a packet.
     joined: Mutex<Vec<BTreeSet<Membership>>>,
@@ -98,6 +112,9 @@ impl Dataplane {
         let (tunnels, listen) =
             tunnel_sockets(&settings).map_err(|source| StartError::Listen { address: settings.listen, source })?;
         let egress = Egress::open(&settings.interfaces, &Egress::default(), settings.send_buffer_bytes)?;
+        let amt = Listeners::open(&settings)?;
+        handle::check_whole_packets(&settings)?;
+        let deliveries = Deliveries::open(&settings.deliver, settings.send_buffer_bytes)?;
         let workers = settings.workers.get();
         let bells = (0..workers).map(|_| Bell::new()).collect::<Result<_, _>>().map_err(StartError::Workers)?;
         let (sender, events) = queues(settings.known_queue_max, settings.stranger_queue_max);
@@ -109,12 +126,20 @@ impl Dataplane {
             bells,
             cells: (0..=workers).map(|_| WorkerCells::default()).collect(),
             events: sender,
+            amt,
+            too_big: TooBig::open(settings.amt.is_some()),
+            gateways: ArcSwap::default(),
+            deliveries: ArcSwap::from_pointee(deliveries),
+            natives: Mutex::default(),
+            natives_refused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             joined: Mutex::new(vec![BTreeSet::new(); workers]),
             settings,
         });
         let multicast = Mutex::new(EgressBatch::new());
-        let mut dataplane = Self { shared, threads: Vec::with_capacity(workers), listen, multicast };
+        shared.set_native_interfaces();
+        let handle = Handle::new(&shared);
+        let mut dataplane = Self { shared, threads: Vec::with_capacity(workers), listen, multicast, handle };
         for index in 0..workers {
             // A failure drops the handle, which stops the workers that run already.
             let worker = Worker::new(index, Arc::clone(&dataplane.shared)).map_err(StartError::Workers)?;
@@ -133,7 +158,8 @@ impl Dataplane {
     /// An empty table to edit, for as many workers as there are here.
     #[must_use]
     pub fn table(&self) -> TableBuilder {
-        TableBuilder::new(self.shared.settings.workers)
+        let listeners = Arc::clone(&self.shared.amt.addresses);
+        TableBuilder { listeners, ..TableBuilder::new(self.shared.settings.workers) }
     }
 
     /// Makes `table` the one that counts. Workers take it when they wake up, which this makes them do.
@@ -153,6 +179,7 @@ impl Dataplane {
     pub fn set_interfaces(&self, interfaces: &[Interface]) -> Result<(), StartError> {
         let egress = Egress::open(interfaces, &self.shared.egress.load(), self.shared.settings.send_buffer_bytes)?;
         self.shared.egress.store(Arc::new(egress));
+        self.shared.set_native_interfaces();
         self.shared.ring_all();
         Ok(())
     }
@@ -251,7 +278,7 @@ impl Dataplane {
         }
     }
 
-    fn cells(&self) -> &WorkerCells {
+    pub(crate) fn cells(&self) -> &WorkerCells {
         self.shared.cells.last().expect("one more than there are workers")
     }
 }
@@ -271,7 +298,7 @@ impl Shared {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring_all(&self) {
+    pub(crate) fn ring_all(&self) {
         self.bells.iter().for_each(Bell::ring);
     }
 }
@@ -293,7 +320,7 @@ fn tunnel_sockets(settings: &Settings) -> io::Result<(Box<[UdpSocket]>, SocketAd
             ..Options::new(listen)
         })?;
         if sockets.is_empty() {
-            listen = socket.local_address()?;
+            listen.set_port(socket.local_address()?.port());
             // Before the others are there, so that no datagram is placed by another rule.
             steer(&socket, settings.workers)?;
         }

@@ -53,6 +53,11 @@ impl Egress {
         self.ways.iter().any(|way| way.local == source)
     }
 
+    /// Whether one of our sockets sent this that another one has sent too.
+    pub(crate) fn is_again(&self, source: SocketAddrV4) -> bool {
+        self.ways.iter().skip(1).any(|way| way.local == source)
+    }
+
     /// Whether this is our address on one of the interfaces.
     pub(crate) fn is_own_address(&self, address: Ipv4Addr) -> bool {
         self.ways.iter().any(|way| way.interface.address == address)
@@ -96,13 +101,13 @@ impl Way {
             send_buffer_bytes: Some(send_buffer_bytes),
             ..Options::new(SocketAddrV4::new(interface.address, 0))
         };
-        let opened = UdpSocket::bind(&options).and_then(|socket| Ok((socket.local_address()?, socket)));
-        let (local, socket) = opened.map_err(|source| StartError::Interface {
+        let opened = UdpSocket::bind(&options).and_then(|socket| Ok((socket.local_address()?.port(), socket)));
+        let (port, socket) = opened.map_err(|source| StartError::Interface {
             name: interface.name.clone(),
             address: interface.address,
             source,
         })?;
-        Ok(Self { interface: interface.clone(), socket, local })
+        Ok(Self { local: SocketAddrV4::new(interface.address, port), interface: interface.clone(), socket })
     }
 }
 

@@ -8,10 +8,11 @@
 //! A flood of strangers fills its own queue and is counted there; the refreshes of clients never wait behind it.
 
 use crate::DropReason;
+use crate::amt::gateway::GatewayId;
 use crate::table::Tunnel;
 use castgate_wire::umtp::Channel;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +56,57 @@ pub enum Event {
         /// The client's address.
         tunnel: SocketAddrV4,
     },
+    /// A datagram at an address of the AMT relay.
+    Amt {
+        /// The address of ours that it was sent to: the answer comes from there.
+        local: SocketAddr,
+        /// Who sent it.
+        from: SocketAddr,
+        /// All of it.
+        datagram: Vec<u8>,
+        /// It comes from the address and port of an endpoint; nothing else of it was proven.
+        known: bool,
+    },
+    /// The kernel refused a membership for what all endpoints want; it is tried again every second until it works or nobody wants
+    /// it any more.
+    NativeRefused {
+        /// The group.
+        group: IpAddr,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// Whole packets of an interface cannot be had; it is tried again every second.
+    IngressRefused {
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A datagram at a gateway's socket that is no Multicast Data.
+    Gateway {
+        /// The gateway.
+        gateway: GatewayId,
+        /// Who sent it.
+        from: SocketAddr,
+        /// All of it.
+        datagram: Vec<u8>,
+    },
+    /// Data of this channel came from the relay and was forwarded, told once a second.
+    GatewayData {
+        /// The gateway.
+        gateway: GatewayId,
+        /// The source.
+        source: IpAddr,
+        /// The group.
+        group: IpAddr,
+    },
 }
+
+/// Somebody's events that wait for the control thread.
+#[derive(Debug, Default)]
+pub(crate) struct Share(AtomicUsize);
 
 /// The control thread's end.
 #[derive(Debug)]
@@ -98,7 +149,7 @@ struct Shared {
 struct Queued {
     event: Event,
     /// Whose share of the queue it takes.
-    tunnel: Option<Arc<Tunnel>>,
+    share: Option<Arc<Share>>,
 }
 
 /// Two queues of these lengths.
@@ -141,14 +192,14 @@ impl Events {
 
     /// The next event that is there, those of known tunnels first.
     pub fn try_recv(&mut self) -> Option<Event> {
-        if let Ok(Queued { event, tunnel }) = self.known.try_recv() {
+        if let Ok(Queued { event, share }) = self.known.try_recv() {
             self.shared.known_waiting.fetch_sub(1, Ordering::SeqCst);
-            if let Some(tunnel) = tunnel {
-                tunnel.queued.fetch_sub(1, Ordering::Relaxed);
+            if let Some(share) = share {
+                share.give_back();
             }
             return Some(event);
         }
-        let Queued { event, tunnel: _ } = self.strangers.try_recv().ok()?;
+        let Queued { event, share: _ } = self.strangers.try_recv().ok()?;
         self.shared.strangers_waiting.fetch_sub(1, Ordering::SeqCst);
         Some(event)
     }
@@ -184,6 +235,21 @@ impl Shared {
     }
 }
 
+impl Share {
+    /// Takes a place, if there is one.
+    fn take(&self) -> bool {
+        let has_place = self.0.fetch_add(1, Ordering::Relaxed) < KNOWN_PER_TUNNEL_MAX;
+        if !has_place {
+            self.give_back();
+        }
+        has_place
+    }
+
+    fn give_back(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl EventSender {
     /// A datagram for the control thread. `known` is the tunnel whose cookie it carries; without one, and for what has no
     /// claim to go first, it waits with the strangers.
@@ -195,16 +261,31 @@ impl EventSender {
         first: bool,
     ) -> Result<(), DropReason> {
         let event = || Event::Control { from, datagram: datagram.to_vec(), known: known.is_some() };
-        match known {
-            Some(tunnel) if first && tunnel.queued.fetch_add(1, Ordering::Relaxed) < KNOWN_PER_TUNNEL_MAX => {
-                self.push_known(event, Some(tunnel))
-            }
-            Some(tunnel) if first => {
-                tunnel.queued.fetch_sub(1, Ordering::Relaxed);
-                self.push_stranger(event)
-            }
-            _ => self.push_stranger(event),
-        }
+        self.push_shared(event, known.filter(|_| first).map(|tunnel| &tunnel.share))
+    }
+
+    /// A datagram of AMT; `known` is the share of the endpoint that it comes from.
+    pub(crate) fn amt(
+        &self,
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        known: Option<&Arc<Share>>,
+    ) -> Result<(), DropReason> {
+        let event = || Event::Amt { local, from, datagram: datagram.to_vec(), known: known.is_some() };
+        self.push_shared(event, known)
+    }
+
+    /// A datagram at a gateway; `known` says that the relay in use sent it.
+    pub(crate) fn gateway(
+        &self,
+        gateway: GatewayId,
+        from: SocketAddr,
+        datagram: &[u8],
+        known: bool,
+    ) -> Result<(), DropReason> {
+        let event = || Event::Gateway { gateway, from, datagram: datagram.to_vec() };
+        if known { self.push_known(event, None) } else { self.push_stranger(event) }
     }
 
     /// Something that a worker found out itself and that is rare.
@@ -217,10 +298,18 @@ impl EventSender {
         self.push_stranger(|| event)
     }
 
-    fn push_known(&self, event: impl FnOnce() -> Event, tunnel: Option<&Arc<Tunnel>>) -> Result<(), DropReason> {
-        let pushed = self.push(&self.known, &self.shared.known_waiting, event, tunnel);
-        if !pushed && let Some(tunnel) = tunnel {
-            tunnel.queued.fetch_sub(1, Ordering::Relaxed);
+    /// First if somebody's share of that queue is not used up, else with the strangers.
+    fn push_shared(&self, event: impl FnOnce() -> Event, share: Option<&Arc<Share>>) -> Result<(), DropReason> {
+        match share {
+            Some(share) if share.take() => self.push_known(event, Some(share)),
+            _ => self.push_stranger(event),
+        }
+    }
+
+    fn push_known(&self, event: impl FnOnce() -> Event, share: Option<&Arc<Share>>) -> Result<(), DropReason> {
+        let pushed = self.push(&self.known, &self.shared.known_waiting, event, share);
+        if !pushed && let Some(share) = share {
+            share.give_back();
         }
         if pushed { Ok(()) } else { Err(DropReason::KnownQueueFull) }
     }
@@ -236,13 +325,13 @@ impl EventSender {
         queue: &Queue,
         waiting: &AtomicUsize,
         event: impl FnOnce() -> Event,
-        tunnel: Option<&Arc<Tunnel>>,
+        share: Option<&Arc<Share>>,
     ) -> bool {
         if waiting.fetch_add(1, Ordering::SeqCst) >= queue.bound {
             waiting.fetch_sub(1, Ordering::SeqCst);
             return false;
         }
-        let pushed = queue.sender.try_send(Queued { event: event(), tunnel: tunnel.cloned() }).is_ok();
+        let pushed = queue.sender.try_send(Queued { event: event(), share: share.cloned() }).is_ok();
         if pushed {
             self.shared.rouse();
         } else {

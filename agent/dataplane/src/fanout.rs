@@ -280,7 +280,7 @@ mod tests {
     fn a_way_that_takes_no_segments_gets_the_same_datagrams_one_by_one() {
         let options = Options::new(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
         let (client, sender) = (UdpSocket::bind(&options).unwrap(), UdpSocket::bind(&options).unwrap());
-        let address = client.local_address().unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, client.local_address().unwrap().port());
         let channel = Channel::any_source(Ipv4Addr::new(239, 1, 2, 3), 5004);
         let mut table = TableBuilder::new(NonZeroUsize::MIN);
         table.tunnel_up(address, Cookies { local: Cookie(1), previous: None, remote: Cookie(2) });

@@ -15,7 +15,7 @@ use castgate_udp::{GROUPS_PER_SOCKET_MAX, Options, SOURCES_PER_GROUP_MAX, UdpSoc
 use castgate_wire::umtp::Channel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// The ingress of one worker. Its sockets are known to the poller by their slot plus `first_token`.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Ingress {
             None => self.open(poller, channel)?,
         };
         let member = self.slots[slot].as_mut().expect("found or opened above");
-        let joined = member.socket.join(channel.group, channel.source, interface);
+        let joined = member.socket.join(channel.group.into(), channel.source.map(IpAddr::V4), interface);
         if joined.is_ok() {
             member.memberships.push((channel.source, interface));
             self.held.insert(membership, slot);
@@ -147,7 +147,7 @@ impl Ingress {
         let Membership { channel, interface } = membership;
         member.memberships.retain(|held| *held != (channel.source, interface));
         // The one failure there is: the interface is gone, and the membership with it.
-        let _left_or_gone = member.socket.leave(channel.group, channel.source, interface);
+        let _left_or_gone = member.socket.leave(channel.group.into(), channel.source.map(IpAddr::V4), interface);
         self.close_if_unused(slot);
     }
 

@@ -19,15 +19,19 @@
 //! - Native to tunnels and DATA of attached tunnels never leave the workers. Everything else that arrives at a tunnel socket
 //!   goes to the control thread as [`Event::Control`].
 //!
-//! Knows UMTP trailers and nothing else of the protocol: who may join, what a cookie is worth and when a tunnel ends is
+//! The same workers are the relay of AMT, by the same table: whole packets to endpoints, see the module `amt`.
+//!
+//! Knows UMTP trailers, the header of AMT's data, and nothing else of the protocols: who may join, what a cookie is worth and when a tunnel ends is
 //! decided by whoever owns the control thread. Threads are plain; there is no runtime here.
 
+mod amt;
 pub mod bench;
 mod counters;
 mod dataplane;
 mod egress;
 mod events;
 mod fanout;
+mod handle;
 mod ingress;
 mod native;
 mod settings;
@@ -36,8 +40,12 @@ mod table;
 mod upstream;
 mod worker;
 
+pub use amt::filter::SourceFilter;
+pub use amt::gateway::GatewayId;
+pub use amt::settings::{AmtSettings, Delivery, Dscp, TunnelMtu, WholePackets};
 pub use counters::{Counters, DropReason, Flows, Traffic};
 pub use dataplane::{ChannelReport, Dataplane, Joined, TunnelReport};
 pub use events::{Event, Events, Waker};
+pub use handle::{EndpointReport, GroupReport, NativeReport};
 pub use settings::{Interface, Settings, StartError};
 pub use table::{Cookies, Table, TableBuilder};

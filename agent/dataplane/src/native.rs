@@ -31,12 +31,12 @@ pub(crate) fn forward(
     // A source-specific socket holds up to ten channels, told apart by the source. Each keeps its order.
     let mut sources = [Ipv4Addr::UNSPECIFIED; BATCH];
     for (place, datagram) in sources.iter_mut().zip(received.iter()) {
-        *place = *datagram.source.ip();
+        *place = address_of(&datagram);
     }
     for first in 0..count {
         let source = sources[first];
         if !sources[..first].contains(&source) {
-            let of_source = received.iter().filter(|datagram| *datagram.source.ip() == source);
+            let of_source = received.iter().filter(|datagram| address_of(datagram) == source);
             forward_channel(context, table, member, senders, of_source);
         }
     }
@@ -52,7 +52,7 @@ fn forward_channel<'a>(
 ) {
     let mut datagrams = datagrams.peekable();
     let Some(first) = datagrams.peek() else { return };
-    let channel = member.channel_of(*first.source.ip());
+    let channel = member.channel_of(address_of(first));
     let Some(entry) = table.channels.get(&channel) else {
         return context.cells().drop_packets(DropReason::NoMember, datagrams.count() as u64);
     };
@@ -79,6 +79,11 @@ fn forward_channel<'a>(
     senders.fanout.send(context.socket(), entry, legs, None, &packets[..count], context.cells());
 }
 
+/// Ingress sockets are IPv4's.
+fn address_of(datagram: &Datagram<'_>) -> Ipv4Addr {
+    datagram.source_v4().map_or(Ipv4Addr::UNSPECIFIED, |source| *source.ip())
+}
+
 /// Decides which native datagrams of a channel go on.
 struct Gate<'a> {
     context: &'a Context,
@@ -91,7 +96,7 @@ struct Gate<'a> {
 impl Gate<'_> {
     fn pass<'a>(&mut self, datagram: &Datagram<'a>) -> Result<Packet<'a>, DropReason> {
         let context = self.context;
-        if context.egress.is_own(datagram.source) {
+        if datagram.source_v4().is_some_and(|source| context.egress.is_own(source)) {
             return Err(DropReason::Own);
         }
         if datagram.truncated || datagram.payload.len() > context.shared.settings.payload_bytes_max {
@@ -100,7 +105,7 @@ impl Gate<'_> {
         // draft-finlayson-umtp-09 §7: the received TTL less one. The kernel always tells it; were it not to, the datagram
         // would be one that reached us and goes no further than the client.
         let ttl = datagram.ttl.unwrap_or(1).checked_sub(1).ok_or(DropReason::TimeToLive)?;
-        if self.is_loop(*datagram.source.ip()) {
+        if self.is_loop(address_of(datagram)) {
             return Err(DropReason::Loop);
         }
         Ok(Packet { payload: datagram.payload, ttl })

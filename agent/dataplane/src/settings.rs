@@ -1,7 +1,8 @@
 //! What a dataplane is started with, and why it may not start.
 
+use crate::amt::settings::{AmtSettings, Delivery, WholePackets};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::thread;
 
@@ -32,6 +33,10 @@ pub struct Settings {
     pub receive_buffer_bytes: usize,
     /// Wanted send buffer of each socket, in octets. Default: 4 MiB.
     pub send_buffer_bytes: usize,
+    /// An AMT relay beside UMTP. Default: none.
+    pub amt: Option<AmtSettings>,
+    /// Where what relays above send is delivered natively. Default: nowhere.
+    pub deliver: Vec<Delivery>,
 }
 
 /// An interface of this host.
@@ -66,6 +71,25 @@ pub enum StartError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// An address of the AMT relay cannot be bound.
+    #[error("cannot listen for gateways at {address}: {source}")]
+    Amt {
+        /// The address wanted.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Packet sockets cannot be had.
+    #[error("cannot take in whole packets, which needs CAP_NET_RAW: {0}")]
+    WholePackets(io::Error),
+    /// An interface cannot be delivered to.
+    #[error("cannot deliver on interface {name}, which needs CAP_NET_RAW: {source}")]
+    Delivery {
+        /// The interface's name.
+        name: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// Threads or descriptors are used up.
     #[error("cannot start the workers: {0}")]
     Workers(io::Error),
@@ -86,6 +110,23 @@ impl Settings {
             stranger_queue_max: 1024,
             receive_buffer_bytes: 4 << 20,
             send_buffer_bytes: 4 << 20,
+            amt: None,
+            deliver: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether whole packets are made of what UDP sockets receive.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        self.amt.as_ref().is_some_and(|amt| matches!(amt.ingress, WholePackets::Rebuilt { .. }))
+    }
+
+    /// The ports of those sockets.
+    pub(crate) fn rebuilt_ports(&self) -> &[u16] {
+        match self.amt.as_ref().map(|amt| &amt.ingress) {
+            Some(WholePackets::Rebuilt { ports }) => ports,
+            Some(WholePackets::Sniffed) | None => &[],
         }
     }
 }
@@ -97,6 +138,9 @@ impl StartError {
         match self {
             Self::Listen { .. } => "listen",
             Self::Interface { .. } => "interface",
+            Self::Amt { .. } => "amt",
+            Self::WholePackets(_) => "whole_packets",
+            Self::Delivery { .. } => "delivery",
             Self::Workers(_) => "workers",
         }
     }

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //!   Table ── tunnels ── address ──▶ TunnelEntry { Tunnel, what it may do in each of its channels }
-//!        └── channels ─ Channel ──▶ ChannelEntry ── members of worker 0 ── Leg ──▶ Tunnel
-//!                                                └─ members of worker n ── ..
+//!        ├── channels ─ Channel ──▶ ChannelEntry ── members of worker 0 ── Leg ──▶ Tunnel
+//!        │                                       └─ members of worker n ── ..
+//!        └── endpoints, groups: the same for AMT, see `amt::table`
 //! ```
 //! A table never changes: the control thread edits a [`TableBuilder`] and publishes what it [builds](TableBuilder::build). Both
 //! share everything that was not edited. The one thing that changes in place is the [`Tunnel`] cell: its cookies, which are one
 //! machine word, and its counters. A rotation of ten thousand tunnels' cookies therefore rebuilds nothing.
 
+use crate::amt::table::{EndpointEntry, GroupEntry};
 use crate::counters::{FlowCells, TrafficCell};
+use crate::events::Share;
 use crate::sharded::Sharded;
 use castgate_udp::shard_of;
 use castgate_wire::umtp::{Channel, Cookie};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -37,12 +40,18 @@ pub struct Table {
     pub(crate) loop_check: bool,
     pub(crate) tunnels: Sharded<SocketAddrV4, Arc<TunnelEntry>>,
     pub(crate) channels: Sharded<Channel, Arc<ChannelEntry>>,
+    pub(crate) endpoints: Sharded<SocketAddr, Arc<EndpointEntry>>,
+    pub(crate) groups: Sharded<IpAddr, Arc<GroupEntry>>,
+    /// By worker: filters of its endpoints. While there are some, it takes in whole packets.
+    pub(crate) amt_legs: Vec<usize>,
 }
 
 /// The next table while it is edited. Edits of what does not exist do nothing.
 #[derive(Debug, Clone)]
 pub struct TableBuilder {
-    table: Table,
+    pub(crate) table: Table,
+    /// Where the relay listens, in the order of its sockets.
+    pub(crate) listeners: Arc<[SocketAddr]>,
 }
 
 /// What all tables and legs share of one tunnel.
@@ -54,7 +63,7 @@ pub(crate) struct Tunnel {
     /// Longest datagram that the way to this client takes in a message of several; a refusal lowers it.
     pub(crate) segment_bytes_max: AtomicUsize,
     /// Its events that wait for the control thread.
-    pub(crate) queued: AtomicUsize,
+    pub(crate) share: Arc<Share>,
     /// The second, since the start of the dataplane and plus one, of its last [`Event::Activity`](crate::Event::Activity).
     pub(crate) active_second: AtomicU32,
     pub(crate) sent: TrafficCell,
@@ -99,10 +108,19 @@ pub(crate) struct Leg {
 }
 
 impl TableBuilder {
-    /// An empty table for a dataplane with so many workers; see also [`Dataplane::table`](crate::Dataplane::table).
+    /// An empty table for a dataplane with so many workers and no AMT relay; see also [`Dataplane::table`](crate::Dataplane::table).
     #[must_use]
     pub fn new(workers: NonZeroUsize) -> Self {
-        Self { table: Table { workers, loop_check: true, tunnels: Sharded::new(), channels: Sharded::new() } }
+        let table = Table {
+            workers,
+            loop_check: true,
+            tunnels: Sharded::new(),
+            channels: Sharded::new(),
+            endpoints: Sharded::new(),
+            groups: Sharded::new(),
+            amt_legs: vec![0; workers.get()],
+        };
+        Self { table, listeners: Arc::default() }
     }
 
     /// Whether a native datagram from the address of a tunnel that has the channel is kept out and told as
@@ -226,7 +244,7 @@ impl Tunnel {
             address,
             cookies: AtomicU64::new(0),
             segment_bytes_max: AtomicUsize::new(usize::MAX),
-            queued: AtomicUsize::new(0),
+            share: Arc::default(),
             active_second: AtomicU32::new(0),
             sent: TrafficCell::default(),
             received: TrafficCell::default(),

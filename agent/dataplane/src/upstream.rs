@@ -16,6 +16,7 @@ use crate::{DropReason, Event};
 use castgate_udp::{Datagram, RecvBatch};
 use castgate_wire::umtp::{Command, ParseError, Trailer};
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,7 +35,9 @@ pub(crate) fn handle(context: &Context, table: &Table, received: &mut RecvBatch,
 
     let mut burst = Burst::default();
     for datagram in received.iter() {
-        match judge(context, table, &datagram) {
+        // Tunnels are IPv4's, and so is the socket.
+        let Some(from) = datagram.source_v4() else { continue };
+        match judge(context, table, from, &datagram) {
             Verdict::Relay(way, packet) => {
                 if !burst.continues(&way) {
                     burst.relay(context, senders);
@@ -43,7 +46,7 @@ pub(crate) fn handle(context: &Context, table: &Table, received: &mut RecvBatch,
                 burst.push(packet);
             }
             Verdict::Control { known, first } => {
-                let passed = context.shared.events.control(datagram.source, datagram.payload, known, first);
+                let passed = context.shared.events.control(from, datagram.payload, known, first);
                 context.count_refusal(passed);
             }
             Verdict::Drop(reason) => context.cells().drop_packets(reason, 1),
@@ -65,7 +68,7 @@ struct Way<'a> {
     entry: &'a ChannelEntry,
 }
 
-fn judge<'a>(context: &Context, table: &'a Table, datagram: &Datagram<'a>) -> Verdict<'a> {
+fn judge<'a>(context: &Context, table: &'a Table, from: SocketAddrV4, datagram: &Datagram<'a>) -> Verdict<'a> {
     if datagram.truncated {
         return Verdict::Drop(DropReason::TooLarge);
     }
@@ -77,7 +80,7 @@ fn judge<'a>(context: &Context, table: &'a Table, datagram: &Datagram<'a>) -> Ve
             return Verdict::Drop(DropReason::Malformed);
         }
     };
-    let Some(TunnelEntry { tunnel, grants }) = table.proven(datagram.source, trailer.destination_cookie) else {
+    let Some(TunnelEntry { tunnel, grants }) = table.proven(from, trailer.destination_cookie) else {
         return Verdict::Control { known: None, first: false };
     };
     if trailer.command != Command::Data {
@@ -156,7 +159,7 @@ impl<'a> Burst<'a> {
 impl Context {
     /// Tells once a second that the tunnel's client lives.
     fn note_activity(&self, tunnel: &Tunnel) {
-        let second = u32::try_from(self.shared.started.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let second = self.second().saturating_add(1);
         if tunnel.active_second.load(Relaxed) == second {
             return;
         }

@@ -1,10 +1,18 @@
 //! One worker thread: waits, takes the newest table, serves what is ready.
 
+use crate::amt::control;
+use crate::amt::deliver::DeliveryBatch;
+use crate::amt::encap::Encap;
+use crate::amt::gateway::{self, Gateway, GatewayId, Told};
+use crate::amt::rebuild::Rebuilder;
+use crate::amt::sniff::Sniffer;
 use crate::counters::WorkerCells;
 use crate::dataplane::Shared;
 use crate::egress::{Egress, EgressBatch};
 use crate::fanout::{BATCH, Fanout};
+use crate::handle::Gateways;
 use crate::ingress::{Ingress, Refusal};
+use crate::settings::Settings;
 use crate::table::Table;
 use crate::{DropReason, Event, native, upstream};
 use castgate_udp::ready::Poller;
@@ -21,6 +29,11 @@ use std::time::{Duration, Instant};
 const BELL: u64 = 0;
 const TUNNEL: u64 = 1;
 const FIRST_INGRESS: u64 = 2;
+/// Of the AMT relay's sockets, of packet sockets, of UDP sockets in their place, and of gateways: each kind has more room than there are descriptors.
+const FIRST_AMT: u64 = 1 << 32;
+const FIRST_EAR: u64 = 2 << 32;
+const FIRST_PORT: u64 = 3 << 32;
+const FIRST_GATEWAY: u64 = 4 << 32;
 /// Sockets served between two looks at the bell.
 const READY_MAX: usize = 64;
 /// How long a membership that the kernel refused waits for another try: interfaces come up within seconds.
@@ -34,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) egress: Arc<Egress>,
     /// Datagrams lost at the tunnel socket, as the kernel said last.
     pub(crate) tunnel_overflow: AtomicU32,
+    /// Which cells count: its own, or the handle's.
+    pub(crate) cells: usize,
 }
 
 /// What a worker sends with.
@@ -41,6 +56,8 @@ pub(crate) struct Context {
 pub(crate) struct Senders {
     pub(crate) fanout: Fanout,
     pub(crate) egress: EgressBatch,
+    pub(crate) encap: Encap,
+    pub(crate) delivery: DeliveryBatch,
 }
 
 /// A worker, made before its thread is so that the thread cannot fail.
@@ -52,6 +69,10 @@ pub(crate) struct Worker {
     ingress: Ingress,
     received: RecvBatch,
     senders: Senders,
+    sniffer: Sniffer,
+    rebuilder: Rebuilder,
+    gateways: Arc<Gateways>,
+    told: Told,
 }
 
 impl Worker {
@@ -60,16 +81,28 @@ impl Worker {
         poller.add(&shared.bells[index], BELL)?;
         poller.add(&shared.tunnels[index], TUNNEL)?;
         let settings = &shared.settings;
-        let gso = if settings.segmentation { Gso::probe() } else { Gso::OFF };
+        for (number, listener) in (FIRST_AMT..).zip(&shared.amt.listeners) {
+            poller.add(&listener.sockets[index], number)?;
+        }
         // One octet more than anything allowed: what is too long is seen to be.
         let datagram_bytes_max = settings.payload_bytes_max + LONG_TRAILER_LEN + 1;
         Ok(Self {
             ingress: Ingress::new(FIRST_INGRESS, settings.receive_buffer_bytes),
             received: RecvBatch::new(BATCH, datagram_bytes_max),
-            senders: Senders { fanout: Fanout::new(gso), egress: EgressBatch::new() },
+            senders: Senders::new(settings),
+            sniffer: Sniffer::new(FIRST_EAR, settings),
+            rebuilder: Rebuilder::new(FIRST_PORT, settings.receive_buffer_bytes, settings.rebuilt_ports()),
+            gateways: Arc::default(),
+            told: Told::default(),
             table: shared.table.load_full(),
             poller,
-            context: Context { index, egress: Arc::default(), tunnel_overflow: AtomicU32::new(0), shared },
+            context: Context {
+                cells: index,
+                index,
+                egress: Arc::default(),
+                tunnel_overflow: AtomicU32::new(0),
+                shared,
+            },
         })
     }
 
@@ -79,7 +112,7 @@ impl Worker {
         let mut retry_at = Instant::now() + JOIN_RETRY;
         loop {
             // Traffic must not put off the retry, so it has a time of its own.
-            let timeout = self.ingress.has_refusals().then(|| retry_at.saturating_duration_since(Instant::now()));
+            let timeout = self.has_refusals().then(|| retry_at.saturating_duration_since(Instant::now()));
             let count = match self.poller.wait(timeout, &mut ready) {
                 Ok(count) => count,
                 Err(error) => {
@@ -97,9 +130,7 @@ impl Worker {
             self.take_news();
             if timeout.is_some() && Instant::now() >= retry_at {
                 retry_at = Instant::now() + JOIN_RETRY;
-                if self.ingress.retry(&self.poller) {
-                    self.tell_memberships();
-                }
+                self.retry();
             }
             for &token in &ready[..count] {
                 self.serve(token);
@@ -108,11 +139,22 @@ impl Worker {
     }
 
     fn serve(&mut self, token: u64) {
-        let Self { context, table, ingress, received, senders, .. } = self;
+        let Self { context, table, ingress, received, senders, sniffer, rebuilder, gateways, told, .. } = self;
         match token {
             // Hushed already.
             BELL => {}
             TUNNEL => upstream::handle(context, table, received, senders),
+            FIRST_AMT..FIRST_EAR => {
+                let listener = usize::try_from(token - FIRST_AMT).expect("a place in a list");
+                control::handle(context, table, listener, received);
+            }
+            FIRST_EAR..FIRST_PORT => sniffer.forward(token, context, table, senders),
+            FIRST_PORT..FIRST_GATEWAY => rebuilder.forward(token, context, table, received, senders),
+            FIRST_GATEWAY.. => {
+                if let Some(gateway) = gateways.by_id(GatewayId(token - FIRST_GATEWAY)) {
+                    gateway::handle(context, table, gateway, received, senders, told);
+                }
+            }
             ingress_socket => {
                 if let Some(member) = ingress.by_token(ingress_socket) {
                     native::forward(context, table, member, received, senders);
@@ -123,6 +165,7 @@ impl Worker {
 
     /// Takes the newest table and interfaces, and joins and leaves what they ask for.
     fn take_news(&mut self) {
+        self.take_gateways();
         let shared = &self.context.shared;
         // Interfaces first: they are changed rarely, and a table never asks for others.
         let new_egress = !std::ptr::eq(&raw const **shared.egress.load(), Arc::as_ptr(&self.context.egress));
@@ -138,6 +181,7 @@ impl Worker {
             changed.extend(table.channels.iter().map(|(channel, _)| *channel));
         }
         self.table = table;
+        self.listen();
         for channel in changed {
             self.follow(channel);
         }
@@ -157,15 +201,84 @@ impl Worker {
         });
     }
 
+    /// Takes in whole packets if this worker has endpoints, else not.
+    fn listen(&mut self) {
+        let Self { context, table, poller, sniffer, rebuilder, .. } = self;
+        let wanted = table.amt_legs[context.index] > 0;
+        if context.shared.settings.is_rebuilding() {
+            if let Err(error) = rebuilder.set(poller, wanted) {
+                tracing::warn!(%error, "cannot take in the ports of channels");
+                let event = Event::IngressRefused { interface: String::new(), error };
+                context.count_refusal(context.shared.events.notice(event));
+            }
+            return;
+        }
+        let egress = Arc::clone(&context.egress);
+        sniffer.set(poller, wanted, egress.interfaces(), |interface, error| {
+            let interface = interface.name.clone();
+            tracing::warn!(interface, %error, "cannot take in whole packets");
+            context.count_refusal(context.shared.events.notice(Event::IngressRefused { interface, error }));
+        });
+    }
+
+    /// Watches the sockets of gateways that became this worker's.
+    fn take_gateways(&mut self) {
+        let Self { context, gateways, poller, .. } = self;
+        if std::ptr::eq(&raw const **context.shared.gateways.load(), Arc::as_ptr(gateways)) {
+            return;
+        }
+        let before = std::mem::replace(gateways, context.shared.gateways.load_full());
+        let is_new = |gateway: &&Arc<Gateway>| before.by_id(gateway.id).is_none();
+        for gateway in gateways.of_worker(context.index).filter(is_new) {
+            if let Err(error) = poller.add(&gateway.socket, FIRST_GATEWAY + gateway.id.0) {
+                tracing::error!(address = %gateway.address, %error, "cannot watch a gateway's socket");
+            }
+        }
+    }
+
+    /// Native memberships of AMT are the handle's; the first worker is awake for them.
+    fn minds_natives(&self) -> bool {
+        self.context.index == 0
+    }
+
+    fn has_refusals(&self) -> bool {
+        let natives = self.minds_natives() && self.context.shared.natives_refused.load(Ordering::Acquire);
+        natives || self.ingress.has_refusals() || self.sniffer.has_refusals()
+    }
+
+    fn retry(&mut self) {
+        if self.ingress.has_refusals() && self.ingress.retry(&self.poller) {
+            self.tell_memberships();
+        }
+        if self.sniffer.has_refusals() {
+            self.listen();
+        }
+        if self.minds_natives() {
+            self.context.shared.retry_natives();
+        }
+    }
+
     fn tell_memberships(&self) {
         let Self { context, ingress, .. } = self;
         context.shared.set_joined(context.index, ingress.memberships().collect());
     }
 }
 
+impl Senders {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let gso = if settings.segmentation { Gso::probe() } else { Gso::OFF };
+        Self {
+            fanout: Fanout::new(gso),
+            egress: EgressBatch::new(),
+            encap: Encap::new(gso, settings.amt.as_ref()),
+            delivery: DeliveryBatch::new(),
+        }
+    }
+}
+
 impl Context {
     pub(crate) fn cells(&self) -> &WorkerCells {
-        &self.shared.cells[self.index]
+        &self.shared.cells[self.cells]
     }
 
     pub(crate) fn socket(&self) -> &UdpSocket {
@@ -177,6 +290,11 @@ impl Context {
         *settings.listen.ip() == address
             || settings.own_addresses.contains(&address)
             || self.egress.is_own_address(address)
+    }
+
+    /// Whole seconds since the start.
+    pub(crate) fn second(&self) -> u32 {
+        u32::try_from(self.shared.started.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn lossy(&self, event: Event) {

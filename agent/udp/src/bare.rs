@@ -5,13 +5,13 @@
 
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
-use crate::control::Outgoing;
+use crate::control::{Outgoing, Side};
 use crate::many;
-use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
+use crate::raw::Name;
 use crate::{SEGMENTS_MAX, UdpSocket};
 use std::io;
 use std::mem;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::ptr;
 
 /// Messages handed to the kernel at once.
@@ -21,7 +21,7 @@ const MESSAGES_PER_CALL: usize = 64;
 pub struct BareLoop {
     datagrams: usize,
     octets: Box<[u8]>,
-    names: Box<[libc::sockaddr_in]>,
+    names: Box<[Name]>,
     control: Outgoing,
 }
 
@@ -31,13 +31,13 @@ impl BareLoop {
     /// # Panics
     /// When that does not fit into one message: more than [`SEGMENTS_MAX`] datagrams or 65507 octets.
     #[must_use]
-    pub fn new(destinations: &[SocketAddrV4], datagrams: usize, datagram_bytes: u16) -> Self {
+    pub fn new(destinations: &[SocketAddr], datagrams: usize, datagram_bytes: u16) -> Self {
         let bytes = datagrams * usize::from(datagram_bytes);
         assert!(datagrams <= SEGMENTS_MAX && bytes <= crate::DATAGRAM_BYTES_MAX, "one message has to hold them");
         Self {
             datagrams,
             octets: vec![0; bytes].into(),
-            names: destinations.iter().copied().map(to_sockaddr).collect(),
+            names: destinations.iter().copied().map(Name::from).collect(),
             control: Outgoing::EMPTY,
         }
     }
@@ -49,18 +49,20 @@ impl BareLoop {
     pub fn send(&mut self, socket: &UdpSocket, rounds: usize) -> io::Result<usize> {
         let Self { datagrams, octets, names, control } = self;
         let mut iovec = libc::iovec { iov_base: octets.as_mut_ptr().cast(), iov_len: octets.len() };
-        let extent = control.fill((*datagrams > 1).then(|| segment(octets.len(), *datagrams)), None);
+        let segment = (*datagrams > 1).then(|| segment(octets.len(), *datagrams));
+        // The destinations' family counts for TTL and traffic class alone, and there are none.
+        let control_bytes = control.fill(false, Side { segment, ..Side::default() });
         let mut headers: Vec<libc::mmsghdr> = names
             .iter_mut()
             .map(|name| {
                 // SAFETY: all-zero octets are a valid `mmsghdr`: null pointers and no lengths.
                 let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_namelen = name.bytes();
                 header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-                header.msg_hdr.msg_namelen = SOCKADDR_BYTES;
                 header.msg_hdr.msg_iov = ptr::from_mut(&mut iovec);
                 header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = ptr::from_mut(control).wrapping_byte_add(extent.offset).cast();
-                header.msg_hdr.msg_controllen = many::length(extent.length);
+                header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+                header.msg_hdr.msg_controllen = many::length(control_bytes);
                 header
             })
             .collect();

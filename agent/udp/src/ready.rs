@@ -1,6 +1,5 @@
 //! Waiting: for many sockets at once, for one of them, and for a word from another thread.
 
-use crate::UdpSocket;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 use std::io;
@@ -95,7 +94,7 @@ impl AsFd for Bell {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn wait_readable(socket: &UdpSocket, timeout: Option<Duration>) -> io::Result<bool> {
+pub fn wait_readable(socket: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     wait_for(socket, PollFlags::IN, timeout)
 }
 
@@ -103,14 +102,14 @@ pub fn wait_readable(socket: &UdpSocket, timeout: Option<Duration>) -> io::Resul
 ///
 /// # Errors
 /// What the kernel says.
-pub fn wait_writable(socket: &UdpSocket, timeout: Option<Duration>) -> io::Result<bool> {
+pub fn wait_writable(socket: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     wait_for(socket, PollFlags::OUT, timeout)
 }
 
-fn wait_for(socket: &UdpSocket, flags: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
+fn wait_for(socket: impl AsFd, flags: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
     let timeout = timeout.map(to_timespec);
     loop {
-        match poll(&mut [PollFd::new(socket, flags)], timeout.as_ref()) {
+        match poll(&mut [PollFd::new(&socket, flags)], timeout.as_ref()) {
             Ok(ready) => return Ok(ready > 0),
             // Waiting the whole time again lets a signal only lengthen the wait.
             Err(Errno::INTR) => {}
@@ -129,7 +128,7 @@ fn to_timespec(duration: Duration) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, RecvBatch};
+    use crate::{Options, RecvBatch, UdpSocket};
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     #[test]

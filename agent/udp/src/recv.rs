@@ -8,25 +8,25 @@
 
 #![expect(unsafe_code, reason = "recvmmsg has no safe wrapper that keeps its buffers")]
 
-use crate::UdpSocket;
 use crate::control::{Incoming, IncomingBuffer};
 use crate::many;
-use crate::raw::{SOCKADDR_BYTES, from_sockaddr, to_sockaddr};
+use crate::raw::Name;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
+use std::os::fd::AsFd;
 use std::ptr;
 
 /// Spacing beyond a datagram's room, in octets: starts of datagrams a power of two apart would share a few cache sets.
 const GAP_BYTES: usize = 192;
-const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// Room for a number of datagrams, used again for every [`receive`](Self::receive).
 pub struct RecvBatch {
     datagram_bytes_max: usize,
     received: usize,
     octets: Box<[u8]>,
-    names: Box<[libc::sockaddr_in]>,
+    names: Box<[Name]>,
     controls: Box<[IncomingBuffer]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
@@ -36,17 +36,30 @@ pub struct RecvBatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// Who sent it.
-    pub source: SocketAddrV4,
-    /// TTL of its IP header, if the socket reports it.
+    pub source: SocketAddr,
+    /// TTL or hop limit of its IP header, if the socket reports it.
     pub ttl: Option<u8>,
+    /// TOS or traffic class of its IP header, ECN included, if the socket reports it.
+    pub traffic_class: Option<u8>,
     /// Index of the interface it came in by, if the socket reports it.
     pub interface: Option<u32>,
     /// Address it was sent to, if the socket reports it.
-    pub destination: Option<Ipv4Addr>,
+    pub destination: Option<IpAddr>,
     /// It was longer than the batch has room for; `payload` is its beginning.
     pub truncated: bool,
     /// What it carries.
     pub payload: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// Who sent it, at a socket of IPv4; `None` at one of IPv6.
+    #[must_use]
+    pub fn source_v4(&self) -> Option<SocketAddrV4> {
+        match self.source {
+            SocketAddr::V4(v4) => Some(v4),
+            SocketAddr::V6(_) => None,
+        }
+    }
 }
 
 // SAFETY: the raw pointers in `iovecs` and `headers` are written anew by each `receive` and not followed outside of it, so
@@ -66,7 +79,7 @@ impl RecvBatch {
             datagram_bytes_max,
             received: 0,
             octets: vec![0; datagrams * (datagram_bytes_max + GAP_BYTES)].into(),
-            names: vec![to_sockaddr(NOBODY); datagrams].into(),
+            names: vec![Name::NOBODY; datagrams].into(),
             controls: vec![IncomingBuffer([0; _]); datagrams].into(),
             iovecs: vec![no_iovec; datagrams].into(),
             headers: vec![no_header; datagrams].into(),
@@ -77,7 +90,7 @@ impl RecvBatch {
     ///
     /// # Errors
     /// What the kernel says; [`io::ErrorKind::WouldBlock`] when nothing has arrived.
-    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: impl AsFd) -> io::Result<usize> {
         self.received = 0;
         self.point_headers_at_buffers();
         // SAFETY: each header points at exclusive buffers of this batch with their true lengths, set just above, and began as
@@ -92,6 +105,16 @@ impl RecvBatch {
         (0..self.received).map(|index| self.datagram(index))
     }
 
+    /// What the datagram at this place of [`iter`](Self::iter) carries, for changes in place.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn payload_mut(&mut self, index: usize) -> &mut [u8] {
+        assert!(index < self.received, "only what was received");
+        let range = self.payload_range(index);
+        &mut self.octets[range]
+    }
+
     /// How many datagrams the socket has lost so far because its buffer was full, as of the last datagram received; wraps
     /// around. `None` when nothing was lost yet or the socket does not report it.
     #[must_use]
@@ -99,19 +122,30 @@ impl RecvBatch {
         self.received.checked_sub(1).and_then(|last| self.incoming(last).overflow)
     }
 
-    fn datagram(&self, index: usize) -> Datagram<'_> {
+    /// The datagram at this place of [`iter`](Self::iter).
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn datagram(&self, index: usize) -> Datagram<'_> {
+        assert!(index < self.received, "only what was received");
         let header = &self.headers[index];
-        let start = index * self.stride();
-        let length = usize::try_from(header.msg_len).unwrap_or(usize::MAX).min(self.datagram_bytes_max);
-        let Incoming { ttl, interface, destination, overflow: _ } = self.incoming(index);
+        let Incoming { ttl, traffic_class, interface, destination, overflow: _ } = self.incoming(index);
         Datagram {
-            source: from_sockaddr(&self.names[index]),
+            source: (&self.names[index]).into(),
             ttl,
+            traffic_class,
             interface,
             destination,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            payload: &self.octets[start..start + length],
+            payload: &self.octets[self.payload_range(index)],
         }
+    }
+
+    fn payload_range(&self, index: usize) -> Range<usize> {
+        let start = index * self.stride();
+        let length = usize::try_from(self.headers[index].msg_len).unwrap_or(usize::MAX).min(self.datagram_bytes_max);
+        start..start + length
     }
 
     fn incoming(&self, index: usize) -> Incoming {
@@ -133,7 +167,7 @@ impl RecvBatch {
             iovec.iov_len = self.datagram_bytes_max;
             let header = &mut header.msg_hdr;
             header.msg_name = ptr::from_mut(name).cast();
-            header.msg_namelen = SOCKADDR_BYTES;
+            header.msg_namelen = Name::BYTES_MAX;
             header.msg_iov = ptr::from_mut(iovec);
             header.msg_iovlen = 1;
             header.msg_control = control.0.as_mut_ptr().cast();
@@ -152,7 +186,8 @@ impl std::fmt::Debug for RecvBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MulticastOut, Options};
+    use crate::{Head, MulticastOut, Options, SendBatch, UdpSocket};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
     const LOOPBACK: u32 = 1;
 
@@ -192,19 +227,47 @@ mod tests {
         let out = MulticastOut { interface: LOOPBACK, ttl: 42, loopback: true };
         let receiver = UdpSocket::bind(&options).unwrap();
         let sender = UdpSocket::bind(&Options { multicast_out: Some(out), ..Options::new(any_port()) }).unwrap();
-        receiver.join(group, None, LOOPBACK).unwrap();
+        receiver.join(group.into(), None, LOOPBACK).unwrap();
         sender.send_to(b"x", SocketAddrV4::new(group, receiver.local_address().unwrap().port())).unwrap();
         let mut batch = RecvBatch::new(1, 64);
         batch.receive(&receiver).unwrap();
         let datagram = batch.iter().next().unwrap();
         assert_eq!(datagram.ttl, Some(42));
         assert_eq!(datagram.interface, Some(LOOPBACK));
-        assert_eq!(datagram.destination, Some(group));
+        assert_eq!(datagram.destination, Some(group.into()));
 
         let (silent, sender) = pair(&Options::new(any_port()));
         sender.send_to(b"x", silent.local_address().unwrap()).unwrap();
         batch.receive(&silent).unwrap();
         assert_eq!(batch.iter().next().unwrap().ttl, None);
+    }
+
+    #[test]
+    fn traffic_class_hop_limit_interface_and_destination_are_told_at_ipv6_too() {
+        let options = Options {
+            receive_ttl: true,
+            receive_traffic_class: true,
+            receive_packet_info: true,
+            ..Options::new(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0))
+        };
+        let receiver = UdpSocket::bind(&options).unwrap();
+        let sender = UdpSocket::bind(&options).unwrap();
+        let mut out = SendBatch::new(1, 64);
+        let mut filling = out.fill();
+        let to = Head::to(receiver.local_address().unwrap());
+        filling.message_with(Head { ttl: Some(9), traffic_class: Some(0x2a), ..to }, 0);
+        filling.datagram(b"x", None);
+        filling.send(&sender, |outcome| assert_eq!(outcome.sent, 1));
+        let mut batch = RecvBatch::new(1, 64);
+        batch.receive(&receiver).unwrap();
+        let datagram = batch.iter().next().unwrap();
+        assert_eq!(datagram.source, sender.local_address().unwrap());
+        assert_eq!((datagram.ttl, datagram.traffic_class), (Some(9), Some(0x2a)));
+        assert_eq!(datagram.interface, Some(LOOPBACK));
+        assert_eq!(datagram.destination, Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(datagram.source_v4(), None);
+        batch.payload_mut(0)[0] = b'y';
+        assert_eq!(batch.iter().next().unwrap().payload, b"y");
     }
 
     #[test]

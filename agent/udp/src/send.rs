@@ -7,19 +7,26 @@
 //!   message 0   payload a | tail 0 | payload b | tail 0 | ..        to client 0, cut every len(payload + tail) octets
 //!   message 1   payload a | tail 1 | payload b | tail 1 | ..        to client 1
 //! ```
+//! Datagrams that are the same for many destinations can be one block, one piece of memory a message:
+//!
+//! ```text
+//!   message 2   [a b c]                                             to client 2, cut every len(a) octets
+//!   message 3   [a b c]                                             to client 3, the same memory
+//! ```
 //! What the kernel or a device refuses to cut is sent once more, one message a datagram.
 
 #![expect(unsafe_code, reason = "sendmmsg has no safe wrapper that keeps its buffers")]
 
-use crate::control::{Extent, Outgoing};
+use crate::control::{Outgoing, Side};
 use crate::many;
-use crate::raw::{SOCKADDR_BYTES, to_sockaddr};
+use crate::raw::Name;
 use crate::ready::wait_writable;
 use crate::{Errno, Options, UdpSocket};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -28,7 +35,7 @@ pub const SEGMENTS_MAX: usize = 64;
 /// Octets of the longest tail.
 const TAIL_BYTES_MAX: usize = 16;
 /// Payload and tail.
-const IOVECS_PER_DATAGRAM: usize = 2;
+const IOVECS_PER_DATAGRAM_MAX: usize = 2;
 /// How long a full send buffer may hold up a batch. Longer than any interface needs to send one packet; a device that stands
 /// still longer than this loses datagrams, and its sender goes on.
 const FULL_WAIT: Duration = Duration::from_millis(10);
@@ -42,13 +49,14 @@ pub struct Gso {
 /// Room for a number of messages, used again for every [`fill`](Self::fill).
 pub struct SendBatch {
     plans: Box<[Plan]>,
-    names: Box<[libc::sockaddr_in]>,
+    names: Box<[Name]>,
     controls: Box<[Outgoing]>,
     // Cells: tails are still written while pointers to earlier ones stand in `iovecs`.
     tails: Box<[Cell<[u8; TAIL_BYTES_MAX]>]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
     singles: Box<[libc::mmsghdr]>,
+    single_iovecs: Box<[libc::iovec]>,
 }
 
 /// A batch while it is filled; what its messages hold stays borrowed until [`send`](Self::send).
@@ -58,6 +66,19 @@ pub struct Filling<'batch, 'data> {
     iovecs: usize,
     tails: usize,
     data: PhantomData<&'data [u8]>,
+}
+
+/// The IP header of a message, as far as its sender has a say in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// Which of our addresses it comes from; none leaves the choice to the socket and the routing table.
+    pub from: Option<IpAddr>,
+    /// TTL or hop limit; 0 or none leaves the choice to the socket.
+    pub ttl: Option<u8>,
+    /// TOS or traffic class, ECN included; none leaves the choice to the socket.
+    pub traffic_class: Option<u8>,
 }
 
 /// A tail written into a [`Filling`], for any number of its datagrams.
@@ -85,13 +106,15 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     tag: u64,
-    ttl: Option<u8>,
+    head: Head,
     first_iovec: usize,
+    /// One or two a datagram, or one for all of a block.
+    iovecs: usize,
     datagrams: usize,
     segment_bytes: u16,
 }
 
-// SAFETY: the raw pointers in `iovecs`, `headers` and `singles` are followed by `Filling::send` alone, which consumes the
+// SAFETY: the raw pointers in `iovecs`, `single_iovecs`, `headers` and `singles` are followed by `Filling::send` alone, which consumes the
 // filling that wrote them; a batch that moved to another thread holds no pointer that anyone uses.
 unsafe impl Send for SendBatch {}
 
@@ -114,6 +137,17 @@ impl Gso {
     }
 }
 
+impl Head {
+    const NOBODY: Self =
+        Self { to: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), from: None, ttl: None, traffic_class: None };
+
+    /// A header that leaves everything but the destination to the socket.
+    #[must_use]
+    pub fn to(to: impl Into<SocketAddr>) -> Self {
+        Self { to: to.into(), ..Self::NOBODY }
+    }
+}
+
 impl SendBatch {
     /// Room for `messages` messages with `datagrams` datagrams and as many tails in all.
     ///
@@ -126,16 +160,15 @@ impl SendBatch {
         let no_iovec: libc::iovec = unsafe { mem::zeroed() };
         // SAFETY: all-zero octets are a valid `mmsghdr`: null pointers and no lengths.
         let no_header: libc::mmsghdr = unsafe { mem::zeroed() };
-        let nobody = to_sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        let no_plan = Plan { tag: 0, ttl: None, first_iovec: 0, datagrams: 0, segment_bytes: 0 };
         Self {
-            plans: vec![no_plan; messages].into(),
-            names: vec![nobody; messages].into(),
+            plans: vec![Plan::EMPTY; messages].into(),
+            names: vec![Name::NOBODY; messages].into(),
             controls: vec![Outgoing::EMPTY; messages].into(),
             tails: vec![Cell::new([0; TAIL_BYTES_MAX]); datagrams].into(),
-            iovecs: vec![no_iovec; datagrams * IOVECS_PER_DATAGRAM].into(),
+            iovecs: vec![no_iovec; datagrams * IOVECS_PER_DATAGRAM_MAX].into(),
             headers: vec![no_header; messages].into(),
             singles: vec![no_header; SEGMENTS_MAX].into(),
+            single_iovecs: vec![no_iovec; SEGMENTS_MAX].into(),
         }
     }
 
@@ -150,7 +183,7 @@ impl<'data> Filling<'_, 'data> {
     #[must_use]
     pub fn has_room(&self, datagrams: usize) -> bool {
         self.messages < self.batch.plans.len()
-            && self.iovecs + datagrams * IOVECS_PER_DATAGRAM <= self.batch.iovecs.len()
+            && self.iovecs + datagrams * IOVECS_PER_DATAGRAM_MAX <= self.batch.iovecs.len()
             && self.tails + datagrams <= self.batch.tails.len()
     }
 
@@ -177,37 +210,65 @@ impl<'data> Filling<'_, 'data> {
     ///
     /// # Panics
     /// When there is no room for it; see [`has_room`](Self::has_room).
-    pub fn message(&mut self, to: SocketAddrV4, ttl: Option<u8>, tag: u64) {
-        self.batch.names[self.messages] = to_sockaddr(to);
+    pub fn message(&mut self, to: impl Into<SocketAddr>, ttl: Option<u8>, tag: u64) {
+        self.message_with(Head { ttl, ..Head::to(to) }, tag);
+    }
+
+    /// The same with more of the IP header.
+    ///
+    /// # Panics
+    /// When there is no room for it; see [`has_room`](Self::has_room).
+    pub fn message_with(&mut self, mut head: Head, tag: u64) {
+        self.batch.names[self.messages] = head.to.into();
         // The kernel takes a control message with TTL 0 for an error.
-        let ttl = ttl.filter(|&ttl| ttl > 0);
-        self.batch.plans[self.messages] = Plan { tag, ttl, first_iovec: self.iovecs, datagrams: 0, segment_bytes: 0 };
+        head.ttl = head.ttl.filter(|&ttl| ttl > 0);
+        self.batch.plans[self.messages] = Plan { tag, head, first_iovec: self.iovecs, ..Plan::EMPTY };
         self.messages += 1;
     }
 
     /// Adds a datagram to the message just begun. All datagrams of a message have the length of the first, only the last may
-    /// be shorter; all together have at most 65507 octets.
+    /// be shorter; all of them have a tail or none; all together have at most 65507 octets.
     ///
     /// # Panics
     /// When no message was begun or there is no room; see [`has_room`](Self::has_room).
     pub fn datagram(&mut self, payload: &'data [u8], tail: Option<Tail>) {
         let plan = &mut self.batch.plans[self.messages - 1];
-        let tail = tail.unwrap_or(Tail { index: 0, length: 0 });
+        let bytes = payload.len() + tail.map_or(0, |tail| tail.length);
         if plan.datagrams == 0 {
-            plan.segment_bytes = u16::try_from(payload.len() + tail.length).unwrap_or(u16::MAX);
+            plan.segment_bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         }
-        debug_assert!(payload.len() + tail.length <= usize::from(plan.segment_bytes), "only the last may be shorter");
+        debug_assert!(bytes <= usize::from(plan.segment_bytes), "only the last may be shorter");
         plan.datagrams += 1;
-        // The kernel only reads through these pointers, whatever their type says.
-        self.batch.iovecs[self.iovecs] =
-            libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
-        self.batch.iovecs[self.iovecs + 1] =
-            libc::iovec { iov_base: self.batch.tails[tail.index].as_ptr().cast(), iov_len: tail.length };
-        self.iovecs += IOVECS_PER_DATAGRAM;
+        plan.iovecs += 1 + usize::from(tail.is_some());
+        debug_assert!(plan.iovecs.is_multiple_of(plan.datagrams), "all have a tail or none");
+        self.batch.iovecs[self.iovecs] = iovec(payload);
+        self.iovecs += 1;
+        if let Some(Tail { index, length }) = tail {
+            self.batch.iovecs[self.iovecs] =
+                libc::iovec { iov_base: self.batch.tails[index].as_ptr().cast(), iov_len: length };
+            self.iovecs += 1;
+        }
+    }
+
+    /// Makes the message just begun one of datagrams that stand side by side in memory: `segment_bytes` each, the last
+    /// perhaps shorter, at most [`SEGMENTS_MAX`] and 65507 octets.
+    ///
+    /// # Panics
+    /// When the message has datagrams already, or `segment_bytes` is 0 for a block that is not empty.
+    pub fn block(&mut self, octets: &'data [u8], segment_bytes: u16) {
+        let plan = &mut self.batch.plans[self.messages - 1];
+        assert_eq!(plan.datagrams, 0, "a block is all of its message");
+        plan.datagrams = if octets.is_empty() { 1 } else { octets.len().div_ceil(segment_bytes.into()) };
+        debug_assert!(plan.datagrams <= SEGMENTS_MAX, "one full message has to hold them");
+        plan.segment_bytes = segment_bytes;
+        plan.iovecs = 1;
+        self.batch.iovecs[self.iovecs] = iovec(octets);
+        self.iovecs += 1;
     }
 
     /// Sends all messages and reports on each of them, in order. A message that fails never holds up the next.
-    pub fn send(self, socket: &UdpSocket, mut report: impl FnMut(Outcome)) {
+    pub fn send(self, socket: impl AsFd, mut report: impl FnMut(Outcome)) {
+        let socket = socket.as_fd();
         let Self { batch, messages, .. } = self;
         batch.point_headers_at_messages(0, messages);
         let mut next = 0;
@@ -250,25 +311,35 @@ impl SendBatch {
         let plans = self.plans[first..end].iter().zip(&mut self.headers[first..end]);
         let parts = self.names[first..end].iter_mut().zip(&mut self.controls[first..end]);
         for ((plan, header), (name, control)) in plans.zip(parts) {
-            let (own, rest) = iovecs.split_at_mut(plan.datagrams * IOVECS_PER_DATAGRAM);
+            let (own, rest) = iovecs.split_at_mut(plan.iovecs);
             iovecs = rest;
             let segment = (plan.datagrams > 1).then_some(plan.segment_bytes);
-            let extent = control.fill(segment, plan.ttl);
-            point(header, ptr::from_mut(name), own, ptr::from_mut(control), extent);
+            let control_bytes = control.fill(plan.head.to.is_ipv6(), plan.side(segment));
+            point(header, name, own, ptr::from_mut(control), control_bytes);
         }
     }
 
     /// The fallback: the datagrams of message `index`, a message each.
-    fn send_one_by_one(&mut self, socket: &UdpSocket, index: usize) -> Outcome {
+    fn send_one_by_one(&mut self, socket: BorrowedFd<'_>, index: usize) -> Outcome {
         let plan = self.plans[index];
         let mut outcome = plan.outcome(0, None);
         outcome.segmentation_refused = true;
-        let extent = self.controls[index].fill(None, plan.ttl);
+        let control_bytes = self.controls[index].fill(plan.head.to.is_ipv6(), plan.side(None));
         let control = ptr::from_mut(&mut self.controls[index]);
-        let name = ptr::from_mut(&mut self.names[index]);
-        let iovecs = self.iovecs[plan.first_iovec..].chunks_exact_mut(IOVECS_PER_DATAGRAM);
+        let name = &mut self.names[index];
+        let own = &mut self.iovecs[plan.first_iovec..plan.first_iovec + plan.iovecs];
+        let iovecs = if let [block] = own
+            && plan.datagrams > 1
+        {
+            cut(*block, plan.segment_bytes.into(), &mut self.single_iovecs);
+            &mut self.single_iovecs[..plan.datagrams]
+        } else {
+            own
+        };
+        let per_datagram = iovecs.len() / plan.datagrams;
+        let iovecs = iovecs.chunks_exact_mut(per_datagram);
         for (header, iovecs) in self.singles[..plan.datagrams].iter_mut().zip(iovecs) {
-            point(header, name, iovecs, control, extent);
+            point(header, name, iovecs, control, control_bytes);
         }
         let mut next = 0;
         while next < plan.datagrams {
@@ -289,30 +360,51 @@ impl SendBatch {
 }
 
 impl Plan {
+    const EMPTY: Self = Self { tag: 0, head: Head::NOBODY, first_iovec: 0, iovecs: 0, datagrams: 0, segment_bytes: 0 };
+
+    fn side(&self, segment: Option<u16>) -> Side {
+        let Head { to: _, from, ttl, traffic_class } = self.head;
+        Side { segment, ttl, traffic_class, from }
+    }
+
     fn outcome(&self, sent: usize, error: Option<Errno>) -> Outcome {
         Outcome { tag: self.tag, sent, failed: self.datagrams - sent, error, segmentation_refused: false }
     }
 }
 
+/// The kernel only reads through the pointer, whatever its type says.
+fn iovec(octets: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() }
+}
+
+/// Points `parts` at the datagrams of a block.
+fn cut(block: libc::iovec, segment_bytes: usize, parts: &mut [libc::iovec]) {
+    let offsets = (0..block.iov_len).step_by(segment_bytes);
+    for (part, offset) in parts.iter_mut().zip(offsets) {
+        let iov_len = segment_bytes.min(block.iov_len - offset);
+        *part = libc::iovec { iov_base: block.iov_base.wrapping_byte_add(offset), iov_len };
+    }
+}
+
 fn point(
     header: &mut libc::mmsghdr,
-    name: *mut libc::sockaddr_in,
+    name: &mut Name,
     iovecs: &mut [libc::iovec],
     control: *mut Outgoing,
-    extent: Extent,
+    control_bytes: usize,
 ) {
     let header = &mut header.msg_hdr;
-    header.msg_name = name.cast();
-    header.msg_namelen = SOCKADDR_BYTES;
+    header.msg_namelen = name.bytes();
+    header.msg_name = ptr::from_mut(name).cast();
     header.msg_iov = iovecs.as_mut_ptr();
     header.msg_iovlen = many::length(iovecs.len());
-    header.msg_control = control.wrapping_byte_add(extent.offset).cast();
-    header.msg_controllen = many::length(extent.length);
+    header.msg_control = control.cast();
+    header.msg_controllen = many::length(control_bytes);
     header.msg_flags = 0;
 }
 
 /// Hands `headers` to the kernel, and says how many messages it took: at least one. Waits a little for a full send buffer.
-fn transmit(socket: &UdpSocket, headers: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
+fn transmit(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
     loop {
         // SAFETY: `Filling` borrows everything that the headers point at: its own parts by the batch, payloads by `'data`;
         // lengths are those of the slices; the headers began as zeros.

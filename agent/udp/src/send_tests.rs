@@ -68,7 +68,7 @@ fn a_destination_that_fails_stops_no_other() {
     let mut batch = SendBatch::new(4, 64);
     let mut filling = batch.fill();
     // A socket bound to a loopback address has no way to the world: the kernel refuses with EINVAL or ENETUNREACH.
-    let nowhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
+    let nowhere = SocketAddr::from(([192, 0, 2, 1], 9));
     for (tag, to) in
         [nowhere, client.local_address().unwrap(), nowhere, client.local_address().unwrap()].iter().enumerate()
     {
@@ -85,10 +85,9 @@ fn a_destination_that_fails_stops_no_other() {
 #[test]
 fn what_the_kernel_will_not_cut_arrives_one_by_one() {
     let client = bind(&Options::new(ANY_PORT));
-    let sender = bind(&Options::new(ANY_PORT));
-    let to = client.local_address().unwrap();
     // UDP_SEGMENT together with SO_NO_CHECK is EINVAL, on every device and for every user.
-    crate::raw::set_option(&sender, libc::SOL_SOCKET, libc::SO_NO_CHECK, &1_i32).unwrap();
+    let sender = bind(&Options { zero_checksum: true, ..Options::new(ANY_PORT) });
+    let to = client.local_address().unwrap();
     let mut batch = SendBatch::new(4, 64);
     let mut filling = batch.fill();
     for tag in 0..2 {
@@ -109,7 +108,7 @@ fn what_the_kernel_will_not_cut_arrives_one_by_one() {
 fn a_message_carries_its_own_ttl_and_the_socket_s_without_one() {
     let group = Ipv4Addr::new(239, 77, 4, 1);
     let member = bind(&Options { receive_ttl: true, ..Options::new(SocketAddrV4::new(group, 0)) });
-    member.join(group, None, LOOPBACK).unwrap();
+    member.join(group.into(), None, LOOPBACK).unwrap();
     let out = MulticastOut { interface: LOOPBACK, ttl: 0, loopback: true };
     let sender = bind(&Options { multicast_out: Some(out), ..Options::new(ANY_PORT) });
     let to = SocketAddrV4::new(group, member.local_address().unwrap().port());
@@ -126,13 +125,74 @@ fn a_message_carries_its_own_ttl_and_the_socket_s_without_one() {
 }
 
 #[test]
+fn a_block_is_cut_by_the_kernel_or_by_us_into_the_same_datagrams() {
+    let octets: Vec<u8> = (0..250).collect();
+    for is_refused in [false, true] {
+        let client = bind(&Options::new(ANY_PORT));
+        let sender = bind(&Options { zero_checksum: is_refused, ..Options::new(ANY_PORT) });
+        let mut batch = SendBatch::new(3, 64);
+        let mut filling = batch.fill();
+        filling.message(client.local_address().unwrap(), None, 0);
+        filling.block(&octets, 100);
+        filling.message(client.local_address().unwrap(), None, 1);
+        filling.block(&octets[..40], 100);
+        filling.message(client.local_address().unwrap(), None, 2);
+        filling.block(&[], 100);
+        let outcomes = send(filling, &sender);
+        let sent: Vec<_> = outcomes.iter().map(|outcome| (outcome.sent, outcome.segmentation_refused)).collect();
+        assert_eq!(sent, [(3, is_refused), (1, false), (1, false)]);
+        let expected = [&octets[..100], &octets[100..200], &octets[200..], &octets[..40], &[]];
+        assert_eq!(receive_all(&client), expected);
+    }
+}
+
+#[test]
+fn ipv6_destinations_and_ipv4_ones_have_segments_and_a_traffic_class_too() {
+    for any_port in [ANY_PORT, "[::1]:0".parse().unwrap()] {
+        let client = bind(&Options { receive_traffic_class: true, ..Options::new(any_port) });
+        let sender = bind(&Options::new(any_port));
+        let mut batch = SendBatch::new(2, 64);
+        let mut filling = batch.fill();
+        for (tag, class) in [Some(0xba), None].into_iter().enumerate() {
+            let head = Head { traffic_class: class, ..Head::to(client.local_address().unwrap()) };
+            filling.message_with(head, tag as u64);
+            filling.datagram(b"one", None);
+            filling.datagram(b"two", None);
+        }
+        let outcomes = send(filling, &sender);
+        assert!(outcomes.iter().all(|outcome| (outcome.sent, outcome.segmentation_refused) == (2, false)));
+        let mut received = RecvBatch::new(4, 64);
+        received.receive(&client).unwrap();
+        let seen: Vec<_> = received.iter().map(|datagram| (datagram.payload, datagram.traffic_class)).collect();
+        let expected = [(&b"one"[..], Some(0xba)), (b"two", Some(0xba)), (b"one", Some(0)), (b"two", Some(0))];
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn a_socket_of_several_addresses_sends_from_the_one_that_is_asked_for() {
+    let client = bind(&Options::new(ANY_PORT));
+    let sender = bind(&Options::new(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)));
+    let from = IpAddr::from([127, 77, 4, 2]);
+    let mut batch = SendBatch::new(1, 64);
+    let mut filling = batch.fill();
+    filling.message_with(Head { from: Some(from), ..Head::to(client.local_address().unwrap()) }, 0);
+    filling.datagram(b"one", None);
+    filling.datagram(b"two", None);
+    assert_eq!(send(filling, &sender)[0].sent, 2);
+    let mut received = RecvBatch::new(4, 64);
+    received.receive(&client).unwrap();
+    assert_eq!(received.iter().map(|datagram| datagram.source.ip()).collect::<Vec<_>>(), [from, from]);
+}
+
+#[test]
 fn this_kernel_cuts() {
     // Linux 4.18 is older than anything else we need; without it fan-out would quietly be ten times slower.
     assert_eq!(Gso::probe().segments_max(), SEGMENTS_MAX);
     assert_eq!(Gso::OFF.segments_max(), 1);
 }
 
-const ANY_PORT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn bind(options: &Options) -> UdpSocket {
     UdpSocket::bind(options).unwrap()

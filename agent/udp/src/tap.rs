@@ -3,11 +3,10 @@
 //! Owns the one ioctl that creates it. The interface lives in the network namespace of the thread that opened it and
 //! disappears with the value. Offloads stay off: the kernel hands out frames that are segmented and carry checksums.
 
-#![expect(unsafe_code, reason = "the ioctl that makes a file an interface has no safe wrapper")]
-
+use crate::raw::{self, InterfaceRequest};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 const DEVICE: &str = "/dev/net/tun";
@@ -25,18 +24,11 @@ impl Tap {
     /// When the kernel has no TUN/TAP, refuses the privilege, or the name is too long or taken.
     pub fn create(name: &str) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
-        let mut ifr_name = [0; libc::IFNAMSIZ];
-        if name.is_empty() || name.len() >= ifr_name.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an interface's name has 1 to 15 octets"));
-        }
-        for (place, octet) in ifr_name.iter_mut().zip(name.bytes()) {
-            *place = octet.cast_signed();
-        }
+        let mut request = InterfaceRequest::new(name)?;
         let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).map_err(io::Error::other)?;
-        let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
-        // SAFETY: TUNSETIFF reads and writes one `ifreq`; `request` is a whole one and outlives the call.
-        let outcome = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-        if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(Self { file }) }
+        request.set_value(flags.to_ne_bytes());
+        request.apply(&file, raw::TUNSETIFF)?;
+        Ok(Self { file })
     }
 
     /// Reads one frame.

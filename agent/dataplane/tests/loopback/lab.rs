@@ -9,7 +9,7 @@ use castgate_udp::{MulticastOut, Options, RecvBatch, UdpSocket, shard_of};
 use castgate_wire::umtp::{Channel, Command, Cookie, Trailer};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,7 +117,7 @@ impl Client {
     pub fn new(address: Ipv4Addr, cookies: Cookies) -> Self {
         let options = Options { receive_buffer_bytes: Some(4 << 20), ..Options::new(SocketAddrV4::new(address, 0)) };
         let socket = UdpSocket::bind(&options).unwrap();
-        let address = socket.local_address().unwrap();
+        let address = SocketAddrV4::new(address, socket.local_address().unwrap().port());
         Self { socket, address, cookies, batch: RefCell::new(RecvBatch::new(64, 4096)) }
     }
 
@@ -155,6 +155,15 @@ impl Client {
         self.receive(count).into_iter().map(check).collect()
     }
 
+    /// What is there now.
+    pub fn receive_some(&self) -> Vec<Vec<u8>> {
+        let mut batch = self.batch.borrow_mut();
+        if batch.receive(&self.socket).is_err() {
+            return Vec::new();
+        }
+        batch.iter().map(|datagram| datagram.payload.to_vec()).collect()
+    }
+
     /// Whether nothing is there. Says something only about what was surely sent before.
     pub fn has_nothing(&self) -> bool {
         !wait_readable(&self.socket, Some(Duration::ZERO)).unwrap()
@@ -177,7 +186,7 @@ impl Native {
         let bind = SocketAddrV4::new(channel.group, channel.port);
         let native =
             Self::bind(&Options { reuse_address: true, reuse_port: true, receive_ttl: true, ..Options::new(bind) });
-        native.socket.join(channel.group, channel.source, LOOPBACK).unwrap();
+        native.socket.join(channel.group.into(), channel.source.map(IpAddr::V4), LOOPBACK).unwrap();
         native
     }
 
@@ -205,7 +214,7 @@ fn receive(socket: &UdpSocket, batch: &RefCell<RecvBatch>, count: usize) -> Vec<
         assert!(wait_readable(socket, Some(PATIENCE)).unwrap(), "{} of {count} datagrams came", heard.len());
         batch.receive(socket).unwrap();
         heard.extend(batch.iter().map(|datagram| Heard {
-            source: *datagram.source.ip(),
+            source: *datagram.source_v4().unwrap().ip(),
             ttl: datagram.ttl,
             payload: datagram.payload.to_vec(),
         }));

@@ -3,7 +3,7 @@
 use crate::lab::{Client, Lab, Native, PATIENCE, host};
 use castgate_dataplane::{Dataplane, DropReason, Event, Settings, StartError, Traffic};
 use castgate_wire::umtp::{Channel, Command, Cookie};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 const PORT: u16 = 5004;
 
@@ -145,7 +145,8 @@ fn what_the_control_thread_sends_comes_from_the_tunnels_address_and_the_interfac
     let channel = Channel::any_source(Ipv4Addr::new(239, 61, 7, 1), PORT);
     let lan = Native::listener(channel);
     let client = Native::source(host(107, 10));
-    lab.dataplane.transmit(client.socket.local_address().unwrap(), b"ack");
+    let Ok(SocketAddr::V4(to)) = client.socket.local_address() else { panic!("an IPv4 address") };
+    lab.dataplane.transmit(to, b"ack");
     let heard = client.receive(1);
     assert_eq!((heard[0].source, &heard[0].payload[..]), (host(107, 1), &b"ack"[..]));
     lab.dataplane.multicast(&channel, 3, b"slow path");

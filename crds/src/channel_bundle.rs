@@ -78,19 +78,29 @@ pub struct ChannelBundleStatus {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule("has(self.port) != has(self.ports)", "name either port or ports"),
-    rule_at(".source", "has(self.source) || !self.group.startsWith('232.')", "a group of 232.0.0.0/8 needs a source"),
+    rule_at(".source",
+        "has(self.source) || !(self.group.startsWith('232.') || self.group.matches('^[fF]{2}3[0-9a-fA-F]:(0{0,4}:|:)'))",
+        "a group of 232.0.0.0/8 or ff3x::/32 needs a source",
+    ),
+    rule_at(".source",
+        "!has(self.source) || self.source.contains(':') == self.group.contains(':')",
+        "group and source are of one version",
+    ),
+    rule("!self.group.contains(':') || !(self.send || has(self.pattern))",
+        "send and pattern are for channels of version 4: UMTP carries no others",
+    ),
     rule_at(".pattern", "!has(self.pattern) || has(self.port)", "a pattern is sent to one port: name port"),
 ]))]
 pub struct Channel {
     /// What people call it; once per bundle.
     #[schemars(schema_with = "schema::name")]
     pub name: String,
-    /// The group, such as 232.1.2.3.
+    /// The group, such as 232.1.2.3. One of version 6, such as `ff3e::8000:1`, is carried by AMT alone.
     #[schemars(schema_with = "schema::group")]
     pub group: String,
-    /// The sender's address, for a source-specific channel. Groups of 232.0.0.0/8 need one.
+    /// The sender's address, for a source-specific channel. Groups of 232.0.0.0/8 and `ff3x::/32` need one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::ipv4")]
+    #[schemars(schema_with = "schema::host")]
     pub source: Option<String>,
     /// The UDP port.
     #[serde(default, skip_serializing_if = "Option::is_none")]

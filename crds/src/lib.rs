@@ -12,6 +12,7 @@
 //! Two habits of Kubernetes shape the types. Text that YAML 1.1 reads as something else (`Off`, `No`) is no value of ours.
 //! Every `Option` is left out when empty, because `null` breaks server-side apply.
 
+pub mod amt;
 pub mod channel_bundle;
 pub mod hierarchy;
 pub mod placement;
@@ -22,6 +23,7 @@ pub mod tunnel_database;
 pub mod tunnel_endpoint;
 pub mod tunnel_relay;
 pub mod tunnel_server;
+pub mod tunnels;
 pub mod units;
 
 pub use channel_bundle::{ChannelBundle, ChannelBundleSpec};

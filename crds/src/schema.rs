@@ -17,8 +17,21 @@ macro_rules! octet {
         "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
     };
 }
-/// A group: 224.0.0.0/4. That 224.0.0.0/24 is refused needs a look ahead and is a CEL rule.
-const GROUP: &str = concat!("^(22[4-9]|23[0-9])", "\\.", octet!(), "\\.", octet!(), "\\.", octet!(), "$");
+/// A group: 224.0.0.0/4 or `ff00::/8`. That those of a link are refused needs a look ahead and is a CEL rule.
+const GROUP: &str = concat!(
+    "^((22[4-9]|23[0-9])",
+    "\\.",
+    octet!(),
+    "\\.",
+    octet!(),
+    "\\.",
+    octet!(),
+    "|[fF]{2}[0-9a-fA-F]{2}:[0-9a-fA-F:.]{1,40})$"
+);
+/// An address that no host has, as a regular expression of CEL: of version 4 one that means any or many, of version 6 one of a
+/// group, of a link, or the one that means any.
+const NOT_A_HOST: &str =
+    "^(0|22[4-9]|23[0-9])[.]|^255[.]255[.]255[.]255$|^([fF]{2}[0-9a-fA-F]{2}|[fF][eE][89abAB][0-9a-fA-F]):|^[0:]+$";
 /// A country after ISO 3166-1 alpha-2.
 const COUNTRY: &str = "^[A-Z]{2}$";
 /// Names of objects and channels: a DNS label.
@@ -61,11 +74,100 @@ pub(crate) fn ipv4(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn group(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": "string", "format": "ipv4", "pattern": GROUP, "maxLength": 15,
+        "type": "string", "pattern": GROUP, "maxLength": 45,
+        "x-kubernetes-validations": [
+            rule(
+                "!self.startsWith('224.0.0.') && !self.matches('^[fF]{2}[0-9a-fA-F][0-2]:')",
+                "224.0.0.0/24 and ff02::/16 belong to routing protocols and are never tunnelled",
+            ),
+            rule("!self.contains(':') || isIP(self)", "this is not an address"),
+        ],
+    })
+}
+
+/// The address of a host, of either version.
+pub(crate) fn host(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 45,
+        "x-kubernetes-validations": [host_rule()],
+    })
+}
+
+fn host_rule() -> Value {
+    rule(&format!("isIP(self) && !self.matches('{NOT_A_HOST}')"), "this is not the address of a host")
+}
+
+/// The addresses of one machine.
+pub(crate) fn own_addresses(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 2, "x-kubernetes-list-type": "set", "items": host(generator) })
+}
+
+/// Addresses that others can route to.
+pub(crate) fn anycast_addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 8, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "maxLength": 45,
+            "x-kubernetes-validations": [
+                host_rule(),
+                rule("!isIP(self) || !ip(self).isLoopback()", "nobody can route to an address of the loopback interface"),
+            ],
+        },
+    })
+}
+
+/// A routing table of the kernel that is none of its own.
+pub(crate) fn routing_table(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = integer(1, 4_294_967_295);
+    let own = rule(
+        "self < 253 || self > 255",
+        "253 to 255 are tables of the kernel: this one is for anycast addresses alone",
+    );
+    schema.insert("x-kubernetes-validations".to_owned(), json!([own]));
+    schema
+}
+
+/// Octets of an IP packet in a tunnel: from what every host takes to what a datagram over IPv4 holds.
+pub(crate) fn tunnel_mtu(_: &mut SchemaGenerator) -> Schema {
+    integer(576, 65_505)
+}
+
+/// The field of a query has three bits.
+pub(crate) fn robustness(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 7)
+}
+
+/// Name servers: an address, perhaps a port.
+pub(crate) fn resolvers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 8, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "maxLength": 53,
+            "pattern": "^([0-9.]{7,15}(:[0-9]{1,5})?|\\[[0-9a-fA-F:.]{2,45}\\](:[0-9]{1,5})?|[0-9a-fA-F:.]{2,45})$",
+            "x-kubernetes-validations": [port_of_place()],
+        },
+    })
+}
+
+/// A prefix without host bits.
+pub(crate) fn prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "format": "cidr", "maxLength": 43,
         "x-kubernetes-validations": [rule(
-            "!self.startsWith('224.0.0.')",
-            "224.0.0.0/24 belongs to routing protocols and is never tunnelled",
+            "!isCIDR(self) || cidr(self) == cidr(self).masked()",
+            "a prefix has no host bits: write 192.0.2.0/24, not 192.0.2.1/24",
         )],
+    })
+}
+
+/// Domains.
+pub(crate) fn domains(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 8, "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string", "pattern": "^[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?$", "minLength": 1, "maxLength": 253,
+            "x-kubernetes-validations": [rule("!isIP(self)", "this is an address, not a domain")],
+        },
     })
 }
 
@@ -74,17 +176,8 @@ pub(crate) fn country(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Prefixes such as `192.0.2.0/24` or `2001:db8::/32`, without host bits.
-pub(crate) fn prefixes(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array", "maxItems": 256, "x-kubernetes-list-type": "set",
-        "items": {
-            "type": "string", "format": "cidr", "maxLength": 43,
-            "x-kubernetes-validations": [rule(
-                "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-                "a prefix has no host bits: write 192.0.2.0/24, not 192.0.2.1/24",
-            )],
-        },
-    })
+pub(crate) fn prefixes(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 256, "x-kubernetes-list-type": "set", "items": prefix(generator) })
 }
 
 pub(crate) fn countries(generator: &mut SchemaGenerator) -> Schema {
@@ -151,20 +244,33 @@ pub(crate) fn database_places(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Servers or relays that are named: a name or an address, and a port.
+/// Servers or relays that are named: a name or an address, perhaps a port.
 pub(crate) fn server_places(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 16, "x-kubernetes-list-type": "set",
         "items": {
-            "type": "string", "pattern": "^[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?:[0-9]{1,5}$", "minLength": 1,
-            "maxLength": 259, "x-kubernetes-validations": [port_of_place()],
+            "type": "string", "minLength": 1, "maxLength": 259,
+            "pattern": "^([A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?|\\[[0-9a-fA-F:.]+\\](:[0-9]{1,5})?|\
+                        [0-9a-fA-F]*:[0-9a-fA-F:.]+)$",
+            "x-kubernetes-validations": [port_of_place()],
         },
     })
 }
 
+/// The same where there is one at least.
+pub(crate) fn relays_of_row(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = server_places(generator);
+    schema.insert("minItems".to_owned(), json!(1));
+    schema
+}
+
+/// An address of version 6 without brackets has no port.
 fn port_of_place() -> Value {
     let port = "int(self.substring(self.lastIndexOf(':') + 1))";
-    rule(&format!("!self.matches(':[0-9]{{1,5}}$') || ({port} >= 1 && {port} <= 65535)"), "a port is in 1..65535")
+    rule(
+        &format!("!self.matches('^([^:]*|.*[]]):[0-9]{{1,5}}$') || ({port} >= 1 && {port} <= 65535)"),
+        "a port is in 1..65535",
+    )
 }
 
 /// How often something is refreshed: registrations count in whole seconds.

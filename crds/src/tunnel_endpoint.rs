@@ -30,8 +30,10 @@ use crate::schema::{self, rule, rule_at};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Tunnels", type_ = "integer", json_path = ".status.tunnels"),
+    printcolumn(name = "Endpoints", type_ = "integer", json_path = ".status.amt.endpoints"),
     printcolumn(name = "Channels", type_ = "integer", json_path = ".status.channels"),
     printcolumn(name = "Mbit/s", type_ = "string", json_path = ".status.megabitsPerSecond"),
+    printcolumn(name = "Upstream", type_ = "string", json_path = ".status.upstream"),
     printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.dropped", priority = 1),
     printcolumn(name = "Registered", type_ = "string", json_path = ".status.registered"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = 1)
@@ -57,6 +59,8 @@ pub struct TunnelEndpointSpec {
 pub enum EndpointRole {
     /// Carries tunnels for a `TunnelServer`.
     Server,
+    /// Carries tunnels for a `TunnelRelay`.
+    Relay,
     /// Answers for a `TunnelDatabase`.
     Database,
     /// Registers the agents of its namespace with databases above.
@@ -120,6 +124,55 @@ pub struct TunnelEndpointStatus {
     /// How each registration stands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registrations: Vec<Registration>,
+    /// Its AMT relay; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AmtStatus")]
+    pub amt: Option<AmtStatus>,
+    /// For a relay: the server above that it uses, or what it does to find one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// For a relay: the servers above that are in use or tried, at most 64 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// What an AMT relay carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AmtStatus {
+    /// Where gateways reach it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Anycast addresses that are routed to it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anycast: Vec<String>,
+    /// Gateways.
+    #[serde(default)]
+    pub endpoints: i64,
+    /// Groups that some gateway has joined.
+    #[serde(default)]
+    pub groups: i64,
+}
+
+/// One server above a relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamStatus {
+    /// Where it is; empty: none is known.
+    #[serde(default)]
+    pub server: String,
+    /// AMT or UMTP.
+    #[serde(default)]
+    pub protocol: String,
+    /// connected, connecting, searching or held (not asked for a while).
+    #[serde(default)]
+    pub state: String,
+    /// Channels that come from it.
+    #[serde(default)]
+    pub channels: i64,
+    /// Why it was last given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
 }
 
 /// Who holds the stream of an agent.

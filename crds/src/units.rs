@@ -18,6 +18,8 @@ const RATE_BITS_MAX: u64 = 100_000_000_000;
 
 /// What a span of time looks like, for a schema.
 pub const TIME_SPAN_PATTERN: &str = "^[0-9]{1,8}(ms|s|m|h)$";
+/// Spans that CEL can compare: the form, without numbers of hours that overflow a duration.
+pub(crate) const SPAN_IN_CEL: &str = "^([0-9]{1,8}(ms|s|m)|[0-9]{1,5}h)$";
 /// What a rate looks like, for a schema.
 pub const RATE_PATTERN: &str = "^[0-9]{1,12}(bit|kbit|Mbit|Gbit|pps)$";
 

@@ -4,6 +4,7 @@
 //! [`rules`](crate::rules) evaluates the rest.
 
 mod account;
+mod amt;
 mod bundle;
 mod fields;
 mod hierarchy;

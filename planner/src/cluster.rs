@@ -23,7 +23,7 @@ mod pool;
 mod servers;
 mod workloads;
 
-pub use facts::{AdapterFacts, Facts, Metas, NamespaceFacts, NodeFacts, ObjectMeta, Settings, Taint};
+pub use facts::{AdapterFacts, Facts, Metas, NamespaceFacts, NodeFacts, ObjectMeta, Owner, Settings, Taint};
 pub use workloads::Workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use castgate_control::AgentSnapshot;
 
 use crate::Judged;
-use crate::objects::{Entry, ObjectName, Objects};
+use crate::objects::{Entry, ObjectName, Objects, Server};
 
 /// What shall run on a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,15 +41,15 @@ pub struct Fleet {
     pub workloads: Vec<Workload>,
     /// By name of the agent: what it shall do. Every generation is 0; who serves them counts.
     pub snapshots: BTreeMap<String, AgentSnapshot>,
-    /// What became of each server.
-    pub servers: BTreeMap<ObjectName, ServerPlan>,
+    /// What became of each server and each relay.
+    pub servers: BTreeMap<Owner, ServerPlan>,
     /// What became of each database.
     pub databases: BTreeMap<ObjectName, DatabasePlan>,
     /// Objects, by kind and name, that cannot be planned now and whose workloads stay as they are.
-    pub held: BTreeSet<(&'static str, ObjectName)>,
+    pub held: BTreeSet<Owner>,
 }
 
-/// Where a server runs.
+/// Where a server or a relay runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerPlan {
     /// Nodes that its pods run on, by name.
@@ -109,14 +109,14 @@ pub fn fleet(judged: &Judged, metas: &Metas, facts: &Facts) -> Fleet {
 /// Finds the objects that are there but cannot be planned, and hands their agents what they had.
 fn hold(world: World, fleet: &mut Fleet) {
     let Fleet { held, servers, databases, snapshots, .. } = fleet;
-    for ((kind, name), meta) in world.metas {
+    for (owner @ (kind, name), meta) in world.metas {
         let planned = match *kind {
-            names::SERVER => servers.get(name).is_some_and(|plan| plan.refused.is_none()),
+            names::SERVER | names::RELAY => servers.get(owner).is_some_and(|plan| plan.refused.is_none()),
             names::DATABASE => databases.get(name).is_some_and(|plan| plan.refused.is_none()),
             _ => continue,
         };
         if !planned && !meta.deleting {
-            held.insert((kind, name.clone()));
+            held.insert(owner.clone());
         }
     }
     for (agent, snapshot) in &world.facts.previous {
@@ -127,19 +127,27 @@ fn hold(world: World, fleet: &mut Fleet) {
 }
 
 /// Whether an agent works for an object that is held.
-fn is_held(held: &BTreeSet<(&'static str, ObjectName)>, agent: &str) -> bool {
+fn is_held(held: &BTreeSet<Owner>, agent: &str) -> bool {
     // No name of an object holds an `@`, and no name of a namespace a `/`.
     let owner = agent.split_once('@').map_or(agent, |(owner, _)| owner);
     let Some((namespace, workload)) = owner.split_once('/') else { return false };
-    let of = |kind, prefix| {
-        workload.strip_prefix(prefix).is_some_and(|name| {
+    [names::SERVER, names::RELAY, names::DATABASE].into_iter().any(|kind| {
+        let name = names::prefix(kind).and_then(|prefix| workload.strip_prefix(prefix)?.strip_prefix('-'));
+        name.is_some_and(|name| {
             held.contains(&(kind, ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }))
         })
-    };
-    of(names::SERVER, "ts-") || of(names::DATABASE, "tdb-")
+    })
 }
 
 impl<'a> World<'a> {
+    /// Servers and relays that are to run.
+    fn carriers(self) -> impl Iterator<Item = (&'static str, &'a ObjectName, &'a Server)> {
+        let servers = self.living(names::SERVER, &self.objects.servers);
+        let relays = self.living(names::RELAY, &self.objects.relays);
+        let of = |kind| move |(name, server)| (kind, name, server);
+        servers.map(of(names::SERVER)).chain(relays.map(of(names::RELAY)))
+    }
+
     /// Objects of one kind that are to run, with what the cluster knows of them.
     fn living<T>(
         self,

@@ -14,7 +14,8 @@
 //!
 //! [`judge`] is `load` for the objects of a cluster, where one that is wrong stops only those that need it.
 //! [`load`] refuses what is wrong anywhere. [`plan`] places every object on one machine, and refuses what cannot be there.
-//! [`cluster::fleet`] places them on the nodes of a cluster, and says of each what cannot be.
+//! [`cluster::fleet`] places them on the nodes of a cluster, and says of each what cannot be. [`zone`] is what name servers tell
+//! of the relays of either.
 //!
 //! ```
 //! let manifest = "
@@ -42,12 +43,13 @@ mod problem;
 mod rules;
 mod schema;
 mod url;
+pub mod zone;
 
 pub use judge::{Judged, judge};
 pub use load::{Validation, load, validate};
 pub use objects::{
-    Account, Bundle, BundleChannel, Database, Entry, Hierarchy, ObjectName, Objects, Parent, ParentPlace, Secret,
-    Server,
+    Account, Amt, Bundle, BundleChannel, Database, Entry, Feed, Hierarchy, ObjectName, Objects, Parent, ParentPlace,
+    Secret, Server, Upstream,
 };
 pub use plan::{ClientHints, Machine, Plan, PlannedChannel, plan};
 pub use problem::{Problem, Problems};

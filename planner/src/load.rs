@@ -132,8 +132,8 @@ pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects
         }
         Kind::TunnelRelay => {
             if let Some((spec, pruned)) = spec_of::<TunnelRelaySpec>(document, schemas, reporter) {
-                check::relay(&spec, &mut reporter.pruned(&pruned));
-                objects.not_served.insert((document.kind.name(), name));
+                let object = check::relay(&spec, &mut reporter.pruned(&pruned));
+                objects.relays.insert(name, Entry { file, object, pruned });
             }
         }
         Kind::TunnelDatabase => {

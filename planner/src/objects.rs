@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use castgate_control::{Allow, Country, LoopCheck, Ports, ServerLimits, ServerTimers};
+use castgate_control::{Allow, AmtSnapshot, Country, LoopCheck, Ports, ServerLimits, ServerTimers, UpstreamSnapshot};
 use castgate_crds::placement::Toleration;
 use castgate_crds::tunnel_database::{Service, Storage};
-use castgate_crds::tunnel_server::AddressType;
+use castgate_crds::tunnels::AddressType;
 use castgate_crds::units::Rate;
 use ipnet::IpNet;
 
@@ -55,6 +55,7 @@ pub struct Entry<T> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Objects {
     pub(crate) servers: BTreeMap<ObjectName, Entry<Server>>,
+    pub(crate) relays: BTreeMap<ObjectName, Entry<Server>>,
     pub(crate) databases: BTreeMap<ObjectName, Entry<Database>>,
     pub(crate) accounts: BTreeMap<ObjectName, Entry<Account>>,
     pub(crate) bundles: BTreeMap<ObjectName, Entry<Bundle>>,
@@ -70,8 +71,9 @@ impl Objects {
             Kind::Secret => drop(self.secrets.remove(name)),
             Kind::TunnelAccount => drop(self.accounts.remove(name)),
             Kind::TunnelDatabase => drop(self.databases.remove(name)),
+            Kind::TunnelRelay => drop(self.relays.remove(name)),
             Kind::TunnelServer => drop(self.servers.remove(name)),
-            Kind::TunnelAssignmentPolicy | Kind::TunnelRelay => {
+            Kind::TunnelAssignmentPolicy => {
                 self.not_served.remove(&(kind.name(), name.clone()));
             }
             Kind::Namespace => {}
@@ -82,6 +84,18 @@ impl Objects {
     #[must_use]
     pub fn servers(&self) -> &BTreeMap<ObjectName, Entry<Server>> {
         &self.servers
+    }
+
+    /// The tunnel relays.
+    #[must_use]
+    pub fn relays(&self) -> &BTreeMap<ObjectName, Entry<Server>> {
+        &self.relays
+    }
+
+    /// Everything that carries tunnels: servers, then relays.
+    pub(crate) fn carriers(&self) -> impl Iterator<Item = (Kind, &ObjectName, &Entry<Server>)> {
+        let servers = self.servers.iter().map(|(name, entry)| (Kind::TunnelServer, name, entry));
+        servers.chain(self.relays.iter().map(|(name, entry)| (Kind::TunnelRelay, name, entry)))
     }
 
     /// The databases.
@@ -115,9 +129,11 @@ impl Objects {
     }
 }
 
-/// A tunnel server.
+/// A tunnel server or a tunnel relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
+    /// Where its channels come from.
+    pub feed: Feed,
     /// Where tunnels end on one machine; 0.0.0.0 for every address.
     pub listen: SocketAddrV4,
     /// The address that tunnels end at, when it is named.
@@ -126,8 +142,8 @@ pub struct Server {
     pub address_type: AddressType,
     /// The UDP port.
     pub port: u16,
-    /// Interfaces with multicast.
-    pub interfaces: Vec<String>,
+    /// Its AMT relay; `None`: it has none.
+    pub amt: Option<Amt>,
     /// Names of its bundles, in its own namespace.
     pub bundles: Vec<String>,
     /// Where it registers.
@@ -136,8 +152,6 @@ pub struct Server {
     pub limits: ServerLimits,
     /// How long it waits.
     pub timers: ServerTimers,
-    /// Which tunnels a native packet of a client's address ends.
-    pub loop_check: LoopCheck,
     /// Threads that carry packets; `None`: one for each processor.
     pub workers: Option<NonZeroU8>,
     /// Labels of the nodes it may run on.
@@ -146,6 +160,93 @@ pub struct Server {
     pub tolerations: Vec<Toleration>,
     /// How many nodes of the pool carry tunnels; `None`: all.
     pub replicas: Option<u32>,
+}
+
+/// Where channels come from: the difference between a server and a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// From networks that have multicast.
+    Native {
+        /// Interfaces with multicast.
+        interfaces: Vec<String>,
+        /// Which tunnels a native packet of a client's address ends.
+        loop_check: LoopCheck,
+    },
+    /// Through a tunnel.
+    Upstream(Box<Upstream>),
+}
+
+/// The tunnel to a server above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// All of it, but for what depends on where it runs: where `database` answers, and whom to stay away from.
+    pub snapshot: UpstreamSnapshot,
+    /// Name of the database of its namespace that is asked.
+    pub database: Option<String>,
+}
+
+/// An AMT relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amt {
+    /// The UDP port.
+    pub port: u16,
+    /// Its addresses, when they are named.
+    pub addresses: Vec<IpAddr>,
+    /// Whether an address of version 6 that is not named is used too.
+    pub ipv6: bool,
+    /// All of it, but for where it listens.
+    pub snapshot: AmtSnapshot,
+}
+
+/// Where one agent is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// For UMTP.
+    pub(crate) umtp: SocketAddrV4,
+    /// For AMT, if there is any.
+    pub(crate) amt: Vec<SocketAddr>,
+}
+
+impl Place {
+    /// Every UDP socket of it.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(SocketAddr::V4(self.umtp)).chain(self.amt.iter().copied())
+    }
+}
+
+impl Server {
+    /// Where it listens, given the address for UMTP and, where its machine has one, the address of version 6.
+    ///
+    /// Addresses that are named are taken as they are. One that is named for UMTP alone is that of AMT too, and then there is no
+    /// other: whoever names an address means it.
+    pub(crate) fn place(&self, umtp: Ipv4Addr, six: Option<Ipv6Addr>) -> Place {
+        let amt = self.amt.iter().flat_map(|amt| {
+            let own = match (amt.addresses.as_slice(), self.address) {
+                ([], Some(address)) => vec![IpAddr::V4(address)],
+                ([], None) => {
+                    let six = six.filter(|_| amt.ipv6).map(IpAddr::V6);
+                    std::iter::once(IpAddr::V4(umtp)).chain(six).collect()
+                }
+                (named, _) => named.to_vec(),
+            };
+            own.into_iter().map(|address| SocketAddr::new(address, amt.port))
+        });
+        Place { umtp: SocketAddrV4::new(umtp, self.port), amt: amt.collect() }
+    }
+
+    /// Addresses that it is given by name: those of one machine.
+    pub(crate) fn named(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.map(IpAddr::V4).into_iter().chain(self.amt.iter().flat_map(|amt| amt.addresses.iter().copied()))
+    }
+
+    /// Interfaces with multicast; none for a relay.
+    #[must_use]
+    pub fn interfaces(&self) -> &[String] {
+        match &self.feed {
+            Feed::Native { interfaces, .. } => interfaces,
+            Feed::Upstream(_) => &[],
+        }
+    }
 }
 
 /// A tunnel database.
@@ -226,9 +327,9 @@ pub struct BundleChannel {
     /// What people call it.
     pub name: String,
     /// The group.
-    pub group: Ipv4Addr,
+    pub group: IpAddr,
     /// The only source; `None`: any.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// The ports.
     pub ports: Ports,
     /// Whether clients may send into it.
@@ -239,6 +340,17 @@ pub struct BundleChannel {
     pub pattern: Option<Rate>,
     /// What it carries, for people.
     pub description: Option<String>,
+}
+
+impl BundleChannel {
+    /// `232.1.2.3@192.0.2.10`, `[ff3e::8000:1]@[2001:db8::1]`, or the group alone.
+    pub(crate) fn name_of_addresses(&self) -> String {
+        let text = |address: IpAddr| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        match self.source {
+            Some(source) => format!("{}@{}", text(self.group), text(source)),
+            None => text(self.group),
+        }
+    }
 }
 
 /// A Secret of Kubernetes.

@@ -9,7 +9,7 @@ mod password;
 
 pub use hints::{ClientHints, PlannedChannel};
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use castgate_control::AgentSnapshot;
 
@@ -20,7 +20,7 @@ use crate::problem::{Problem, Problems};
 /// What shall run on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// One snapshot per agent: databases from the root down, then servers. Every generation is 1; who publishes counts on.
+    /// One snapshot per agent: databases from the root down, then servers, then relays. Every generation is 1; who publishes counts on.
     pub agents: Vec<AgentSnapshot>,
     /// Databases that register nowhere, as `HOST:PORT` to ask; without any, the parents that servers register with.
     pub roots: Vec<String>,
@@ -36,6 +36,8 @@ pub struct Machine {
     /// The address under which others reach it: what listens everywhere registers with it. `None`: nobody else reaches it,
     /// and 127.0.0.1 will do.
     pub address: Option<Ipv4Addr>,
+    /// The same of version 6. `None`: AMT is served over version 4 alone, where no address is named.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// Plans all objects onto one machine.
@@ -45,7 +47,7 @@ pub struct Machine {
 /// What cannot be on one machine: two listeners on one port.
 pub fn plan(objects: &Objects, machine: &Machine) -> Result<Plan, Problems> {
     let mut problems: Vec<Problem> = Vec::new();
-    listeners(objects, &mut problems, |_| true);
+    listeners(objects, machine.address6, &mut problems, |_| true);
     let agents = agents::agents(objects, machine, &mut problems);
     match Problems::new(problems) {
         Some(problems) => Err(problems),

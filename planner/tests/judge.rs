@@ -88,7 +88,7 @@ fn a_server_of_a_bad_bundle_has_a_problem() {
     assert_eq!(
         said(&judged),
         [
-            "ChannelBundle castgate/demo: spec.channels[0].group: 10.1.2.3 is not a multicast group: those are 224.0.0.0/4",
+            "ChannelBundle castgate/demo: spec.channels[0].group: 10.1.2.3 is not a multicast group: those are 224.0.0.0/4 and ff00::/8",
             "TunnelServer castgate/brussels: spec.bundles[0].name: ChannelBundle castgate/demo has a problem itself",
         ]
     );

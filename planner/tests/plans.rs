@@ -2,6 +2,7 @@
 
 mod common;
 
+use castgate_control::{AMT_PORT, Discovery, MapDiscovery, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot};
 use castgate_planner::{Machine, Plan, Problems, load, plan};
 use proptest::prelude::*;
 
@@ -123,7 +124,7 @@ spec:
 ",
     ];
     for (address, registered) in [(Some("192.0.2.7"), "192.0.2.7"), (None, "127.0.0.1")] {
-        let machine = Machine { address: address.map(|address| address.parse().unwrap()) };
+        let machine = Machine { address: address.map(|address| address.parse().unwrap()), ..Machine::default() };
         let plan = load(named(&documents)).and_then(|objects| plan(&objects, &machine)).unwrap();
         let agent = &plan.agents[0];
         assert_eq!(agent.registrar.as_ref().unwrap().entries[0].source.to_string(), registered);
@@ -170,7 +171,7 @@ fn a_parent_of_ours_is_asked_where_it_listens() {
 #[test]
 fn the_example_of_an_isp_is_a_plan_for_one_machine_too() {
     let objects = load(common::folder("../examples/isp")).unwrap_or_else(|problems| panic!("{problems}"));
-    let machine = Machine { address: Some("192.0.2.7".parse().unwrap()) };
+    let machine = Machine { address: Some("192.0.2.7".parse().unwrap()), ..Machine::default() };
     let plan = plan(&objects, &machine).unwrap_or_else(|problems| panic!("{problems}"));
     let agents: Vec<_> = plan.agents.iter().map(|agent| agent.agent.as_str()).collect();
     assert_eq!(agents, ["castgate/tdb-isp", "castgate/ts-edge"]);
@@ -179,6 +180,162 @@ fn the_example_of_an_isp_is_a_plan_for_one_machine_too() {
     assert_eq!(registrar.parents[0].url, "http://127.0.0.1:5632");
     let channels: Vec<_> = plan.channels.iter().map(castgate_planner::PlannedChannel::group_name).collect();
     assert_eq!(channels, ["ham:ip:232.1.2.3@10.77.0.100:5004", "ham:ip:239.1.2.4:5004"]);
+}
+
+#[test]
+fn every_example_is_a_plan_for_one_machine() {
+    let mut folders: Vec<_> =
+        std::fs::read_dir(common::path("../examples")).unwrap().map(|entry| entry.unwrap()).collect();
+    folders.sort_by_key(std::fs::DirEntry::file_name);
+    assert!(folders.len() >= 5, "{folders:?}");
+    for folder in folders {
+        let name = folder.file_name().into_string().unwrap();
+        let objects =
+            load(common::folder(&format!("../examples/{name}"))).unwrap_or_else(|problems| panic!("{problems}"));
+        let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        assert!(!plan.agents.is_empty() && plan.client.channel.is_some(), "{name}");
+        for agent in &plan.agents {
+            let read = castgate_control::AgentSnapshot::from_yaml(&agent.to_yaml());
+            assert_eq!(read.as_ref(), Ok(agent), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_a_chain_hands_each_relay_the_one_before() {
+    let objects = load(common::folder("../examples/relay-chain")).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let rows: Vec<_> = plan
+        .agents
+        .iter()
+        .map(|agent| {
+            let server = agent.server.as_ref().unwrap();
+            let listen = server.amt.as_ref().unwrap().listen[0].to_string();
+            let above = server.upstream.as_ref().map(|upstream| match &upstream.discovery {
+                Discovery::Static(StaticDiscovery { servers }) => servers[0].clone().or_port(AMT_PORT).to_string(),
+                other => panic!("{other:?}"),
+            });
+            (agent.agent.as_str(), listen, above)
+        })
+        .collect();
+    let expected = [
+        ("castgate/ts-brussels", "127.0.2.1:2268", None),
+        ("castgate/tr-ghent", "127.0.3.1:2268", Some("127.0.2.1:2268")),
+        ("castgate/tr-harbour", "127.0.3.2:2268", Some("127.0.3.1:2268")),
+    ];
+    assert_eq!(rows, expected.map(|(agent, listen, above)| (agent, listen.to_owned(), above.map(str::to_owned))));
+    let fed: Vec<_> = plan.agents.iter().map(|agent| agent.patterns.len()).collect();
+    assert_eq!(fed, [1, 0, 0], "a relay is fed, and feeds nobody");
+}
+
+#[test]
+fn every_field_of_amt_reaches_its_snapshot() {
+    let plan = planned(&[&server(
+        "a",
+        "127.0.2.1",
+        "amt: { port: 2300, addresses: [127.0.2.2, \"::1\"], teardown: false, mtu: 1400, zeroChecksum: true,
+                anycast: { addresses: [192.52.193.1, \"2001:3::1\"], table: 7 },
+                limits: { endpoints: 1, groupsPerEndpoint: 2, sourcesPerGroup: 3 },
+                timers: { queryInterval: 4s, queryResponseInterval: 500ms, robustness: 5 } }",
+    )]);
+    let amt = plan.agents[0].server.clone().unwrap().amt.unwrap();
+    let places: Vec<_> = amt.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(places, ["127.0.2.2:2300", "[::1]:2300"]);
+    assert_eq!(amt.advertise.len(), 2, "an anycast address is not what gateways are sent to");
+    assert_eq!((amt.teardown, amt.mtu.map(std::num::NonZeroU16::get), amt.zero_checksum), (false, Some(1400), true));
+    let anycast = amt.anycast.unwrap();
+    assert_eq!((anycast.addresses.len(), anycast.table.get()), (2, 7));
+    let limits = (amt.limits.endpoints.get(), amt.limits.groups_per_endpoint.get(), amt.limits.sources_per_group.get());
+    assert_eq!(limits, (1, 2, 3));
+    let timers = amt.timers;
+    assert_eq!((timers.query_interval_ms.get(), timers.query_response_interval_ms.get()), (4_000, 500));
+    assert_eq!(timers.robustness.get(), 5);
+}
+
+#[test]
+fn the_defaults_of_a_manifest_are_those_of_a_snapshot() {
+    let plan = planned(&[&server("a", "127.0.2.1", "amt: {}")]);
+    let amt = plan.agents[0].server.clone().unwrap().amt.unwrap();
+    assert_eq!(amt, castgate_control::AmtSnapshot::new(vec!["127.0.2.1:2268".parse().unwrap()]));
+    let relay = planned(&[&relay("a", "127.0.3.1", "upstream: { discovery: Driad, gateway: {} }")]);
+    let upstream = relay.agents[0].server.clone().unwrap().upstream.unwrap();
+    let driad = Discovery::Driad(castgate_control::DriadDiscovery::default());
+    assert_eq!(upstream, UpstreamSnapshot::new(UpstreamProtocol::Amt, driad));
+    let relay = planned(&[&self::relay("a", "127.0.3.1", "upstream: { discovery: Anycast }")]);
+    let upstream = relay.agents[0].server.clone().unwrap().upstream.unwrap();
+    assert_eq!(upstream.discovery, Discovery::Anycast(castgate_control::AnycastDiscovery::default()));
+}
+
+#[test]
+fn every_field_of_a_relay_reaches_its_snapshot() {
+    let plan = planned(&[&relay(
+        "a",
+        "127.0.3.1",
+        "upstream: { discovery: Map, resolvers: [192.0.2.53, \"[2001:db8::53]:5353\"],
+                     map: [{ group: 232.0.0.0/8, source: 10.0.0.0/8, relays: [relay.example.net] }],
+                     gateway: { ipv6: false, ecn: false, timers: { initialTimeout: 1ms, maximumTimeout: 2ms, silence: 3ms,
+                                                                   holdDown: 4ms, fullHoldDown: 5ms } } },
+         delivery: { interfaces: [{ name: eth1 }], tun: amt0 }",
+    )]);
+    let upstream = plan.agents[0].server.clone().unwrap().upstream.unwrap();
+    let resolvers: Vec<_> = upstream.resolvers.iter().map(ToString::to_string).collect();
+    assert_eq!(resolvers, ["192.0.2.53:53", "[2001:db8::53]:5353"]);
+    let Discovery::Map(MapDiscovery { rows }) = &upstream.discovery else { panic!("{upstream:?}") };
+    assert!(rows[0].covers([232, 1, 2, 3].into(), Some([10, 0, 0, 1].into())));
+    assert_eq!(rows[0].relays[0].to_string(), "relay.example.net");
+    let gateway = upstream.gateway;
+    assert_eq!((gateway.ipv6, gateway.ecn), (false, false));
+    let times = [gateway.initial_timeout_ms, gateway.maximum_timeout_ms, gateway.silence_ms, gateway.hold_down_ms];
+    assert_eq!(times.map(std::num::NonZeroU32::get), [1, 2, 3, 4]);
+    assert_eq!(gateway.full_hold_down_ms.get(), 5);
+    let delivery = upstream.delivery.unwrap();
+    assert_eq!((delivery.interfaces, delivery.tun.as_deref()), (vec!["eth1".to_owned()], Some("amt0")));
+}
+
+#[test]
+fn who_names_no_address_relays_on_every_address_and_says_which_one_is_his() {
+    let everywhere =
+        "{apiVersion: castgate.dev/v1alpha1, kind: TunnelServer, metadata: { name: a, namespace: castgate },
+                       spec: { interfaces: [{ name: lo }], amt: {} }}";
+    for (address, address6, listen, advertise) in [
+        (None, None, &["0.0.0.0:2268"][..], &["127.0.0.1"][..]),
+        (Some("192.0.2.7"), None, &["0.0.0.0:2268"], &["192.0.2.7"]),
+        (Some("192.0.2.7"), Some("2001:db8::7"), &["0.0.0.0:2268", "[::]:2268"], &["192.0.2.7", "2001:db8::7"]),
+    ] {
+        let machine = Machine {
+            address: address.map(|address| address.parse().unwrap()),
+            address6: address6.map(|address| address.parse().unwrap()),
+        };
+        let plan = load(named(&[everywhere])).and_then(|objects| plan(&objects, &machine)).unwrap();
+        let amt = plan.agents[0].server.clone().unwrap().amt.unwrap();
+        assert_eq!(amt.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), listen);
+        assert_eq!(amt.advertise.iter().map(ToString::to_string).collect::<Vec<_>>(), advertise);
+    }
+}
+
+#[test]
+fn two_relays_of_amt_cannot_have_one_socket() {
+    let everywhere =
+        "{apiVersion: castgate.dev/v1alpha1, kind: TunnelServer, metadata: { name: all, namespace: castgate },
+                       spec: { interfaces: [{ name: lo }], amt: {}, umtp: { port: 10200 } }}";
+    let problems = refused(&[everywhere, &relay("b", "127.0.3.1", "amt: {}, upstream: { discovery: Driad }")]);
+    assert_eq!(
+        problems.to_string(),
+        "1.yaml: TunnelRelay castgate/b: spec.amt: UDP 127.0.3.1:2268 is taken: TunnelServer castgate/all listens on \
+         0.0.0.0:2268"
+    );
+}
+
+#[test]
+fn a_channel_of_version_6_is_for_amt_and_has_a_name_that_says_so() {
+    let plan = planned(&[
+        &server("a", "127.0.2.1", "bundles: [{ name: demo }], amt: {}"),
+        &bundle("demo", "{ name: six, group: \"ff3e::8000:1\", source: \"2001:db8::1\", port: 5004 }"),
+    ]);
+    let rule = &plan.agents[0].server.as_ref().unwrap().channels[0];
+    assert_eq!((rule.group.to_string().as_str(), rule.send), ("ff3e::8000:1", false));
+    assert_eq!(plan.channels[0].group_name(), "ham:ip:[ff3e::8000:1]@[2001:db8::1]:5004");
+    assert_eq!((plan.channels[0].channel, plan.client.channel), (None, None));
 }
 
 #[test]
@@ -255,6 +412,13 @@ fn server(name: &str, address: &str, more: &str) -> String {
     format!(
         "{{apiVersion: castgate.dev/v1alpha1, kind: TunnelServer, metadata: {{ name: {name}, namespace: castgate }},
           spec: {{ umtp: {{ address: {address} }}, interfaces: [{{ name: lo }}], {more} }} }}"
+    )
+}
+
+fn relay(name: &str, address: &str, more: &str) -> String {
+    format!(
+        "{{apiVersion: castgate.dev/v1alpha1, kind: TunnelRelay, metadata: {{ name: {name}, namespace: castgate }},
+          spec: {{ umtp: {{ address: {address} }}, {more} }} }}"
     )
 }
 

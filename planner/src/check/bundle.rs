@@ -1,5 +1,6 @@
 //! A bundle by itself: groups, sources, ports, and channels that are in each other's way.
 
+use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16};
 
 use castgate_control::Ports;
@@ -41,10 +42,7 @@ pub(super) fn overlap(a: &BundleChannel, b: &BundleChannel) -> Option<Ports> {
 
 /// How an overlap is named: `239.1.2.3:5004-5006`.
 pub(super) fn place(channel: &BundleChannel, ports: Ports) -> String {
-    match channel.source {
-        Some(source) => format!("{}@{source}:{ports}", channel.group),
-        None => format!("{}:{ports}", channel.group),
-    }
+    format!("{}:{ports}", channel.name_of_addresses())
 }
 
 fn read_channel(row: &spec::Channel, path: &str, reporter: &mut Reporter) -> Option<BundleChannel> {
@@ -52,18 +50,31 @@ fn read_channel(row: &spec::Channel, path: &str, reporter: &mut Reporter) -> Opt
     fields::label(name, &format!("{path}.name"), reporter);
     let group = fields::group(group, &format!("{path}.group"), reporter);
     if let (Some(group), None) = (group, source)
-        && group.octets()[0] == 232
+        && let Some(range) = source_specific(group)
     {
         reporter.report(
             format!("{path}.source"),
-            format_args!("is missing: {group} is in 232.0.0.0/8, for channels of one source (RFC 4607)"),
+            format_args!("is missing: {group} is in {range}, for channels of one source (RFC 4607)"),
         );
     }
     // The outer `None`: there is one, and it is wrong.
     let source = match source {
-        Some(text) => fields::host(text, &format!("{path}.source"), reporter).map(Some),
+        Some(text) => fields::any_host(text, &format!("{path}.source"), reporter).map(Some),
         None => Some(None),
     };
+    if let (Some(group), Some(Some(source))) = (group, source)
+        && group.is_ipv4() != source.is_ipv4()
+    {
+        reporter.report(format!("{path}.source"), format_args!("{source} is not of the version of {group}"));
+    }
+    if let Some(group) = group.filter(IpAddr::is_ipv6) {
+        for (field, there) in [("send", *send), ("pattern", pattern.is_some())] {
+            if there {
+                let what = format!("is for channels of version 4, which UMTP carries; {group} is of version 6");
+                reporter.report(format!("{path}.{field}"), what);
+            }
+        }
+    }
     let ports = read_ports(*port, *ports, path, reporter);
     let rate = pattern
         .as_ref()
@@ -81,6 +92,14 @@ fn read_channel(row: &spec::Channel, path: &str, reporter: &mut Reporter) -> Opt
         pattern: rate,
         description: description.clone(),
     })
+}
+
+/// The range of groups for channels of one source that a group is in.
+fn source_specific(group: IpAddr) -> Option<&'static str> {
+    match group {
+        IpAddr::V4(group) => (group.octets()[0] == 232).then_some("232.0.0.0/8"),
+        IpAddr::V6(group) => matches!(group.segments(), [0xff30..=0xff3f, 0, ..]).then_some("ff3x::/32"),
+    }
 }
 
 fn read_ports(port: Option<u16>, ports: Option<spec::Ports>, path: &str, reporter: &mut Reporter) -> Option<Ports> {

@@ -1,10 +1,11 @@
 //! Single values: text to what it stands for, or a sentence why not.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use castgate_control::Country;
+use castgate_control::{Country, Place, PlaceError, is_host_address};
 use castgate_crds::placement::{Toleration, TolerationOperator};
 use castgate_crds::units::TimeSpan;
 use ipnet::IpNet;
@@ -14,6 +15,8 @@ use crate::problem::Reporter;
 
 /// Refreshing more often than this helps nobody.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest name of an interface: the kernel's IFNAMSIZ without its terminating zero.
+const INTERFACE_LENGTH_MAX: usize = 15;
 
 /// The address of a host, as a source or an own address.
 pub(super) fn host(text: &str, path: &str, reporter: &mut Reporter) -> Option<Ipv4Addr> {
@@ -27,34 +30,49 @@ pub(super) fn host(text: &str, path: &str, reporter: &mut Reporter) -> Option<Ip
     None
 }
 
+/// The same for an address of either version.
+pub(super) fn any_host(text: &str, path: &str, reporter: &mut Reporter) -> Option<IpAddr> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if is_host_address(address) => return Some(address),
+        Ok(address) => reporter.report(path, format_args!("{address} is not the address of a host")),
+        Err(_) => reporter.report(path, format_args!("\"{text}\" is not an IP address")),
+    }
+    None
+}
+
 /// The group of a channel.
-pub(super) fn group(text: &str, path: &str, reporter: &mut Reporter) -> Option<Ipv4Addr> {
-    match text.parse::<Ipv4Addr>() {
+pub(super) fn group(text: &str, path: &str, reporter: &mut Reporter) -> Option<IpAddr> {
+    match text.parse::<IpAddr>() {
         Ok(group) if !group.is_multicast() => {
-            reporter.report(path, format_args!("{group} is not a multicast group: those are 224.0.0.0/4"));
+            reporter.report(path, format_args!("{group} is not a multicast group: those are 224.0.0.0/4 and ff00::/8"));
         }
-        Ok(group) if matches!(group.octets(), [224, 0, 0, _]) => {
+        Ok(IpAddr::V4(group)) if matches!(group.octets(), [224, 0, 0, _]) => {
             reporter.report(path, format_args!("{group} is in 224.0.0.0/24, which never leaves its link"));
         }
+        // RFC 4291 §2.7: scopes 0 to 2 are reserved, of an interface, of a link.
+        Ok(IpAddr::V6(group)) if group.octets()[1] & 0x0f <= 2 => {
+            reporter.report(path, format_args!("{group} has a scope that never leaves its link"));
+        }
         Ok(group) => return Some(group),
-        Err(_) => reporter.report(path, format_args!("\"{text}\" is not an IPv4 address")),
+        Err(_) => reporter.report(path, format_args!("\"{text}\" is not an IP address")),
+    }
+    None
+}
+
+pub(super) fn prefix(text: &str, path: &str, reporter: &mut Reporter) -> Option<IpNet> {
+    match text.parse::<IpNet>() {
+        Ok(prefix) if prefix.trunc() == prefix => return Some(prefix),
+        Ok(prefix) => {
+            reporter.report(path, format_args!("{text} has host bits: {} is meant", prefix.trunc()));
+        }
+        Err(_) => reporter.report(path, format_args!("\"{text}\" is not a prefix such as 192.0.2.0/24")),
     }
     None
 }
 
 pub(super) fn prefixes(texts: &[String], path: &str, reporter: &mut Reporter) -> Vec<IpNet> {
-    let prefix = |(index, text): (usize, &String)| {
-        let path = format!("{path}[{index}]");
-        match text.parse::<IpNet>() {
-            Ok(prefix) if prefix.trunc() == prefix => return Some(prefix),
-            Ok(prefix) => {
-                reporter.report(path, format_args!("{text} has host bits: {} is meant", prefix.trunc()));
-            }
-            Err(_) => reporter.report(path, format_args!("\"{text}\" is not a prefix such as 192.0.2.0/24")),
-        }
-        None
-    };
-    texts.iter().enumerate().filter_map(prefix).collect()
+    let row = |(index, text): (usize, &String)| prefix(text, &format!("{path}[{index}]"), reporter);
+    texts.iter().enumerate().filter_map(row).collect()
 }
 
 pub(super) fn country(text: &str, path: &str, reporter: &mut Reporter) -> Option<Country> {
@@ -92,6 +110,37 @@ pub(super) fn interval(text: &TimeSpan, path: &str, reporter: &mut Reporter) -> 
         Some(interval) => interval,
         None => INTERVAL_MIN,
     }
+}
+
+/// A span as snapshots have it; one millisecond where there is none.
+pub(super) fn millis(text: &TimeSpan, path: &str, reporter: &mut Reporter) -> NonZeroU32 {
+    let millis = span(text, path, reporter).map(|span| span.as_millis());
+    millis.and_then(|millis| u32::try_from(millis).ok()).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+}
+
+/// A number that the schema keeps above zero.
+pub(super) fn number(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).expect("the schema starts at 1")
+}
+
+/// The name of an interface, as far as the name alone tells.
+pub(super) fn interface(name: &str, path: &str, reporter: &mut Reporter) {
+    let possible = (1..=INTERFACE_LENGTH_MAX).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':'));
+    if !possible {
+        reporter.report(path, format_args!("\"{name}\" cannot be the name of an interface"));
+    }
+}
+
+/// A host, perhaps with a port.
+pub(super) fn place(text: &str, path: &str, reporter: &mut Reporter) -> Option<Place> {
+    text.parse().map_err(|error: PlaceError| reporter.report(path, error)).ok()
+}
+
+pub(super) fn places(texts: &[String], path: &str, reporter: &mut Reporter) -> Vec<Place> {
+    let row = |(index, text): (usize, &String)| place(text, &format!("{path}[{index}]"), reporter);
+    texts.iter().enumerate().filter_map(row).collect()
 }
 
 pub(super) fn label(text: &str, path: &str, reporter: &mut Reporter) {

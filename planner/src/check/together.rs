@@ -1,9 +1,10 @@
 //! The objects together: every name leads somewhere, and nobody is in another's way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::num::NonZeroU16;
 
-use castgate_control::EntryType;
+use castgate_control::{AMT_PORT, Discovery, EntryType, Place, StaticDiscovery, UpstreamProtocol};
 use serde_json::Value;
 
 use super::account::check_login;
@@ -11,19 +12,23 @@ use super::bundle::{overlap, place};
 use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
-use crate::objects::{Account, Bundle, Database, Entry, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server};
+use crate::objects::{
+    Account, Bundle, Database, Entry, Feed, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server, Upstream,
+};
 use crate::problem::{Problem, Reporter};
 
 /// Keys of the Secret with the login that a parent gave us.
 const LOGIN: &str = "login";
 const PASSWORD: &str = "password";
+/// Port of a server of UMTP that names none.
+const UMTP_PORT: u16 = 10_100;
 
 /// Checks the objects of some manifests, all of them at once.
 pub(crate) fn together(documents: &Documents, objects: &Objects, problems: &mut Vec<Problem>) {
     let none = BTreeSet::new();
     references(&Known { documents, objects, bad: &none }, problems);
     // An address that is named is one place on whatever machine it is; those that are not named are a matter of planning.
-    listeners(objects, problems, |listener| !listener.address.ip().is_unspecified());
+    listeners(objects, None, problems, |listener| !listener.address.ip().is_unspecified());
 }
 
 /// Checks the objects of a cluster that are left when the bad ones are taken out.
@@ -35,28 +40,37 @@ pub(crate) fn left_together(
 ) {
     references(&Known { documents, objects, bad }, problems);
     // A database is in a pod of its own there, with an address of its own.
-    listeners(objects, problems, |listener| {
-        listener.kind == Kind::TunnelServer && !listener.address.ip().is_unspecified()
+    listeners(objects, None, problems, |listener| {
+        listener.kind != Kind::TunnelDatabase && !listener.address.ip().is_unspecified()
     });
 }
 
 /// Every name leads somewhere.
 fn references(known: &Known, problems: &mut Vec<Problem>) {
     let objects = known.objects;
-    for (name, entry) in &objects.servers {
-        let title = format!("{} {name}", Kind::TunnelServer);
+    for (kind, name, entry) in objects.carriers() {
+        let title = format!("{kind} {name}");
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
-        check_bundles(known, name, &entry.object, reporter);
-        let Server { listen, hierarchy, .. } = &entry.object;
-        check_parents(known, name, EntryType::TunnelServer, *listen, hierarchy, reporter);
+        let server = &entry.object;
+        check_bundles(known, name, server, reporter);
+        let umtp = server.address.map(|address| ("umtp.address".to_owned(), IpAddr::V4(address)));
+        let amt = server.amt.iter().flat_map(|amt| amt.addresses.iter().enumerate());
+        let amt = amt.map(|(index, address)| (format!("amt.addresses[{index}]"), *address));
+        let own: Vec<_> = umtp.into_iter().chain(amt).collect();
+        check_parents(known, name, EntryType::TunnelServer, &own, &server.hierarchy, reporter);
+        if let Feed::Upstream(upstream) = &server.feed {
+            check_upstream(known, name, server, upstream, reporter);
+        }
     }
     for (name, entry) in &objects.databases {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
         let Database { listen, hierarchy, .. } = &entry.object;
-        check_parents(known, name, EntryType::TunnelDatabase, *listen, hierarchy, reporter);
+        let own = Some(*listen.ip()).filter(|address| !address.is_unspecified());
+        let own: Vec<_> = own.map(|address| ("http.address".to_owned(), IpAddr::V4(address))).into_iter().collect();
+        check_parents(known, name, EntryType::TunnelDatabase, &own, hierarchy, reporter);
         check_cycle(known, name, &entry.object, reporter);
     }
     check_accounts(known, problems);
@@ -104,6 +118,22 @@ impl Known<'_> {
             None => reporter.report(field, format_args!("Secret {} has no key \"{key}\"", from.sibling(name))),
         }
         None
+    }
+
+    /// The server or relay of these manifests that has this address by name.
+    fn carrier_at(&self, place: &Place, protocol: UpstreamProtocol) -> Option<&Server> {
+        let address = place.address()?;
+        let port = place.port().map(NonZeroU16::get);
+        let mut carriers = self.objects.carriers().map(|(_, _, entry)| &entry.object);
+        carriers.find(|server| {
+            let here = server.place(*server.listen.ip(), None);
+            match protocol {
+                UpstreamProtocol::Amt => here.amt.contains(&SocketAddr::new(address, port.unwrap_or(AMT_PORT.get()))),
+                UpstreamProtocol::Umtp => {
+                    SocketAddr::V4(here.umtp) == SocketAddr::new(address, port.unwrap_or(UMTP_PORT))
+                }
+            }
+        })
     }
 
     /// The database of these manifests that answers at this place.
@@ -176,7 +206,7 @@ fn check_parents(
     known: &Known,
     name: &ObjectName,
     kind: EntryType,
-    listen: SocketAddrV4,
+    own: &[(String, IpAddr)],
     hierarchy: &Hierarchy,
     reporter: &mut Reporter,
 ) {
@@ -213,15 +243,20 @@ fn check_parents(
         if granted.and_then(|entry| entry.object.text(&account.key)).is_some_and(|granted| granted != password) {
             reporter.report(&field, format_args!("the password is not that of TunnelAccount {account_name}"));
         }
-        for (field, what) in refused(account, kind, listen, hierarchy) {
+        for (field, what) in refused(account, kind, own, hierarchy) {
             reporter
                 .report(format!("spec.{field}"), format_args!("TunnelAccount {account_name} does not allow {what}"));
         }
     }
 }
 
-/// What an account does not allow of what would be registered.
-fn refused(account: &Account, kind: EntryType, listen: SocketAddrV4, hierarchy: &Hierarchy) -> Vec<(String, String)> {
+/// What an account does not allow of what would be registered. `own` are the addresses that are named, each with its field.
+fn refused(
+    account: &Account,
+    kind: EntryType,
+    own: &[(String, IpAddr)],
+    hierarchy: &Hierarchy,
+) -> Vec<(String, String)> {
     let allow = &account.allow;
     let mut refused = Vec::new();
     if !allow.types.contains(&kind) {
@@ -239,17 +274,40 @@ fn refused(account: &Account, kind: EntryType, listen: SocketAddrV4, hierarchy: 
     if let Some(country) = hierarchy.country.filter(|country| !allow.countries.contains(country)) {
         refused.push(("hierarchy.country".to_owned(), format!("country {country}")));
     }
-    let source = IpAddr::V4(*listen.ip());
-    if !source.is_unspecified()
-        && !allow.sources.is_empty()
-        && !allow.sources.iter().any(|prefix| prefix.contains(&source))
-    {
-        refused.push((
-            if kind == EntryType::TunnelServer { "umtp.address" } else { "http.address" }.to_owned(),
-            format!("address {source}"),
-        ));
+    for (field, address) in own {
+        if !allow.sources.is_empty() && !allow.sources.iter().any(|prefix| prefix.contains(address)) {
+            refused.push((field.clone(), format!("address {address}")));
+        }
     }
     refused
+}
+
+/// The database that a relay asks exists, and what it takes its channels from is not, over others, itself.
+fn check_upstream(known: &Known, name: &ObjectName, relay: &Server, upstream: &Upstream, reporter: &mut Reporter) {
+    if let Some(database) = &upstream.database {
+        known.exists(Kind::TunnelDatabase, name, database, "spec.upstream.databaseRef.name", reporter);
+    }
+    let Discovery::Static(StaticDiscovery { servers }) = &upstream.snapshot.discovery else { return };
+    for (index, place) in servers.iter().enumerate() {
+        let mut seen: Vec<&Server> = Vec::new();
+        let mut open: Vec<_> = known.carrier_at(place, upstream.snapshot.protocol).into_iter().collect();
+        while let Some(server) = open.pop() {
+            if std::ptr::eq(server, relay) {
+                let what = if seen.is_empty() { "is this relay itself" } else { "leads back to this relay" };
+                reporter.report(format!("spec.upstream.servers[{index}]"), format_args!("{place} {what}"));
+                break;
+            }
+            if !seen.iter().any(|other| std::ptr::eq(*other, server)) {
+                seen.push(server);
+                if let Feed::Upstream(above) = &server.feed
+                    && let Discovery::Static(StaticDiscovery { servers }) = &above.snapshot.discovery
+                {
+                    let protocol = above.snapshot.protocol;
+                    open.extend(servers.iter().filter_map(|place| known.carrier_at(place, protocol)));
+                }
+            }
+        }
+    }
 }
 
 /// A database that is, over its parents, above itself.
@@ -304,18 +362,28 @@ pub(crate) struct Listener<'a> {
     pub(crate) file: &'a str,
     pub(crate) field: &'static str,
     pub(crate) transport: &'static str,
-    pub(crate) address: SocketAddrV4,
+    pub(crate) address: SocketAddr,
 }
 
-/// Reports those of the `chosen` listeners that want the same place.
-pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: impl Fn(&Listener) -> bool) {
-    let servers = objects.servers.iter().map(|(name, Entry { file, object, .. })| Listener {
-        kind: Kind::TunnelServer,
-        title: format!("{} {name}", Kind::TunnelServer),
-        file,
-        field: "spec.umtp",
-        transport: "UDP",
-        address: object.listen,
+/// Reports those of the `chosen` listeners that want the same place. `six` is the machine's address of version 6.
+pub(crate) fn listeners(
+    objects: &Objects,
+    six: Option<Ipv6Addr>,
+    problems: &mut Vec<Problem>,
+    chosen: impl Fn(&Listener) -> bool,
+) {
+    let servers = objects.carriers().flat_map(|(kind, name, Entry { file, object, .. })| {
+        let place = object.place(*object.listen.ip(), six.map(|_| Ipv6Addr::UNSPECIFIED));
+        let sockets: Vec<_> = place.sockets().enumerate().collect();
+        sockets.into_iter().map(move |(index, address)| Listener {
+            kind,
+            title: format!("{kind} {name}"),
+            file,
+            // The first is that of UMTP.
+            field: if index == 0 { "spec.umtp" } else { "spec.amt" },
+            transport: "UDP",
+            address,
+        })
     });
     let databases = objects.databases.iter().map(|(name, Entry { file, object, .. })| Listener {
         kind: Kind::TunnelDatabase,
@@ -323,7 +391,7 @@ pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: 
         file,
         field: "spec.http",
         transport: "TCP",
-        address: object.listen,
+        address: SocketAddr::V4(object.listen),
     });
     let all: Vec<_> = servers.chain(databases).filter(chosen).collect();
     for (index, listener) in all.iter().enumerate() {
@@ -331,7 +399,13 @@ pub(crate) fn listeners(objects: &Objects, problems: &mut Vec<Problem>, chosen: 
             let same = other.address.ip() == listener.address.ip()
                 || other.address.ip().is_unspecified()
                 || listener.address.ip().is_unspecified();
-            other.transport == listener.transport && other.address.port() == listener.address.port() && same
+            let versions = other.address.is_ipv4() == listener.address.is_ipv4();
+            // Within one object its own rules speak.
+            other.title != listener.title
+                && other.transport == listener.transport
+                && other.address.port() == listener.address.port()
+                && versions
+                && same
         });
         if let Some(other) = clash {
             let what = format!(

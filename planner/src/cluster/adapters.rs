@@ -27,7 +27,7 @@ use crate::url::DatabaseUrl;
 pub(super) struct Client {
     namespace: String,
     agent: String,
-    entry: Registration,
+    entries: Vec<Registration>,
     parents: Vec<Parent>,
     interval: NonZeroU32,
 }
@@ -39,7 +39,7 @@ impl Client {
         name: &ObjectName,
         hierarchy: &Hierarchy,
         agent: &str,
-        entry: impl Fn() -> Registration,
+        entries: impl Fn() -> Vec<Registration>,
     ) -> Option<Self> {
         let mut parents = agents::parents(world.objects, name, hierarchy, |place| url(world, name, place));
         // A URL may be that of a database which is named by reference too: it is told once.
@@ -51,7 +51,7 @@ impl Client {
         Some(Self {
             namespace: name.namespace.clone(),
             agent: agent.to_owned(),
-            entry: entry(),
+            entries: entries(),
             parents,
             interval: agents::whole_seconds(hierarchy.update_interval),
         })
@@ -62,12 +62,14 @@ impl Client {
 fn url(world: World, from: &ObjectName, place: &ParentPlace) -> Option<DatabaseUrl> {
     match place {
         ParentPlace::Url(url) => Some(url.clone()),
-        ParentPlace::Database(database) => {
-            let database = from.sibling(database);
-            let port = world.objects.databases.get(&database)?.object.listen.port();
-            format!("http://{}:{port}", names::database_host(&database)).parse().ok()
-        }
+        ParentPlace::Database(database) => service_url(world, &from.sibling(database)),
     }
+}
+
+/// Where agents of the cluster reach a database of ours.
+pub(super) fn service_url(world: World, database: &ObjectName) -> Option<DatabaseUrl> {
+    let port = world.objects.databases.get(database)?.object.listen.port();
+    format!("http://{}:{port}", names::database_host(database)).parse().ok()
 }
 
 /// Hands every client its registrar, and every adapter its clients.
@@ -78,12 +80,12 @@ pub(super) fn plan(world: World, fleet: &mut Fleet, clients: Vec<Client>) {
     }
     for (namespace, facts) in &world.facts.adapters {
         let mut rows = Vec::new();
-        for Client { agent, entry, parents, interval, .. } in by_namespace.remove(namespace).unwrap_or_default() {
+        for Client { agent, entries, parents, interval, .. } in by_namespace.remove(namespace).unwrap_or_default() {
             let key = key(&facts.agents_key, &agent);
             if let Some(snapshot) = fleet.snapshots.get_mut(&agent) {
-                snapshot.registrar = Some(registrar(namespace, key.clone(), entry.clone(), interval));
+                snapshot.registrar = Some(registrar(namespace, key.clone(), entries.clone(), interval));
             }
-            rows.push(AdapterClient { agent, key, entries: vec![entry], parents, interval_seconds: interval });
+            rows.push(AdapterClient { agent, key, entries, parents, interval_seconds: interval });
         }
         let Some(node) = world.facts.adapter_nodes.get(namespace) else { continue };
         let agent = names::adapter_agent(namespace, node);
@@ -103,9 +105,9 @@ pub(super) fn plan(world: World, fleet: &mut Fleet, clients: Vec<Client>) {
 /// How long an agent may be gone before its entries are taken back: longer than a restart, shorter than a client's patience.
 const GRACE: NonZeroU32 = NonZeroU32::new(15).expect("15 is not zero");
 
-fn registrar(namespace: &str, key: String, entry: Registration, interval: NonZeroU32) -> RegistrarSnapshot {
+fn registrar(namespace: &str, key: String, entries: Vec<Registration>, interval: NonZeroU32) -> RegistrarSnapshot {
     let endpoint = format!("https://{}:{}", names::adapter_host(namespace), names::ADAPTER_PORT);
-    let mut registrar = RegistrarSnapshot::new(vec![entry], Vec::new());
+    let mut registrar = RegistrarSnapshot::new(entries, Vec::new());
     registrar.adapter = Some(AdapterRef { endpoint, key });
     registrar.interval_seconds = interval;
     registrar

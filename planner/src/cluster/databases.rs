@@ -56,8 +56,8 @@ fn serve(
     }
     match outer(world, name, database, node) {
         Ok(at) => {
-            let entry = || agents::database_entry(database, at);
-            clients.extend(Client::new(world, name, &database.hierarchy, &agent, entry));
+            let entries = || vec![agents::database_entry(database, at)];
+            clients.extend(Client::new(world, name, &database.hierarchy, &agent, entries));
             None
         }
         Err(problem) => Some(problem),

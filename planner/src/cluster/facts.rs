@@ -3,7 +3,7 @@
 //! Whoever watches the cluster fills it in. A fact that is not known yet is absent, and what depends on it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use castgate_control::{AgentSnapshot, TlsIdentity};
 use castgate_crds::placement::TaintEffect;
@@ -17,8 +17,8 @@ pub struct Facts {
     pub nodes: BTreeMap<String, NodeFacts>,
     /// The namespaces by name.
     pub namespaces: BTreeMap<String, NamespaceFacts>,
-    /// By server: the nodes that carry tunnels now. They are kept as long as they may be.
-    pub active: BTreeMap<ObjectName, BTreeSet<String>>,
+    /// By server or relay: the nodes that carry tunnels now. They are kept as long as they may be.
+    pub active: BTreeMap<Owner, BTreeSet<String>>,
     /// By namespace: what its adapter proves itself with. Without it, registrations wait.
     pub adapters: BTreeMap<String, AdapterFacts>,
     /// By database: the node that its pod was put on.
@@ -51,6 +51,10 @@ pub struct NodeFacts {
     pub internal_ip: Option<Ipv4Addr>,
     /// The address that the world uses.
     pub external_ip: Option<Ipv4Addr>,
+    /// The address of version 6 that other nodes use.
+    pub internal_ip6: Option<Ipv6Addr>,
+    /// The address of version 6 that the world uses.
+    pub external_ip6: Option<Ipv6Addr>,
 }
 
 /// A taint of a node.
@@ -138,5 +142,8 @@ pub struct ObjectMeta {
     pub registers: bool,
 }
 
-/// Every object of the cluster, good or not, by kind (`"TunnelServer"`, `"TunnelDatabase"`) and name.
-pub type Metas = BTreeMap<(&'static str, ObjectName), ObjectMeta>;
+/// An object with agents: its kind (`"TunnelServer"`, `"TunnelRelay"`, `"TunnelDatabase"`) and its name.
+pub type Owner = (&'static str, ObjectName);
+
+/// Every object of the cluster, good or not.
+pub type Metas = BTreeMap<Owner, ObjectMeta>;

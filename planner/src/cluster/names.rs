@@ -4,6 +4,8 @@ use crate::objects::ObjectName;
 
 /// Kind of a server.
 pub const SERVER: &str = "TunnelServer";
+/// Kind of a relay.
+pub const RELAY: &str = "TunnelRelay";
 /// Kind of a database.
 pub const DATABASE: &str = "TunnelDatabase";
 
@@ -16,10 +18,32 @@ pub const CA_CONFIG_MAP: &str = "castgate-ca";
 /// Port of an adapter.
 pub const ADAPTER_PORT: u16 = 8444;
 
-/// The agent of a server on one node.
+/// What names of the agents and workloads of a kind begin with; `None`: it has none.
 #[must_use]
-pub fn server_agent(server: &ObjectName, node: &str) -> String {
-    format!("{}/{}@{node}", server.namespace, server_workload(server))
+pub fn prefix(kind: &str) -> Option<&'static str> {
+    match kind {
+        SERVER => Some("ts"),
+        RELAY => Some("tr"),
+        DATABASE => Some("tdb"),
+        _ => None,
+    }
+}
+
+/// The label `app.kubernetes.io/component` of the pods of a kind; `None`: it has none.
+#[must_use]
+pub fn component(kind: &str) -> Option<&'static str> {
+    match kind {
+        SERVER => Some("server"),
+        RELAY => Some("relay"),
+        DATABASE => Some("database"),
+        _ => None,
+    }
+}
+
+/// The agent of a server or a relay on one node.
+#[must_use]
+pub fn server_agent(kind: &str, server: &ObjectName, node: &str) -> String {
+    format!("{}/{}@{node}", server.namespace, server_workload(kind, server))
 }
 
 /// The agent of a database.
@@ -34,10 +58,13 @@ pub fn adapter_agent(namespace: &str, node: &str) -> String {
     format!("{namespace}/adapter@{node}")
 }
 
-/// `DaemonSet` of a server.
+/// `DaemonSet` of a server or a relay.
+///
+/// # Panics
+/// For a kind that carries no tunnels.
 #[must_use]
-pub fn server_workload(server: &ObjectName) -> String {
-    format!("ts-{}", server.name)
+pub fn server_workload(kind: &str, server: &ObjectName) -> String {
+    format!("{}-{}", prefix(kind).expect("only kinds that carry tunnels are asked for"), server.name)
 }
 
 /// `StatefulSet` of a database, its Service for clients, and what guards it.

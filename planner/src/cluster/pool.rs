@@ -9,15 +9,14 @@
 //! place, and not before: the cluster may be wrong about it, and its clients know better whether it still serves them.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use castgate_crds::placement::{TaintEffect, Toleration, TolerationOperator};
-use castgate_crds::tunnel_server::AddressType;
+use castgate_crds::tunnels::AddressType;
 
 use super::facts::{Facts, NodeFacts, Taint};
 use super::names;
-use crate::objects::{ObjectName, Server};
+use crate::objects::{ObjectName, Place, Server};
 
 /// Taints by which the cluster says how a node is. The controller of `DaemonSets` tolerates them for its pods; that a node is not
 /// ready is weighed here by its condition.
@@ -31,13 +30,19 @@ const CONDITIONS: [&str; 7] = [
     "node.kubernetes.io/network-unavailable",
 ];
 
+/// A server or a relay: its kind and its name.
+pub(super) type Carrier<'a> = (&'static str, &'a ObjectName);
+
+/// Who listens on a socket of a node.
+type Taken<'a> = BTreeMap<(String, SocketAddr), Carrier<'a>>;
+
 /// Where one server runs.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     /// Nodes that its pods run on.
     pub(super) pool: Vec<String>,
     /// Nodes that carry tunnels, and where they listen.
-    pub(super) active: BTreeMap<String, SocketAddrV4>,
+    pub(super) active: BTreeMap<String, Place>,
     /// How many nodes should carry tunnels.
     pub(super) wanted: usize,
     /// Why a node of the pool cannot carry tunnels that it should carry.
@@ -60,28 +65,24 @@ enum Rank {
 }
 
 /// Seats all servers at once: two of them may want the same port of the same node.
-pub(super) fn seat<'a>(
-    servers: impl Iterator<Item = (&'a ObjectName, &'a Server)>,
-    facts: &Facts,
-) -> BTreeMap<&'a ObjectName, Seats> {
-    let servers: Vec<_> = servers.collect();
+pub(super) fn seat<'a>(servers: &[(Carrier<'a>, &'a Server)], facts: &Facts) -> BTreeMap<Carrier<'a>, Seats> {
     let mut seats: BTreeMap<_, _> = servers
         .iter()
-        .map(|(name, server)| {
-            let pool = pool(name, server, facts);
+        .map(|(carrier, server)| {
+            let pool = pool(*carrier, server, facts);
             let wanted = server.replicas.map_or(pool.len(), |replicas| pool.len().min(replicas as usize));
-            (*name, Seats { pool, wanted, ..Seats::default() })
+            (*carrier, Seats { pool, wanted, ..Seats::default() })
         })
         .collect();
-    let mut taken: BTreeMap<(String, SocketAddrV4), &ObjectName> = BTreeMap::new();
+    let mut taken = Taken::new();
     for rank in [Rank::Planned, Rank::Carries, Rank::Ready, Rank::CarriedLast, Rank::NotReady] {
-        for (name, server) in &servers {
-            let seats = seats.get_mut(name).expect("every server has its seats");
-            take(name, server, facts, rank, seats, &mut taken);
+        for (carrier, server) in servers {
+            let seats = seats.get_mut(carrier).expect("every server has its seats");
+            take(*carrier, server, facts, rank, seats, &mut taken);
         }
     }
-    for (name, server) in &servers {
-        let seats = seats.get_mut(name).expect("every server has its seats");
+    for (carrier, server) in servers {
+        let seats = seats.get_mut(carrier).expect("every server has its seats");
         explain(server, facts, seats, &taken);
     }
     seats
@@ -89,17 +90,17 @@ pub(super) fn seat<'a>(
 
 /// Gives a server the nodes of one rank, as far as they are needed and free.
 fn take<'a>(
-    name: &'a ObjectName,
+    whose @ (kind, name): Carrier<'a>,
     server: &Server,
     facts: &Facts,
     rank: Rank,
     seats: &mut Seats,
-    taken: &mut BTreeMap<(String, SocketAddrV4), &'a ObjectName>,
+    taken: &mut Taken<'a>,
 ) {
-    let carrying = facts.active.get(name);
+    let carrying = facts.active.get(&(kind, name.clone()));
     let Seats { pool, active, wanted, .. } = seats;
     let of_rank = |node: &&String| {
-        let agent = names::server_agent(name, node);
+        let agent = names::server_agent(kind, name, node);
         let planned = facts.previous.get(&agent).is_some_and(|snapshot| snapshot.server.is_some());
         let carries = carrying.is_some_and(|nodes| nodes.contains(*node));
         rank_of(planned, carries, facts.nodes.get(*node).is_some_and(|node| node.ready)) == rank
@@ -111,14 +112,13 @@ fn take<'a>(
         let enough = active.len() >= *wanted
             || (rank == Rank::NotReady && server.replicas.is_some())
             // A fixed address is in one place.
-            || (server.address.is_some() && !active.is_empty());
+            || (server.named().next().is_some() && !active.is_empty());
         if enough {
             return;
         }
-        let Some(address) = facts.nodes.get(node).and_then(|facts| address(server, facts)) else { continue };
-        let place = SocketAddrV4::new(address, server.port);
-        if let Entry::Vacant(seat) = taken.entry((node.clone(), place)) {
-            seat.insert(name);
+        let Some(place) = facts.nodes.get(node).and_then(|facts| place(server, facts)) else { continue };
+        if place.sockets().all(|socket| !taken.contains_key(&(node.clone(), socket))) {
+            taken.extend(place.sockets().map(|socket| ((node.clone(), socket), whose)));
             active.insert(node.clone(), place);
         }
     }
@@ -135,13 +135,13 @@ fn rank_of(planned: bool, carries: bool, ready: bool) -> Rank {
 }
 
 /// Says of every node why it stays empty, where a server got fewer than it wants.
-fn explain(server: &Server, facts: &Facts, seats: &mut Seats, taken: &BTreeMap<(String, SocketAddrV4), &ObjectName>) {
+fn explain(server: &Server, facts: &Facts, seats: &mut Seats, taken: &Taken) {
     let Seats { pool, active, wanted, problems } = seats;
     if active.len() >= *wanted {
         return;
     }
     for node in pool.iter().filter(|node| !active.contains_key(*node)) {
-        let Some(address) = facts.nodes.get(node).and_then(|facts| address(server, facts)) else {
+        let Some(place) = facts.nodes.get(node).and_then(|facts| place(server, facts)) else {
             let (wanted, other) = match server.address_type {
                 AddressType::InternalIp => ("InternalIP", "name spec.umtp.address"),
                 AddressType::ExternalIp => {
@@ -151,13 +151,14 @@ fn explain(server: &Server, facts: &Facts, seats: &mut Seats, taken: &BTreeMap<(
             problems.insert(node.clone(), format!("node {node} has no {wanted} of version 4 to listen on: {other}"));
             continue;
         };
-        let place = SocketAddrV4::new(address, server.port);
-        if let Some(other) = taken.get(&(node.clone(), place)) {
-            let sentence = format!("UDP {place} of node {node} is taken: TunnelServer {other} listens there");
+        let occupied = place.sockets().find_map(|socket| Some((socket, taken.get(&(node.clone(), socket))?)));
+        if let Some((socket, (kind, other))) = occupied {
+            let sentence = format!("UDP {socket} of node {node} is taken: {kind} {other} listens there");
             problems.insert(node.clone(), sentence);
-        } else if let (Some(address), Some(holder)) = (server.address, active.keys().next()) {
+        } else if let (Some(address), Some(holder)) = (server.named().next(), active.keys().next()) {
+            let field = if server.address.is_some() { "spec.umtp.address" } else { "spec.amt.addresses" };
             let sentence = format!(
-                "spec.umtp.address {address} is on node {holder}, and can be on one node only: \
+                "{field} {address} is on node {holder}, and can be on one node only: \
                  leave it out, so that every node uses its own, or set spec.replicas to 1"
             );
             problems.insert(node.clone(), sentence);
@@ -167,8 +168,8 @@ fn explain(server: &Server, facts: &Facts, seats: &mut Seats, taken: &BTreeMap<(
 }
 
 /// Nodes on which the pods of a server run, by name.
-fn pool(name: &ObjectName, server: &Server, facts: &Facts) -> Vec<String> {
-    let carrying = facts.active.get(name);
+fn pool((kind, name): Carrier, server: &Server, facts: &Facts) -> Vec<String> {
+    let carrying = facts.active.get(&(kind, name.clone()));
     let belongs = |(node, facts): &(&String, &NodeFacts)| {
         let selected = server.node_selector.iter().all(|(key, value)| facts.labels.get(key) == Some(value));
         let carries = carrying.is_some_and(|nodes| nodes.contains(*node));
@@ -197,33 +198,42 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         && (exists || value.as_deref().unwrap_or_default() == taint.value)
 }
 
-/// The address that a server listens on and registers with on a node.
-fn address(server: &Server, node: &NodeFacts) -> Option<Ipv4Addr> {
-    server.address.or(match server.address_type {
-        AddressType::InternalIp => node.internal_ip,
-        AddressType::ExternalIp => node.external_ip,
-    })
+/// Where a server listens on a node, and what it registers with.
+fn place(server: &Server, node: &NodeFacts) -> Option<Place> {
+    let (four, six) = match server.address_type {
+        AddressType::InternalIp => (node.internal_ip, node.internal_ip6),
+        AddressType::ExternalIp => (node.external_ip, node.external_ip6),
+    };
+    Some(server.place(server.address.or(four)?, six))
 }
 
-/// Whether a node is known to have the fixed address of a server.
+/// Whether a node is known to have a fixed address of a server.
 fn holds(server: &Server, node: Option<&NodeFacts>) -> bool {
-    server.address.is_some_and(|address| node.is_some_and(|node| node.has(address)))
+    node.is_some_and(|node| server.named().any(|address| node.holds(address)))
 }
 
 impl NodeFacts {
     /// Whether an address is known to be one of this node.
     pub(super) fn has(&self, address: Ipv4Addr) -> bool {
-        address.is_loopback() || self.internal_ip == Some(address) || self.external_ip == Some(address)
+        self.holds(IpAddr::V4(address))
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        let own = match address {
+            IpAddr::V4(address) => [self.internal_ip, self.external_ip].contains(&Some(address)),
+            IpAddr::V6(address) => [self.internal_ip6, self.external_ip6].contains(&Some(address)),
+        };
+        own || address.is_loopback()
     }
 }
 
 /// Whether a namespace lets pods use the network of their node; why not, if it does not.
-pub(super) fn forbids_host_network(namespace: &str, facts: &Facts) -> Option<String> {
+pub(super) fn forbids_host_network(kind: &str, namespace: &str, facts: &Facts) -> Option<String> {
     let level = facts.namespaces.get(namespace)?.enforce.as_deref()?;
     matches!(level, "baseline" | "restricted").then(|| {
         format!(
             "namespace {namespace} enforces Pod Security \"{level}\", which forbids the network of the node (hostNetwork): \
-             label it pod-security.kubernetes.io/enforce=privileged, or put the TunnelServer into another namespace"
+             label it pod-security.kubernetes.io/enforce=privileged, or put the {kind} into another namespace"
         )
     })
 }

@@ -24,9 +24,10 @@ pub struct Workload {
 
 /// Field managers.
 const OF_SERVERS: &str = "castgate-tunnelserver";
+const OF_RELAYS: &str = "castgate-tunnelrelay";
 const OF_DATABASES: &str = "castgate-tunneldatabase";
 const OF_ADAPTERS: &str = "castgate-adapter";
-/// For what servers and databases share.
+/// For what servers, relays and databases share.
 const OF_BOTH: &str = "castgate-fleet";
 
 pub(super) fn plan(world: World, fleet: &mut Fleet) {
@@ -40,9 +41,9 @@ pub(super) fn plan(world: World, fleet: &mut Fleet) {
             workloads.extend(adapter::all(world, namespace, &registering));
         }
     }
-    for (name, server) in world.living(names::SERVER, &world.objects.servers) {
-        if fleet.servers.get(name).is_some_and(|plan| plan.refused.is_none()) {
-            workloads.push(server::daemon_set(world, name, server));
+    for (kind, name, server) in world.carriers() {
+        if fleet.servers.get(&(kind, name.clone())).is_some_and(|plan| plan.refused.is_none()) {
+            workloads.push(server::daemon_set(world, kind, name, server));
         }
     }
     for (name, database) in world.living(names::DATABASE, &world.objects.databases) {
@@ -58,7 +59,7 @@ fn namespaces(world: World<'_>) -> Vec<&str> {
     let mut namespaces: Vec<_> = world
         .metas
         .keys()
-        .filter(|(kind, _)| matches!(*kind, names::SERVER | names::DATABASE))
+        .filter(|(kind, _)| names::prefix(kind).is_some())
         .map(|(_, name)| name.namespace.as_str())
         .filter(|namespace| !world.facts.namespaces.get(*namespace).is_some_and(|facts| facts.terminating))
         .collect();
@@ -74,6 +75,7 @@ fn owners(world: World, namespace: &str, wanted: impl Fn(bool) -> bool) -> Vec<V
     let wanted = of_namespace.filter(|((kind, name), meta)| {
         let hierarchy = match *kind {
             names::SERVER => world.objects.servers.get(name).map(|entry| &entry.object.hierarchy),
+            names::RELAY => world.objects.relays.get(name).map(|entry| &entry.object.hierarchy),
             names::DATABASE => world.objects.databases.get(name).map(|entry| &entry.object.hierarchy),
             _ => return false,
         };
@@ -101,7 +103,7 @@ fn controller(world: World, kind: &'static str, name: &ObjectName) -> Vec<Value>
 #[derive(Debug, Clone, Copy)]
 struct Part<'a> {
     component: &'static str,
-    /// Name of its server or database; an adapter belongs to many.
+    /// Name of its server, relay or database; an adapter belongs to many.
     owner: Option<&'a str>,
 }
 

@@ -1,25 +1,26 @@
-//! What an agent does for a server or a database, and one agent for each on one machine.
+//! What an agent does for a server, a relay or a database, and one agent for each on one machine.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use castgate_control::{
-    Account, AgentSnapshot, Channel, ChannelRule, DatabaseSnapshot, EntryType, Parent, PatternSource, Protocol,
-    RegistrarSnapshot, Registration, ServerSnapshot,
+    Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, LoopCheck,
+    Parent, PatternSource, Protocol, RegistrarSnapshot, Registration, ServerSnapshot, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
 use super::{Machine, password};
 use crate::document::Kind;
 use crate::objects::{
-    self, Bundle, BundleChannel, Database, Entry, Hierarchy, ObjectName, Objects, ParentPlace, Server,
+    self, Amt, Bundle, BundleChannel, Database, Entry, Feed, Hierarchy, ObjectName, Objects, ParentPlace, Place,
+    Server, Upstream,
 };
 use crate::problem::{Problem, Reporter};
 use crate::url::DatabaseUrl;
 
-/// Makes every snapshot: databases with those first that register nowhere, then servers.
+/// Makes every snapshot: databases with those first that register nowhere, then servers, then relays.
 pub(super) fn agents(objects: &Objects, machine: &Machine, problems: &mut Vec<Problem>) -> Vec<AgentSnapshot> {
     let (roots, others): (Vec<_>, Vec<_>) =
         objects.databases.iter().partition(|(_, entry)| entry.object.hierarchy.parents.is_empty());
@@ -29,18 +30,23 @@ pub(super) fn agents(objects: &Objects, machine: &Machine, problems: &mut Vec<Pr
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let reporter = &mut Reporter::new(file, &title, problems);
         snapshot.database = Some(database(objects, name, object, object.listen));
-        let entry = || database_entry(object, machine.outer(object.listen));
-        snapshot.registrar = registrar(objects, name, &object.hierarchy, entry);
+        let entries = || vec![database_entry(object, machine.outer(object.listen))];
+        snapshot.registrar = registrar(objects, name, &object.hierarchy, entries);
         agents.push(proven(snapshot, reporter));
     }
     let mut fed = BTreeSet::new();
-    for (name, Entry { file, object, .. }) in &objects.servers {
-        let mut snapshot = empty("ts", name);
-        let title = format!("{} {name}", Kind::TunnelServer);
+    for (kind, name, Entry { file, object, .. }) in objects.carriers() {
+        let mut snapshot = empty(if kind == Kind::TunnelRelay { "tr" } else { "ts" }, name);
+        let title = format!("{kind} {name}");
         let reporter = &mut Reporter::new(file, &title, problems);
-        snapshot.server = Some(server(objects, name, object, object.listen));
-        let entry = || server_entry(object, machine.outer(object.listen));
-        snapshot.registrar = registrar(objects, name, &object.hierarchy, entry);
+        let (listen, outer) = machine.places(object);
+        let around = Around {
+            advertise: &outer,
+            avoid: std::slice::from_ref(&outer),
+            database: &|database| Some(url_of(objects, name, &ParentPlace::Database(database.to_owned()))),
+        };
+        snapshot.server = Some(server(objects, name, object, &listen, &around));
+        snapshot.registrar = registrar(objects, name, &object.hierarchy, || server_entries(object, &outer));
         snapshot.patterns = patterns(objects, name, object, &mut fed);
         agents.push(proven(snapshot, reporter));
     }
@@ -83,9 +89,25 @@ pub(crate) fn database(
     snapshot
 }
 
-/// A server that listens here, with the channels of its bundles.
-pub(crate) fn server(objects: &Objects, name: &ObjectName, server: &Server, listen: SocketAddrV4) -> ServerSnapshot {
-    let Server { interfaces, limits, timers, loop_check, workers, .. } = server;
+/// What an agent has to know of its surroundings.
+pub(crate) struct Around<'a> {
+    /// Where it is reached from elsewhere.
+    pub(crate) advertise: &'a Place,
+    /// Where those are reached that take their channels from the same place; a relay stays away from them.
+    pub(crate) avoid: &'a [Place],
+    /// Where a database of its namespace answers.
+    pub(crate) database: &'a dyn Fn(&str) -> Option<DatabaseUrl>,
+}
+
+/// A server or a relay that listens here, with the channels of its bundles.
+pub(crate) fn server(
+    objects: &Objects,
+    name: &ObjectName,
+    server: &Server,
+    listen: &Place,
+    around: &Around,
+) -> ServerSnapshot {
+    let Server { feed, amt, limits, timers, workers, .. } = server;
     let rule = |bundle: &str, channel: &BundleChannel| ChannelRule {
         name: format!("{bundle}/{}", channel.name),
         group: channel.group,
@@ -94,15 +116,43 @@ pub(crate) fn server(objects: &Objects, name: &ObjectName, server: &Server, list
         send: channel.send,
         ttl: channel.ttl.map_or(limits.ttl, |ttl| ttl.min(limits.ttl)),
     };
+    let channels = channels_of(objects, name, server).map(|(bundle, channel)| rule(bundle, channel)).collect();
+    let (loop_check, upstream) = match feed {
+        Feed::Native { interfaces: _, loop_check } => (*loop_check, None),
+        Feed::Upstream(upstream) => (LoopCheck::default(), Some(self::upstream(upstream, around))),
+    };
     ServerSnapshot {
-        listen,
+        listen: listen.umtp,
         workers: *workers,
-        interfaces: interfaces.clone(),
-        loop_check: *loop_check,
+        interfaces: server.interfaces().to_vec(),
+        loop_check,
         timers: *timers,
         limits: *limits,
-        channels: channels_of(objects, name, server).map(|(bundle, channel)| rule(bundle, channel)).collect(),
+        channels,
+        amt: amt.as_ref().map(|amt| amt_relay(amt, listen, around.advertise)),
+        upstream,
     }
+}
+
+/// An AMT relay that listens here.
+fn amt_relay(amt: &Amt, listen: &Place, outer: &Place) -> AmtSnapshot {
+    // What is asked under an address that means any, or that others have too, has to say which one is ours.
+    let is_vague = listen.amt.iter().any(|place| place.ip().is_unspecified());
+    let advertise =
+        outer.amt.iter().filter(|_| is_vague || amt.snapshot.anycast.is_some()).map(SocketAddr::ip).collect();
+    AmtSnapshot { listen: listen.amt.clone(), advertise, ..amt.snapshot.clone() }
+}
+
+/// The tunnel to a server above.
+fn upstream(upstream: &Upstream, around: &Around) -> UpstreamSnapshot {
+    let mut snapshot = upstream.snapshot.clone();
+    if let Discovery::Hierarchy(hierarchy) = &mut snapshot.discovery {
+        let database = upstream.database.as_deref().and_then(around.database);
+        // A URL of ours has a host, and a port that is not zero.
+        hierarchy.tds.extend(database.and_then(|url| format!("{}:{}", url.host(), url.port()).parse().ok()));
+        snapshot.avoid = around.avoid.iter().flat_map(Place::sockets).collect();
+    }
+    snapshot
 }
 
 /// The patterns of a server's bundles that no server before it feeds.
@@ -112,29 +162,31 @@ fn patterns(objects: &Objects, name: &ObjectName, server: &Server, fed: &mut BTr
     patterns.filter(|pattern| fed.insert(pattern.channel)).collect()
 }
 
-/// What feeds a channel, when somebody shall.
+/// What feeds a channel, when somebody shall. A relay feeds none: it is fed.
 pub(crate) fn pattern(server: &Server, channel: &BundleChannel) -> Option<PatternSource> {
-    let interface = server.interfaces.first().expect("a server without interfaces is refused");
-    let mut pattern = PatternSource::new(channel_of(channel), NonZeroU64::MIN, interface.clone());
+    let interface = server.interfaces().first()?;
+    let mut pattern = PatternSource::new(channel_of(channel)?, NonZeroU64::MIN, interface.clone());
     let bits = channel.pattern?.bits_per_second(pattern.payload_octets.get());
     pattern.rate_bits_per_second = NonZeroU64::new(bits).expect("no rate is zero");
     Some(pattern)
 }
 
-/// What parents are told of a server that clients reach here.
-pub(crate) fn server_entry(server: &Server, at: SocketAddrV4) -> Registration {
-    entry(EntryType::TunnelServer, Some(Protocol::Udp), at, &server.hierarchy)
+/// What parents are told of a server that clients reach here: one entry for UMTP, and one for each address of its AMT relay.
+pub(crate) fn server_entries(server: &Server, at: &Place) -> Vec<Registration> {
+    let entry = |protocol, at| entry(EntryType::TunnelServer, Some(protocol), at, &server.hierarchy);
+    let amt = at.amt.iter().map(|at| entry(Protocol::Amt, *at));
+    std::iter::once(entry(Protocol::Udp, SocketAddr::V4(at.umtp))).chain(amt).collect()
 }
 
 /// What parents are told of a database that clients reach here.
 pub(crate) fn database_entry(database: &Database, at: SocketAddrV4) -> Registration {
-    entry(EntryType::TunnelDatabase, None, at, &database.hierarchy)
+    entry(EntryType::TunnelDatabase, None, SocketAddr::V4(at), &database.hierarchy)
 }
 
-fn entry(entry_type: EntryType, protocol: Option<Protocol>, at: SocketAddrV4, hierarchy: &Hierarchy) -> Registration {
+fn entry(entry_type: EntryType, protocol: Option<Protocol>, at: SocketAddr, hierarchy: &Hierarchy) -> Registration {
     Registration {
         entry_type,
-        source: IpAddr::V4(*at.ip()),
+        source: at.ip(),
         port: NonZeroU16::new(at.port()).expect("the schema starts at 1"),
         protocol,
         networks: hierarchy.networks.clone(),
@@ -147,13 +199,13 @@ fn registrar(
     objects: &Objects,
     name: &ObjectName,
     hierarchy: &Hierarchy,
-    entry: impl Fn() -> Registration,
+    entries: impl Fn() -> Vec<Registration>,
 ) -> Option<RegistrarSnapshot> {
     if hierarchy.parents.is_empty() {
         return None;
     }
     let url = |place: &ParentPlace| Some(url_of(objects, name, place));
-    let mut snapshot = RegistrarSnapshot::new(vec![entry()], parents(objects, name, hierarchy, url));
+    let mut snapshot = RegistrarSnapshot::new(entries(), parents(objects, name, hierarchy, url));
     snapshot.interval_seconds = whole_seconds(hierarchy.update_interval);
     Some(snapshot)
 }
@@ -199,10 +251,17 @@ pub(crate) fn whole_seconds(span: Duration) -> NonZeroU32 {
 impl Machine {
     /// Where something that listens here is reached from elsewhere.
     fn outer(&self, listen: SocketAddrV4) -> SocketAddrV4 {
-        if listen.ip().is_unspecified() {
-            SocketAddrV4::new(self.address.unwrap_or(Ipv4Addr::LOCALHOST), listen.port())
-        } else {
-            listen
-        }
+        if listen.ip().is_unspecified() { SocketAddrV4::new(self.own(), listen.port()) } else { listen }
+    }
+
+    fn own(&self) -> Ipv4Addr {
+        self.address.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Where something that carries tunnels listens here, and where it is reached from elsewhere.
+    fn places(&self, server: &Server) -> (Place, Place) {
+        let any = self.address6.map(|_| Ipv6Addr::UNSPECIFIED);
+        let listen = server.place(*server.listen.ip(), any);
+        (listen, server.place(server.address.unwrap_or_else(|| self.own()), self.address6))
     }
 }

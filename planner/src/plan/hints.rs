@@ -1,7 +1,7 @@
 //! What people and clients are told about a plan: where to ask, what to join.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use castgate_control::{Channel, Country, Ports};
 
@@ -16,8 +16,10 @@ pub struct PlannedChannel {
     pub bundle: String,
     /// What people call it.
     pub name: String,
-    /// The channel on the first of its ports.
-    pub channel: Channel,
+    /// The channel on the first of its ports; `None` for one of version 6, which AMT alone carries.
+    pub channel: Option<Channel>,
+    /// Its group and its source, as a group name has them.
+    addresses: String,
     /// All its ports.
     pub ports: Ports,
     /// Whether clients may send into it.
@@ -32,7 +34,7 @@ impl PlannedChannel {
     /// The name to give to `castgate receive`: `ham:ip:232.1.2.3@192.0.2.10:5004`.
     #[must_use]
     pub fn group_name(&self) -> String {
-        format!("ham:ip:{}", self.channel)
+        format!("ham:ip:{}:{}", self.addresses, self.ports.first())
     }
 }
 
@@ -57,7 +59,7 @@ pub(super) fn roots(objects: &Objects) -> Vec<String> {
         return own;
     }
     // Everything registers with strangers: those are where one asks.
-    let servers = objects.servers.iter().map(|(name, entry)| (name, &entry.object.hierarchy));
+    let servers = objects.carriers().map(|(_, name, entry)| (name, &entry.object.hierarchy));
     let registered = databases.map(|(name, database)| (name, &database.hierarchy)).chain(servers);
     let parents = registered.flat_map(|(name, hierarchy)| hierarchy.parents.iter().map(move |parent| (name, parent)));
     let urls = parents.map(|(name, parent)| url_of(objects, name, &parent.place));
@@ -67,9 +69,8 @@ pub(super) fn roots(objects: &Objects) -> Vec<String> {
 
 pub(super) fn channels(objects: &Objects) -> Vec<PlannedChannel> {
     let served: BTreeSet<_> = objects
-        .servers
-        .iter()
-        .flat_map(|(name, entry)| entry.object.bundles.iter().map(|bundle| name.sibling(bundle)))
+        .carriers()
+        .flat_map(|(_, name, entry)| entry.object.bundles.iter().map(|bundle| name.sibling(bundle)))
         .collect();
     let bundles = objects.bundles.iter().filter(|(name, _)| served.contains(name));
     bundles
@@ -78,6 +79,7 @@ pub(super) fn channels(objects: &Objects) -> Vec<PlannedChannel> {
                 bundle: name.to_string(),
                 name: channel.name.clone(),
                 channel: channel_of(channel),
+                addresses: channel.name_of_addresses(),
                 ports: channel.ports,
                 send: channel.send,
                 pattern: channel.pattern.is_some(),
@@ -89,11 +91,13 @@ pub(super) fn channels(objects: &Objects) -> Vec<PlannedChannel> {
 
 pub(super) fn client(objects: &Objects) -> ClientHints {
     let channels = channels(objects);
-    let channel = channels.iter().find(|channel| channel.pattern).or(channels.first()).map(|channel| channel.channel);
+    let mut of_umtp = channels.iter().filter(|channel| channel.channel.is_some());
+    let channel =
+        of_umtp.clone().find(|channel| channel.pattern).or(of_umtp.next()).and_then(|channel| channel.channel);
     let carries = |name: &ObjectName, server: &Server| {
-        channels_of(objects, name, server).any(|(_, row)| Some(channel_of(row)) == channel)
+        channel.is_some() && channels_of(objects, name, server).any(|(_, row)| channel_of(row) == channel)
     };
-    let servers = || objects.servers.iter().map(|(name, entry)| (name, &entry.object));
+    let servers = || objects.carriers().map(|(_, name, entry)| (name, &entry.object));
     let server = servers().find(|(name, server)| carries(name, server)).map(|(_, server)| server);
     let hierarchies = server
         .into_iter()
@@ -112,9 +116,14 @@ fn first_country(mut countries: impl Iterator<Item = Option<Country>>) -> Option
     countries.find_map(|country| country)
 }
 
-/// The channel on the first of its ports.
-pub(crate) fn channel_of(channel: &BundleChannel) -> Channel {
-    Channel { group: channel.group, source: channel.source, port: channel.ports.first() }
+/// The channel on the first of its ports; `None` for one of version 6.
+pub(crate) fn channel_of(channel: &BundleChannel) -> Option<Channel> {
+    let (IpAddr::V4(group), None | Some(IpAddr::V4(_))) = (channel.group, channel.source) else { return None };
+    let source = match channel.source {
+        Some(IpAddr::V4(source)) => Some(source),
+        Some(IpAddr::V6(_)) | None => None,
+    };
+    Some(Channel { group, source, port: channel.ports.first() })
 }
 
 /// Where a database above is on this machine: `load` has looked that one of ours is there.

@@ -6,6 +6,7 @@ mod common;
 mod databases;
 mod properties;
 mod registrations;
+mod relays;
 mod servers;
 mod workloads;
 mod world;

@@ -33,7 +33,7 @@ proptest! {
         let replicas = world.clone().spec("TunnelServer")["replicas"].as_u64();
         let limit = replicas.map_or(pool.len(), |replicas| pool.len().min(usize::try_from(replicas).unwrap()));
         prop_assert_eq!(edge.wanted, limit);
-        let carries = |node: &str| world.facts.active[&name("edge")].contains(node);
+        let carries = |node: &str| world.facts.active[&("TunnelServer", name("edge"))].contains(node);
         let able = edge.pool.iter().filter(|node| {
             let facts = &world.facts.nodes[*node];
             facts.internal_ip.is_some() && (facts.ready || carries(node) || replicas.is_none())
@@ -54,7 +54,7 @@ proptest! {
             facts.ready && facts.internal_ip.is_some()
         };
         let sticky: BTreeSet<_> =
-            edge.pool.iter().filter(|node| world.facts.active[&name("edge")].contains(*node) && good(node)).collect();
+            edge.pool.iter().filter(|node| world.facts.active[&("TunnelServer", name("edge"))].contains(*node) && good(node)).collect();
         let kept = edge.active.iter().filter(|node| sticky.contains(node)).count();
         prop_assert_eq!(kept, sticky.len().min(edge.wanted));
     }
@@ -108,7 +108,7 @@ fn worlds() -> impl Strategy<Value = World> {
             }
             world.facts.nodes.insert(node, facts);
         }
-        world.facts.active.insert(name("edge"), carrying);
+        world.facts.active.insert(("TunnelServer", name("edge")), carrying);
         if let Some(replicas) = replicas {
             world.spec("TunnelServer")["replicas"] = json!(replicas);
         }

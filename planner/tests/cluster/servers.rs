@@ -239,7 +239,7 @@ fn a_mistake_leaves_everything_as_it_was() {
     world.spec("TunnelServer")["bundles"] = json!([{ "name": "vt" }]);
     let fleet = world.plan();
     assert!(fleet.held.contains(&("TunnelServer", name("edge"))));
-    assert!(!fleet.servers.contains_key(&name("edge")));
+    assert!(!fleet.servers.contains_key(&("TunnelServer", name("edge"))));
     assert_eq!(fleet.snapshots, before.snapshots, "its agents and the adapter go on as before");
     assert!(!titles(&fleet).contains(&"DaemonSet ts-edge".to_owned()), "what is held is not applied");
 }

@@ -1,7 +1,7 @@
 //! A small cluster to plan onto, as texts and as few lines as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use castgate_control::{AgentSnapshot, TlsIdentity};
 use castgate_crds::placement::TaintEffect;
@@ -69,7 +69,7 @@ impl World {
 
     /// Nodes that carry tunnels of a server now.
     pub fn carrying(&mut self, server: &str, nodes: &[&str]) {
-        self.facts.active.insert(name(server), nodes.iter().map(|node| (*node).to_owned()).collect());
+        self.facts.active.insert(("TunnelServer", name(server)), nodes.iter().map(|node| (*node).to_owned()).collect());
     }
 
     /// The spec of the only object of a kind.
@@ -88,6 +88,7 @@ impl World {
         for object in &self.objects {
             let kind = match object["kind"].as_str() {
                 Some("TunnelServer") => "TunnelServer",
+                Some("TunnelRelay") => "TunnelRelay",
                 Some("TunnelDatabase") => "TunnelDatabase",
                 _ => continue,
             };
@@ -116,8 +117,11 @@ impl World {
     pub fn settle(&mut self) -> Fleet {
         let planned = self.plan();
         self.facts.previous = planned.snapshots.clone();
-        self.facts.active =
-            planned.servers.iter().map(|(name, plan)| (name.clone(), plan.active.iter().cloned().collect())).collect();
+        self.facts.active = planned
+            .servers
+            .iter()
+            .map(|(owner, plan)| (owner.clone(), plan.active.iter().cloned().collect()))
+            .collect();
         planned
     }
 }
@@ -127,7 +131,11 @@ pub fn name(name: &str) -> ObjectName {
 }
 
 pub fn server<'a>(fleet: &'a Fleet, server: &str) -> &'a ServerPlan {
-    &fleet.servers[&name(server)]
+    &fleet.servers[&("TunnelServer", name(server))]
+}
+
+pub fn relay<'a>(fleet: &'a Fleet, relay: &str) -> &'a ServerPlan {
+    &fleet.servers[&("TunnelRelay", name(relay))]
 }
 
 pub fn snapshot<'a>(fleet: &'a Fleet, agent: &str) -> &'a AgentSnapshot {
@@ -155,7 +163,8 @@ pub fn announced(fleet: &Fleet) -> BTreeMap<String, Vec<String>> {
     let clients = adapters.flat_map(|adapter| &adapter.clients);
     clients
         .map(|client| {
-            let entries = client.entries.iter().map(|entry| format!("{}:{}", entry.source, entry.port));
+            let entries =
+                client.entries.iter().map(|entry| SocketAddr::new(entry.source, entry.port.get()).to_string());
             (client.agent.clone(), entries.collect())
         })
         .collect()

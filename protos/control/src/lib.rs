@@ -7,23 +7,33 @@
 //! them; one that a program put together is proven by [`AgentSnapshot::check`]. Knows no socket, no clock, no Kubernetes.
 
 mod adapter;
+mod amt;
 mod database;
 mod error;
 mod integer;
 mod pattern;
+mod place;
 mod registrar;
 mod server;
 mod snapshot;
+mod upstream;
 mod words;
 
 pub use adapter::{AdapterClient, AdapterRef, AdapterSnapshot, TlsIdentity};
+pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
 pub use database::{Account, Allow, DatabaseSnapshot};
 pub use error::SnapshotError;
 pub use pattern::PatternSource;
+pub use place::{Place, PlaceError, is_host_address};
 pub use registrar::{Parent, RegistrarSnapshot, Registration};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
-// Words of the wire that stand in a snapshot: who plans snapshots needs no other crate for them.
+pub use upstream::{
+    AnycastDiscovery, DeliverySnapshot, Discovery, DriadDiscovery, GatewaySnapshot, HierarchyDiscovery, MapDiscovery,
+    MapRow, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot,
+};
+// Words of the wire that stand in a snapshot, or follow from one: who plans snapshots needs no other crate for them.
+pub use castgate_wire::amtrelay;
 pub use castgate_wire::registry::{Country, EntryType, Protocol};
 pub use castgate_wire::umtp::Channel;
 

@@ -40,11 +40,11 @@ impl PatternSource {
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
-        check_group(self.channel.group).map_err(|reason| SnapshotError::new("channel", reason))?;
+        check_group(self.channel.group.into()).map_err(|reason| SnapshotError::new("channel", reason))?;
         if self.channel.port == 0 {
             return Err(SnapshotError::new("channel", "has port 0"));
         }
-        if self.channel.source.is_none() && is_source_specific(self.channel.group) {
+        if self.channel.source.is_none() && is_source_specific(self.channel.group.into()) {
             let reason = format!("{} is in the source-specific range 232.0.0.0/8 and names no source", self.channel);
             return Err(SnapshotError::new("channel", reason));
         }

@@ -1,15 +1,17 @@
 //! The server role: where it listens, what it serves, for how long and how much.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SnapshotError, integer};
+use crate::amt::collide;
+use crate::place::is_host_address;
+use crate::{AmtSnapshot, SnapshotError, UpstreamSnapshot, integer};
 
-/// A tunnel server.
+/// A tunnel server; with an upstream it is a relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerSnapshot {
@@ -18,7 +20,8 @@ pub struct ServerSnapshot {
     /// Threads that carry packets; absent: one per processor.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "integer::read_some")]
     pub workers: Option<NonZeroU8>,
-    /// Network interfaces on which channels are taken natively and re-multicast.
+    /// Network interfaces on which channels are taken natively and re-multicast; none for a relay.
+    #[serde(default)]
     pub interfaces: Vec<String>,
     /// What happens to a tunnel whose client is heard natively. Default: `endpoint`.
     #[serde(default)]
@@ -32,6 +35,12 @@ pub struct ServerSnapshot {
     /// Channels that may be joined. What no rule names is refused; default: nothing.
     #[serde(default)]
     pub channels: Vec<ChannelRule>,
+    /// An AMT relay for the same channels, without regard to their ports. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amt: Option<AmtSnapshot>,
+    /// The tunnel that channels come through, instead of `interfaces`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamSnapshot>,
 }
 
 /// Which tunnels a native packet with a client's source address ends (draft-finlayson-umtp-09 §4, non-local event).
@@ -101,11 +110,11 @@ pub struct ServerLimits {
 pub struct ChannelRule {
     /// What people call it; unique within a server.
     pub name: String,
-    /// Multicast group.
-    pub group: Ipv4Addr,
+    /// Multicast group. One of version 6 is for AMT alone: UMTP carries none.
+    pub group: IpAddr,
     /// The only source, for a source-specific channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// UDP ports: `5004` or `5004-5010`.
     pub ports: Ports,
     /// Whether clients may send into it. Default: no.
@@ -151,6 +160,8 @@ impl ServerSnapshot {
             timers: ServerTimers::default(),
             limits: ServerLimits::default(),
             channels: Vec::new(),
+            amt: None,
+            upstream: None,
         }
     }
 
@@ -158,8 +169,23 @@ impl ServerSnapshot {
         if self.listen.ip().is_multicast() || self.listen.ip().is_broadcast() {
             return Err(SnapshotError::new("listen", format_args!("{} is not an address of a host", self.listen.ip())));
         }
-        if self.interfaces.is_empty() {
-            return Err(SnapshotError::new("interfaces", "names no interface"));
+        match &self.upstream {
+            None if self.interfaces.is_empty() => return Err(SnapshotError::new("interfaces", "names no interface")),
+            Some(_) if !self.interfaces.is_empty() => {
+                return Err(SnapshotError::new(
+                    "interfaces",
+                    "is there beside upstream: channels come from one of the two",
+                ));
+            }
+            None => {}
+            Some(upstream) => upstream.check().map_err(|error| error.within("upstream"))?,
+        }
+        if let Some(amt) = &self.amt {
+            amt.check().map_err(|error| error.within("amt"))?;
+            if let Some(index) = amt.listen.iter().position(|place| collide(*place, SocketAddr::V4(self.listen))) {
+                let what = format!("{} is taken by listen of the server", amt.listen[index]);
+                return Err(SnapshotError::new(format!("amt.listen[{index}]"), what));
+            }
         }
         for (index, name) in self.interfaces.iter().enumerate() {
             check_interface(name).map_err(|reason| SnapshotError::new(format!("interfaces[{index}]"), reason))?;
@@ -189,24 +215,39 @@ impl ChannelRule {
         }
         check_group(self.group).map_err(|reason| SnapshotError::new("group", reason))?;
         match self.source {
-            Some(source) if !is_unicast(source) => {
+            Some(source) if !is_host_address(source) => {
                 Err(SnapshotError::new("source", format_args!("{source} is not the address of a host")))
             }
-            None if is_source_specific(self.group) => Err(SnapshotError::new(
-                "source",
-                format_args!("is missing, and {} is in the source-specific range 232.0.0.0/8", self.group),
-            )),
+            Some(source) if source.is_ipv4() != self.group.is_ipv4() => {
+                let what = format!("{source} is not of the family of {}", self.group);
+                Err(SnapshotError::new("source", what))
+            }
+            None if is_source_specific(self.group) => {
+                let range = if self.group.is_ipv4() { "232.0.0.0/8" } else { "ff3x::/32" };
+                let what = format!("is missing, and {} is in the source-specific range {range}", self.group);
+                Err(SnapshotError::new("source", what))
+            }
+            Some(_) | None if self.send && self.group.is_ipv6() => {
+                let what = format!("is for channels of version 4, which UMTP carries; {} is none", self.group);
+                Err(SnapshotError::new("send", what))
+            }
             Some(_) | None => Ok(()),
         }
     }
 }
 
 /// Says what is wrong with a group that nobody may join.
-pub(crate) fn check_group(group: Ipv4Addr) -> Result<(), String> {
-    match group.octets() {
-        [224, 0, 0, _] => Err(format!("{group} is in 224.0.0.0/24, which never leaves its link")),
-        [224..=239, ..] => Ok(()),
-        _ => Err(format!("{group} is not a multicast group")),
+pub(crate) fn check_group(group: IpAddr) -> Result<(), String> {
+    match group {
+        IpAddr::V4(address) if matches!(address.octets(), [224, 0, 0, _]) => {
+            Err(format!("{group} is in 224.0.0.0/24, which never leaves its link"))
+        }
+        // RFC 4291 §2.7: scopes 0 to 2 are reserved, of an interface, of a link.
+        IpAddr::V6(address) if address.is_multicast() && address.octets()[1] & 0x0f <= 2 => {
+            Err(format!("{group} has a scope that never leaves its link"))
+        }
+        group if group.is_multicast() => Ok(()),
+        group => Err(format!("{group} is not a multicast group")),
     }
 }
 
@@ -220,13 +261,12 @@ pub(crate) fn check_interface(name: &str) -> Result<(), String> {
     if possible { Ok(()) } else { Err(format!("{name:?} cannot be the name of an interface")) }
 }
 
-pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
-    !(address.is_multicast() || address.is_broadcast() || address.is_unspecified())
-}
-
-/// RFC 4607 §1: 232/8 is for source-specific channels only.
-pub(crate) fn is_source_specific(group: Ipv4Addr) -> bool {
-    group.octets()[0] == 232
+/// RFC 4607 §1: 232/8 and `ff3x::/32` are for source-specific channels only.
+pub(crate) fn is_source_specific(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => group.octets()[0] == 232,
+        IpAddr::V6(group) => matches!(group.segments(), [0xff30..=0xff3f, 0, ..]),
+    }
 }
 
 impl Default for ServerTimers {

@@ -15,6 +15,7 @@ pub(super) fn all(world: World, namespace: &str, owners: &[Value]) -> Vec<Worklo
         agent: format!("{namespace}/adapter"),
         account: names::ADAPTER,
         host_network: false,
+        capabilities: Vec::new(),
         privileged_port: false,
         state: Some(json!({ "emptyDir": {} })),
         memory: "32Mi",

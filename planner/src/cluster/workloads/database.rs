@@ -41,6 +41,7 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part
         agent: format!("{}/{}", name.namespace, names::database_workload(name)),
         account: names::AGENT_ACCOUNT,
         host_network: false,
+        capabilities: Vec::new(),
         privileged_port: database.listen.port() < 1024,
         state: None,
         memory: "64Mi",

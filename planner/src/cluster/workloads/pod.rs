@@ -26,7 +26,9 @@ pub(super) struct Pod<'a> {
     pub(super) account: &'static str,
     /// Whether it uses the network of its node, as root of it without rights.
     pub(super) host_network: bool,
-    /// Whether it listens on a port below 1024.
+    /// What it may do as root of its node's network beyond what everybody may.
+    pub(super) capabilities: Vec<&'static str>,
+    /// Whether it listens on a port below 1024 of a network of its own.
     pub(super) privileged_port: bool,
     /// The volume with its state; `None`: a claim of that name is made elsewhere.
     pub(super) state: Option<Value>,
@@ -114,8 +116,8 @@ impl Pod<'_> {
         if self.host_network {
             // Root owns the folder of the state on the node; without capabilities it may do nothing else there.
             security["runAsUser"] = json!(0);
-            if self.privileged_port {
-                security["capabilities"]["add"] = json!(["NET_BIND_SERVICE"]);
+            if !self.capabilities.is_empty() {
+                security["capabilities"]["add"] = json!(self.capabilities);
             }
         }
         security

@@ -3,13 +3,15 @@
 //! Owns the reading of foreign objects (nodes, namespaces, pods, Services, Secrets); what follows from them is the planner's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use castgate_control::TlsIdentity;
 use castgate_crds::placement::TaintEffect;
 use castgate_crds::tunnel_endpoint::{EndpointRole, TunnelEndpoint};
 use castgate_planner::ObjectName;
-use castgate_planner::cluster::{AdapterFacts, Facts, Metas, NamespaceFacts, NodeFacts, ObjectMeta, Settings, Taint};
+use castgate_planner::cluster::{
+    AdapterFacts, Facts, Metas, NamespaceFacts, NodeFacts, ObjectMeta, Settings, Taint, names,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
@@ -24,6 +26,9 @@ pub const ADAPTER_SECRET: &str = "castgate-adapter";
 pub const OWNER: &str = "castgate.dev/owner";
 /// Label of a pod: what it does.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// Kinds that agents run for.
+pub const SERVED: [&str; 3] = [names::SERVER, names::RELAY, names::DATABASE];
 
 /// Everything, as it is at one moment.
 #[derive(Debug, Default)]
@@ -94,10 +99,12 @@ impl Index {
                 (text(&metadata["name"]), facts)
             })
             .collect();
-        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.spec.role == EndpointRole::Server) {
-            if endpoint.status.as_ref().is_some_and(|status| status.active) {
-                let server = sibling(endpoint, &endpoint.spec.owner_name);
-                facts.active.entry(server).or_default().insert(endpoint.spec.node.clone());
+        for endpoint in &self.endpoints {
+            if let Some(kind @ (names::SERVER | names::RELAY)) = kind_of(endpoint.spec.role)
+                && endpoint.status.as_ref().is_some_and(|status| status.active)
+            {
+                let owner = (kind, sibling(endpoint, &endpoint.spec.owner_name));
+                facts.active.entry(owner).or_default().insert(endpoint.spec.node.clone());
             }
         }
         for pod in &self.pods {
@@ -140,6 +147,23 @@ impl Index {
     }
 }
 
+/// The kind that an agent works for; an adapter works for a namespace.
+#[must_use]
+pub fn kind_of(role: EndpointRole) -> Option<&'static str> {
+    match role {
+        EndpointRole::Server => Some(names::SERVER),
+        EndpointRole::Relay => Some(names::RELAY),
+        EndpointRole::Database => Some(names::DATABASE),
+        EndpointRole::Adapter => None,
+    }
+}
+
+/// The label of the pods of a role: see [`COMPONENT`].
+#[must_use]
+pub fn component_of(role: EndpointRole) -> &'static str {
+    kind_of(role).and_then(names::component).unwrap_or("adapter")
+}
+
 /// Name of an object.
 #[must_use]
 pub fn name_of(object: &Value) -> ObjectName {
@@ -178,11 +202,14 @@ fn meta_of(object: &Value) -> ObjectMeta {
 
 fn node_facts(node: &Value) -> NodeFacts {
     let status = &node["status"];
-    let address = |kind: &str| {
-        let addresses = status["addresses"].as_array().into_iter().flatten();
-        let mut fitting = addresses.filter(|address| address["type"] == kind);
-        fitting.find_map(|address| address["address"].as_str()?.parse().ok())
+    let addresses = |kind: &'static str| {
+        let all = status["addresses"].as_array().into_iter().flatten();
+        let fitting = all.filter(move |address| address["type"] == kind);
+        fitting.filter_map(|address| address["address"].as_str()?.parse::<IpAddr>().ok())
     };
+    let four =
+        |kind| addresses(kind).find_map(|address| if let IpAddr::V4(four) = address { Some(four) } else { None });
+    let six = |kind| addresses(kind).find_map(|address| if let IpAddr::V6(six) = address { Some(six) } else { None });
     let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
     let taint = |taint: &Value| {
         let effect = match taint["effect"].as_str()? {
@@ -199,8 +226,10 @@ fn node_facts(node: &Value) -> NodeFacts {
         }),
         unschedulable: node["spec"]["unschedulable"] == true,
         taints: node["spec"]["taints"].as_array().into_iter().flatten().filter_map(taint).collect(),
-        internal_ip: address("InternalIP"),
-        external_ip: address("ExternalIP"),
+        internal_ip: four("InternalIP"),
+        external_ip: four("ExternalIP"),
+        internal_ip6: six("InternalIP"),
+        external_ip6: six("ExternalIP"),
     }
 }
 
@@ -239,6 +268,7 @@ mod tests {
         let facts = node_facts(&node);
         assert!(!facts.ready);
         assert_eq!((facts.internal_ip, facts.external_ip), (Some([192, 0, 2, 7].into()), None));
+        assert_eq!((facts.internal_ip6, facts.external_ip6), ("fd00::1".parse().ok(), None));
         assert_eq!(facts.taints[0].effect, TaintEffect::NoSchedule);
         assert_eq!(facts.labels["a"], "b");
     }

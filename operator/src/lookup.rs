@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
 use crate::fleet::{Controller, Owners, PodFacts, Pods};
-use crate::index::owner_reference;
+use crate::index::{SERVED, kind_of, owner_reference};
 use crate::watch::World;
 use crate::watch::kinds::Kind;
 
@@ -29,10 +29,9 @@ impl Pods for Lookup {
 
 impl Owners for Lookup {
     fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference> {
-        match role {
-            EndpointRole::Server => self.owner("TunnelServer", namespace, name).into_iter().collect(),
-            EndpointRole::Database => self.owner("TunnelDatabase", namespace, name).into_iter().collect(),
-            EndpointRole::Adapter => ["TunnelServer", "TunnelDatabase"]
+        match kind_of(role) {
+            Some(kind) => self.owner(kind, namespace, name).into_iter().collect(),
+            None => SERVED
                 .into_iter()
                 .flat_map(|kind| self.0.objects(Kind::Own(kind)).into_iter().map(move |object| (kind, object)))
                 .filter(|(_, object)| object["metadata"]["namespace"] == namespace)

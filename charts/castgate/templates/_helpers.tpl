@@ -44,7 +44,7 @@ system:serviceaccount:{{ include "castgate.namespace" . }}:castgate-operator
   resources: ["*/status"]
   verbs: [patch, update]
 - apiGroups: [castgate.dev]
-  resources: [tunnelservers, tunneldatabases]
+  resources: [tunnelservers, tunnelrelays, tunneldatabases]
   # Its own finalizer, which is metadata.
   verbs: [patch, update]
 - apiGroups: [castgate.dev]

@@ -5,7 +5,7 @@
 //! ```text
 //!   token ── audience, ServiceAccount ns:sa ── bound to pod p (uid u) on node n
 //!                                                   │
-//!   index ── pod ns/p: uid u? on node n? of sa? made by DaemonSet ts-X | StatefulSet tdb-X | the adapter's Deployment?
+//!   index ── pod ns/p: uid u? on node n? of sa? made by DaemonSet ts-X, tr-X | StatefulSet tdb-X | the adapter's Deployment?
 //!                                                   │
 //!   Hello ── agent == ns/ts-X@n and node == n ? ────┴──▶ Identity
 //! ```
@@ -13,10 +13,12 @@
 use std::collections::BTreeMap;
 
 use castgate_crds::tunnel_endpoint::EndpointRole;
+use castgate_planner::cluster::names;
 use castgate_rpc::v1::Hello;
 use tonic::{Code, Status};
 
 use super::token::{AUDIENCE, Reviewed};
+use crate::index::{component_of, kind_of};
 
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -169,10 +171,9 @@ impl Identity {
     #[must_use]
     pub fn agent(&self) -> String {
         let Self { namespace, owner, node, .. } = self;
-        match self.role {
-            EndpointRole::Server => format!("{namespace}/ts-{owner}@{node}"),
-            EndpointRole::Database => format!("{namespace}/tdb-{owner}@{node}"),
-            EndpointRole::Adapter => format!("{namespace}/adapter@{node}"),
+        match prefix(self.role) {
+            Some(prefix) => format!("{namespace}/{prefix}-{owner}@{node}"),
+            None => format!("{namespace}/adapter@{node}"),
         }
     }
 
@@ -180,18 +181,22 @@ impl Identity {
     #[must_use]
     pub fn endpoint(&self) -> String {
         let Self { owner, node, .. } = self;
-        match self.role {
-            EndpointRole::Server => format!("ts-{owner}-{node}"),
-            EndpointRole::Database => format!("tdb-{owner}-{node}"),
-            EndpointRole::Adapter => format!("adapter-{node}"),
+        match prefix(self.role) {
+            Some(prefix) => format!("{prefix}-{owner}-{node}"),
+            None => format!("adapter-{node}"),
         }
     }
 
     /// The role as a word of labels and logs.
     #[must_use]
     pub fn role_word(&self) -> &'static str {
-        component(self.role)
+        component_of(self.role)
     }
+}
+
+/// What names of the agents of a role begin with; an adapter has a name of its own.
+fn prefix(role: EndpointRole) -> Option<&'static str> {
+    kind_of(role).and_then(names::prefix)
 }
 
 /// The pod that a token is bound to: namespace and name. What is proven by the token alone is proven here.
@@ -235,11 +240,11 @@ pub(super) fn identify(reviewed: &Reviewed, pod_facts: Option<&PodFacts>, hello:
         return refuse("it was not made by a workload of an agent".to_owned());
     };
     if account != account_of(role) {
-        return refuse(format!("a {} does not run as {account}", component(role)));
+        return refuse(format!("a {} does not run as {account}", component_of(role)));
     }
     let label = |key: &str| facts.labels.get(key).map(String::as_str);
     let belongs = role == EndpointRole::Adapter || label(LABEL_OWNER) == Some(owner);
-    if label(LABEL_NAME) != Some("castgate") || label(LABEL_COMPONENT) != Some(component(role)) || !belongs {
+    if label(LABEL_NAME) != Some("castgate") || label(LABEL_COMPONENT) != Some(component_of(role)) || !belongs {
         return refuse("its labels are not those of its workload".to_owned());
     }
     let owner = if role == EndpointRole::Adapter { namespace } else { owner };
@@ -277,8 +282,8 @@ fn bound<'a>(reviewed: &'a Reviewed, key: &'static str) -> Result<&'a str, Refus
 fn worker(controller: &Controller) -> Option<(EndpointRole, &str)> {
     let Controller { kind, name } = controller;
     let (role, owner) = match kind.as_str() {
-        "DaemonSet" => (EndpointRole::Server, name.strip_prefix("ts-")?),
-        "StatefulSet" => (EndpointRole::Database, name.strip_prefix("tdb-")?),
+        "DaemonSet" => [EndpointRole::Server, EndpointRole::Relay].into_iter().find_map(|role| owned(role, name))?,
+        "StatefulSet" => owned(EndpointRole::Database, name)?,
         // Whoever looked behind the ReplicaSet may still call it so: its own name is another one.
         "Deployment" | "ReplicaSet" if name == ADAPTER_ACCOUNT => (EndpointRole::Adapter, name.as_str()),
         _ => return None,
@@ -286,18 +291,15 @@ fn worker(controller: &Controller) -> Option<(EndpointRole, &str)> {
     (!owner.is_empty()).then_some((role, owner))
 }
 
-fn account_of(role: EndpointRole) -> &'static str {
-    match role {
-        EndpointRole::Server | EndpointRole::Database => AGENT_ACCOUNT,
-        EndpointRole::Adapter => ADAPTER_ACCOUNT,
-    }
+/// The object that a workload of this name is for, if it is one of this role.
+fn owned(role: EndpointRole, workload: &str) -> Option<(EndpointRole, &str)> {
+    Some((role, workload.strip_prefix(prefix(role)?)?.strip_prefix('-')?))
 }
 
-fn component(role: EndpointRole) -> &'static str {
+fn account_of(role: EndpointRole) -> &'static str {
     match role {
-        EndpointRole::Server => "server",
-        EndpointRole::Database => "database",
-        EndpointRole::Adapter => "adapter",
+        EndpointRole::Server | EndpointRole::Relay | EndpointRole::Database => AGENT_ACCOUNT,
+        EndpointRole::Adapter => ADAPTER_ACCOUNT,
     }
 }
 

@@ -276,8 +276,10 @@ impl Fleet {
                 before.listen != state.listen
                     || before.registrations != state.registrations
                     || before.clients != state.clients
+                    || before.amt.as_ref().map(|amt| &amt.listen) != state.amt.as_ref().map(|amt| &amt.listen)
+                    || !before.upstreams.iter().map(place_and_state).eq(state.upstreams.iter().map(place_and_state))
             });
-            if agent.identity.role == EndpointRole::Server {
+            if matches!(agent.identity.role, EndpointRole::Server | EndpointRole::Relay) {
                 let channels = state.channels.iter().filter(|channel| channel.tunnels > 0).count();
                 let numbers = Carried {
                     tunnels: state.tunnels,
@@ -463,6 +465,11 @@ impl Outbox {
             self.pending = None;
         }
     }
+}
+
+/// What of a server above is worth a look at once; its numbers are not.
+fn place_and_state(upstream: &v1::Upstream) -> (&str, &str) {
+    (&upstream.server, &upstream.state)
 }
 
 /// An agent's text, short enough to be kept.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::conditions::{Saying, conditions};
-use crate::index::{COMPONENT, Index, OWNER};
+use crate::index::{COMPONENT, Index, OWNER, component_of};
 
 /// What is done with one endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,11 +68,7 @@ fn kube_time(now: Timestamp) -> k8s_openapi::jiff::Timestamp {
 
 fn works_for(pod: &Value, endpoint: &TunnelEndpoint) -> bool {
     let labels = &pod["metadata"]["labels"];
-    let component = match endpoint.spec.role {
-        EndpointRole::Server => "server",
-        EndpointRole::Database => "database",
-        EndpointRole::Adapter => "adapter",
-    };
+    let component = component_of(endpoint.spec.role);
     let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     !ended
         && pod["metadata"]["namespace"].as_str() == endpoint.metadata.namespace.as_deref()

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use castgate_crds::tunnel_database::TunnelDatabaseStatus;
 use castgate_crds::tunnel_endpoint::{EndpointRole, TunnelEndpoint};
+use castgate_crds::tunnel_relay::TunnelRelayStatus;
 use castgate_crds::tunnel_server::TunnelServerStatus;
-use castgate_planner::cluster::Fleet as Plan;
+use castgate_planner::cluster::{Fleet as Plan, names};
 use castgate_planner::{ObjectName, Problem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -16,10 +17,7 @@ use serde_json::{Value, json};
 use super::View;
 use super::conditions::flips;
 use super::status::{self, Acceptance, DatabaseFacts, ServerFacts};
-use crate::index::{FINALIZER, Index, name_of, owner_reference};
-
-/// Kinds that agents run for.
-const SERVED: [&str; 2] = ["TunnelServer", "TunnelDatabase"];
+use crate::index::{COMPONENT, FINALIZER, Index, OWNER, SERVED, component_of, kind_of, name_of, owner_reference};
 
 /// Owners of what a namespace shares, as owner references.
 #[derive(Debug, Default, PartialEq)]
@@ -85,8 +83,9 @@ pub fn is_spared(live: &Value, spared: &BTreeSet<String>) -> bool {
 
 fn refused(plan: &Plan, kind: &str, name: &ObjectName) -> Option<(&'static str, String)> {
     let refused = match kind {
-        "TunnelServer" => plan.servers.get(name)?.refused.as_ref()?,
-        "TunnelDatabase" => plan.databases.get(name)?.refused.as_ref()?,
+        names::SERVER => plan.servers.get(&(names::SERVER, name.clone()))?.refused.as_ref()?,
+        names::RELAY => plan.servers.get(&(names::RELAY, name.clone()))?.refused.as_ref()?,
+        names::DATABASE => plan.databases.get(name)?.refused.as_ref()?,
         _ => return None,
     };
     Some((refused.reason, refused.message.clone()))
@@ -129,29 +128,20 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
     let generation = object["metadata"]["generation"].as_i64();
     let acceptance = acceptance(view, object, &name);
     let now = Timestamp::from_second(view.now.as_second()).unwrap_or_default();
-    let registers = object["spec"]["hierarchy"]["parents"].as_array().is_some_and(|parents| !parents.is_empty());
     match object["kind"].as_str() {
-        Some("TunnelServer") => {
-            let plan = view.plan.servers.get(&name);
-            let active: Vec<String> = plan.map(|plan| plan.active.clone()).unwrap_or_default();
-            let problems: Vec<String> = plan.map(|plan| plan.problems.values().cloned().collect()).unwrap_or_default();
+        Some(names::SERVER) => {
             let before: TunnelServerStatus = status_of(object);
-            let facts = ServerFacts {
-                generation,
-                before: &before,
-                acceptance: &acceptance,
-                active: &active,
-                wanted: plan.map_or(0, |plan| plan.wanted),
-                pool: plan.map_or(0, |plan| plan.pool.len()),
-                node_problems: &problems,
-                endpoints: endpoints_of(view.index, EndpointRole::Server, &name),
-                registers,
-                selector: format!("app.kubernetes.io/component=server,castgate.dev/owner={}", name.name),
-            };
-            let status = status::server(&facts, now);
+            let status =
+                status::server(&carrier(view, EndpointRole::Server, &name, object, (&before, &acceptance)), now);
             said(object, &status, status.conditions.clone())
         }
-        Some("TunnelDatabase") => {
+        Some(names::RELAY) => {
+            let before: TunnelRelayStatus = status_of(object);
+            let facts = carrier(view, EndpointRole::Relay, &name, object, (&before.tunnels, &acceptance));
+            let status = status::relay(&facts, now);
+            said(object, &status, status.tunnels.conditions.clone())
+        }
+        Some(names::DATABASE) => {
             let plan = view.plan.databases.get(&name);
             let problems: Vec<String> = plan.and_then(|plan| plan.problem.clone()).into_iter().collect();
             let before: TunnelDatabaseStatus = status_of(object);
@@ -161,7 +151,7 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
                 acceptance: &acceptance,
                 problems: &problems,
                 endpoints: endpoints_of(view.index, EndpointRole::Database, &name),
-                registers,
+                registers: registers(object),
                 service: service_of(view.index, &name),
             };
             let status = status::database(&facts, now);
@@ -181,6 +171,33 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
     }
 }
 
+/// What concerns one server or relay.
+fn carrier<'a>(
+    view: &View<'a>,
+    role: EndpointRole,
+    name: &ObjectName,
+    object: &'a Value,
+    (before, acceptance): (&'a TunnelServerStatus, &'a Acceptance),
+) -> ServerFacts<'a> {
+    let plan = kind_of(role).and_then(|kind| view.plan.servers.get(&(kind, name.clone())));
+    ServerFacts {
+        generation: object["metadata"]["generation"].as_i64(),
+        before,
+        acceptance,
+        active: plan.map(|plan| plan.active.clone()).unwrap_or_default(),
+        wanted: plan.map_or(0, |plan| plan.wanted),
+        pool: plan.map_or(0, |plan| plan.pool.len()),
+        node_problems: plan.map(|plan| plan.problems.values().cloned().collect()).unwrap_or_default(),
+        endpoints: endpoints_of(view.index, role, name),
+        registers: registers(object),
+        selector: format!("{COMPONENT}={},{OWNER}={}", component_of(role), name.name),
+    }
+}
+
+fn registers(object: &Value) -> bool {
+    object["spec"]["hierarchy"]["parents"].as_array().is_some_and(|parents| !parents.is_empty())
+}
+
 fn said<'a>(object: &'a Value, status: &impl Serialize, conditions: Vec<Condition>) -> Told<'a> {
     Told { object, status: serde_json::to_value(status).unwrap_or_default(), conditions }
 }
@@ -196,7 +213,7 @@ fn acceptance(view: &View, object: &Value, name: &ObjectName) -> Acceptance {
     if let Some((_, problems)) = problems {
         return Acceptance::Refused("Invalid", sentence(problems));
     }
-    if matches!(kind, "TunnelRelay" | "TunnelAssignmentPolicy") {
+    if kind == "TunnelAssignmentPolicy" {
         let message = format!("this version of castgate knows what a {kind} is and does nothing with it yet");
         return Acceptance::Refused("NotServedYet", message);
     }
@@ -237,9 +254,10 @@ fn service_of(index: &Index, name: &ObjectName) -> Option<String> {
     }
 }
 
-/// How many servers carry a bundle.
+/// How many servers and relays carry a bundle.
 fn carriers(index: &Index, bundle: &ObjectName) -> usize {
-    let servers = index.objects.iter().filter(|object| object["kind"] == "TunnelServer");
+    let servers =
+        index.objects.iter().filter(|object| object["kind"] == names::SERVER || object["kind"] == names::RELAY);
     let carries = |server: &&Value| {
         let bundles = server["spec"]["bundles"].as_array().into_iter().flatten();
         server["metadata"]["namespace"] == *bundle.namespace

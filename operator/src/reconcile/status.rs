@@ -9,6 +9,7 @@
 
 use castgate_crds::tunnel_database::TunnelDatabaseStatus;
 use castgate_crds::tunnel_endpoint::{TunnelEndpoint, TunnelEndpointStatus};
+use castgate_crds::tunnel_relay::TunnelRelayStatus;
 use castgate_crds::tunnel_server::TunnelServerStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -38,7 +39,7 @@ impl Acceptance {
     }
 }
 
-/// What concerns one tunnel server.
+/// What concerns one tunnel server or tunnel relay.
 #[derive(Debug)]
 pub struct ServerFacts<'a> {
     /// Generation of its spec.
@@ -48,13 +49,13 @@ pub struct ServerFacts<'a> {
     /// Whether it can be served.
     pub acceptance: &'a Acceptance,
     /// Nodes that were chosen to carry tunnels.
-    pub active: &'a [String],
+    pub active: Vec<String>,
     /// How many nodes should.
     pub wanted: usize,
     /// Nodes of the pool.
     pub pool: usize,
     /// What is wrong with single nodes, one sentence each.
-    pub node_problems: &'a [String],
+    pub node_problems: Vec<String>,
     /// Its endpoints.
     pub endpoints: Vec<&'a TunnelEndpoint>,
     /// Whether it wants to be registered anywhere.
@@ -66,6 +67,17 @@ pub struct ServerFacts<'a> {
 /// The status of a tunnel server.
 #[must_use]
 pub fn server(facts: &ServerFacts, now: Timestamp) -> TunnelServerStatus {
+    carrier(facts, None, now)
+}
+
+/// The status of a tunnel relay.
+#[must_use]
+pub fn relay(facts: &ServerFacts, now: Timestamp) -> TunnelRelayStatus {
+    let above = above(facts);
+    TunnelRelayStatus { tunnels: carrier(facts, Some(&above), now), upstream: Some(above.ratio()) }
+}
+
+fn carrier(facts: &ServerFacts, above: Option<&Above>, now: Timestamp) -> TunnelServerStatus {
     let ServerFacts {
         generation,
         before,
@@ -102,6 +114,8 @@ pub fn server(facts: &ServerFacts, now: Timestamp) -> TunnelServerStatus {
             (false, "NotReady", format!("{} of {wanted} nodes carry tunnels; {node}: {why}", ready.len()))
         } else if active.len() < *wanted {
             (false, "NotReady", format!("{} of {wanted} nodes carry tunnels; no other node is ready", ready.len()))
+        } else if let Some(sentence) = above.and_then(Above::sentence) {
+            (false, "NoUpstream", sentence)
         } else if *registers && !registered.complete() {
             (false, "NotRegistered", registered.sentence())
         } else {
@@ -116,6 +130,10 @@ pub fn server(facts: &ServerFacts, now: Timestamp) -> TunnelServerStatus {
         selector: Some(selector.clone()),
         nodes: Some(format!("{}/{wanted}", ready.len())),
         tunnels: states().map(|status| status.tunnels).sum(),
+        endpoints: states()
+            .filter_map(|status| status.amt.as_ref())
+            .map(|amt| amt.endpoints)
+            .fold(None, |sum, endpoints| Some(sum.unwrap_or(0) + endpoints)),
         channels: states().map(|status| status.channels).max().unwrap_or_default(),
         registrations: registers.then(|| registered.ratio()),
     }
@@ -221,6 +239,48 @@ fn reason_of(endpoints: &[&TunnelEndpoint], node: &str) -> String {
     wrong.map_or_else(|| "its agent has not reported yet".to_owned(), |condition| condition.message.clone())
 }
 
+/// Servers above the nodes of a relay.
+#[derive(Debug, Default)]
+struct Above {
+    /// Nodes that have one, or need none at this moment: nobody there wants a channel.
+    served: usize,
+    wanted: usize,
+    /// What the first node without one says.
+    wrong: Option<String>,
+}
+
+fn above(facts: &ServerFacts) -> Above {
+    let mut above = Above::default();
+    let active = facts.endpoints.iter().filter(|endpoint| facts.active.contains(&endpoint.spec.node));
+    let states = active.filter_map(|endpoint| Some((&endpoint.spec.node, endpoint.status.as_ref()?)));
+    for (node, status) in states.filter(|(_, status)| status.active) {
+        let rows = &status.upstreams;
+        above.wanted += 1;
+        if rows.is_empty() || rows.iter().any(|row| row.state == "connected") {
+            above.served += 1;
+        } else if above.wrong.is_none() {
+            let told = rows.iter().find(|row| row.last_failure.is_some()).or(rows.first());
+            above.wrong = told.map(|row| {
+                let server = if row.server.is_empty() { row.protocol.as_str() } else { row.server.as_str() };
+                let why = row.last_failure.as_deref().unwrap_or("no answer yet");
+                format!("{node}: {} {server}: {why}", row.state)
+            });
+        }
+    }
+    above
+}
+
+impl Above {
+    fn ratio(&self) -> String {
+        format!("{}/{}", self.served, self.wanted)
+    }
+
+    fn sentence(&self) -> Option<String> {
+        let wrong = self.wrong.as_ref()?;
+        Some(format!("{} of {} nodes have the server above that they need; {wrong}", self.served, self.wanted))
+    }
+}
+
 /// Registrations of all endpoints together.
 #[derive(Debug, Default)]
 struct Registered {
@@ -265,7 +325,7 @@ fn small(number: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use castgate_crds::tunnel_endpoint::{EndpointRole, Registration, TunnelEndpointSpec};
+    use castgate_crds::tunnel_endpoint::{AmtStatus, EndpointRole, Registration, TunnelEndpointSpec, UpstreamStatus};
 
     fn now() -> Timestamp {
         Timestamp::UNIX_EPOCH
@@ -318,20 +378,26 @@ mod tests {
         }
 
         fn look(&self) -> TunnelServerStatus {
-            let before = TunnelServerStatus::default();
-            let facts = ServerFacts {
+            server(&self.facts(&TunnelServerStatus::default()), now())
+        }
+
+        fn look_at_relay(&self) -> TunnelRelayStatus {
+            relay(&self.facts(&TunnelServerStatus::default()), now())
+        }
+
+        fn facts<'a>(&'a self, before: &'a TunnelServerStatus) -> ServerFacts<'a> {
+            ServerFacts {
                 generation: Some(4),
-                before: &before,
+                before,
                 acceptance: &self.acceptance,
-                active: &self.active,
+                active: self.active.clone(),
                 wanted: self.wanted,
                 pool: self.pool,
-                node_problems: &self.problems,
+                node_problems: self.problems.clone(),
                 endpoints: self.endpoints.iter().collect(),
                 registers: true,
                 selector: "a=b".to_owned(),
-            };
-            server(&facts, now())
+            }
         }
     }
 
@@ -375,6 +441,47 @@ mod tests {
     }
 
     #[test]
+    fn gateways_of_all_nodes_are_counted_where_there_is_amt() {
+        let mut case =
+            Case::of(&["n1", "n2"], vec![endpoint("n1", true, &["registered"]), endpoint("n2", true, &["registered"])]);
+        assert_eq!(case.look().endpoints, None);
+        for (endpoint, endpoints) in case.endpoints.iter_mut().zip([3, 4]) {
+            endpoint.status.as_mut().unwrap().amt = Some(AmtStatus { endpoints, ..AmtStatus::default() });
+        }
+        assert_eq!(case.look().endpoints, Some(7));
+    }
+
+    #[test]
+    fn a_relay_without_the_server_above_is_not_ready_and_says_what_its_agent_says() {
+        let row = |state: &str, failure: Option<&str>| UpstreamStatus {
+            server: "192.0.2.1:2268".to_owned(),
+            protocol: "AMT".to_owned(),
+            state: state.to_owned(),
+            last_failure: failure.map(str::to_owned),
+            ..UpstreamStatus::default()
+        };
+        let mut case =
+            Case::of(&["n1", "n2"], vec![endpoint("n1", true, &["registered"]), endpoint("n2", true, &["registered"])]);
+        let upstream = |case: &mut Case, rows: Vec<UpstreamStatus>| {
+            case.endpoints[1].status.as_mut().unwrap().upstreams = rows;
+        };
+        // Who wants nothing needs nobody above.
+        assert_eq!(case.look_at_relay().upstream.as_deref(), Some("2/2"));
+        assert_eq!(said(&case.look_at_relay().tunnels, "Ready").1, "Ready");
+        upstream(&mut case, vec![row("held", Some("silent for 4 s")), row("searching", None)]);
+        let status = case.look_at_relay();
+        assert_eq!(status.upstream.as_deref(), Some("1/2"));
+        let sentence = "1 of 2 nodes have the server above that they need; n2: held 192.0.2.1:2268: silent for 4 s";
+        assert_eq!(said(&status.tunnels, "Ready"), ("False", "NoUpstream", sentence));
+        assert_eq!(said(&status.tunnels, "Reconciling").0, "True");
+        upstream(&mut case, vec![row("held", Some("silent for 4 s")), row("connected", None)]);
+        assert_eq!(said(&case.look_at_relay().tunnels, "Ready").1, "Ready");
+        // What is above means nothing to a server.
+        upstream(&mut case, vec![row("searching", None)]);
+        assert_eq!(said(&case.look(), "Ready").1, "Ready");
+    }
+
+    #[test]
     fn a_refused_snapshot_stalls_until_somebody_acts() {
         let mut case = Case::of(&["n1"], vec![endpoint("n1", true, &["registered"])]);
         case.endpoints[0].status.as_mut().unwrap().last_refusal = Some("server.listen: no such address".to_owned());
@@ -407,18 +514,6 @@ mod tests {
     fn saying_the_same_twice_is_no_change() {
         let case = Case::of(&["n1"], vec![endpoint("n1", true, &["registered"])]);
         let first = case.look();
-        let facts = ServerFacts {
-            generation: Some(4),
-            before: &first,
-            acceptance: &case.acceptance,
-            active: &case.active,
-            wanted: 1,
-            pool: 1,
-            node_problems: &case.problems,
-            endpoints: case.endpoints.iter().collect(),
-            registers: true,
-            selector: "a=b".to_owned(),
-        };
-        assert_eq!(server(&facts, Timestamp::from_second(99).unwrap()), first);
+        assert_eq!(server(&case.facts(&first), Timestamp::from_second(99).unwrap()), first);
     }
 }

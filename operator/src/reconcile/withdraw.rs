@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::index::{COMPONENT, Index, OWNER};
 use castgate_planner::ObjectName;
+use castgate_planner::cluster::names;
 
 /// What becomes of an object that is being deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,8 @@ pub fn withdrawal(
     bound: Duration,
     now: Timestamp,
 ) -> Withdrawal {
-    let (component, short) = if kind == "TunnelServer" { ("server", "ts") } else { ("database", "tdb") };
+    // Only kinds that agents run for are held.
+    let (Some(component), Some(short)) = (names::component(kind), names::prefix(kind)) else { return Withdrawal::Done };
     let pods = index.pods.iter().filter(|pod| {
         let labels = &pod["metadata"]["labels"];
         pod["metadata"]["namespace"] == *name.namespace && labels[COMPONENT] == component && labels[OWNER] == *name.name

@@ -35,7 +35,7 @@ pub use self::store::{KubeStore, Store, StoreError};
 
 /// Knows the objects that agents work for.
 pub trait Owners: Send + Sync + 'static {
-    /// The owners of an agent's endpoint: its `TunnelServer` or `TunnelDatabase`; for an adapter, whose name is its
+    /// The owners of an agent's endpoint: its `TunnelServer`, `TunnelRelay` or `TunnelDatabase`; for an adapter, whose name is its
     /// namespace, all objects that register through it. Empty: not known yet.
     fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference>;
 }

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use castgate_crds::tunnel_endpoint::{StreamHolder, TunnelEndpoint, TunnelEndpointStatus};
+use castgate_crds::tunnel_endpoint::{AmtStatus, StreamHolder, TunnelEndpoint, TunnelEndpointStatus, UpstreamStatus};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -198,7 +198,12 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         entries: _,
         registered,
         registrations,
+        amt,
+        upstream,
+        upstreams,
     } = status.clone();
+    let amt = amt.map(|amt| AmtStatus { endpoints: 0, groups: 0, ..amt });
+    let upstreams = upstreams.into_iter().map(|row| UpstreamStatus { channels: 0, ..row }).collect();
     TunnelEndpointStatus {
         conditions,
         stream,
@@ -210,6 +215,9 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         last_refusal,
         registered,
         registrations,
+        amt,
+        upstream,
+        upstreams,
         ..TunnelEndpointStatus::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What the status of an endpoint should say of an agent. Pure.
 
 use castgate_crds::tunnel_endpoint::{
-    Drop as DropCount, EndpointRole, Registration, StreamHolder, TunnelEndpointStatus,
+    AmtStatus, Drop as DropCount, EndpointRole, Registration, StreamHolder, TunnelEndpointStatus, UpstreamStatus,
 };
 use castgate_rpc::v1::{self, State};
 use jiff::Timestamp;
@@ -13,6 +13,10 @@ use super::super::registry::AgentView;
 const DROPS_MAX: usize = 64;
 /// Registrations shown; they are counted whatever their number.
 const REGISTRATIONS_MAX: usize = 64;
+/// Servers above that are shown.
+const UPSTREAMS_MAX: usize = 64;
+/// Addresses of an AMT relay that are shown.
+const ADDRESSES_MAX: usize = 16;
 /// Longest text within a list: 64 times four of them still make a small object.
 const WORD_MAX: usize = 256;
 /// Longest sentence of a condition or refusal.
@@ -66,7 +70,7 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
         address: (!state.listen.is_empty()).then(|| short(&state.listen)),
         tunnels: number(state.tunnels),
         channels: i64::try_from(joined).unwrap_or(i64::MAX),
-        megabits_per_second: (role == EndpointRole::Server).then(|| megabits(bits)),
+        megabits_per_second: matches!(role, EndpointRole::Server | EndpointRole::Relay).then(|| megabits(bits)),
         packets: number(packets),
         dropped: number(dropped),
         drops: state
@@ -85,7 +89,42 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
             .take(REGISTRATIONS_MAX)
             .map(|(agent, registration)| shown(agent, registration))
             .collect(),
+        amt: state.amt.as_ref().map(amt),
+        upstream: upstream(&state.upstreams),
+        upstreams: state.upstreams.iter().take(UPSTREAMS_MAX).map(server_above).collect(),
         ..TunnelEndpointStatus::default()
+    }
+}
+
+fn amt(amt: &v1::Amt) -> AmtStatus {
+    let v1::Amt { listen, endpoints, groups, anycast } = amt;
+    let words = |texts: &[String]| texts.iter().take(ADDRESSES_MAX).map(|text| word(text)).collect();
+    AmtStatus {
+        addresses: words(listen),
+        anycast: words(anycast),
+        endpoints: number(*endpoints),
+        groups: number(*groups),
+    }
+}
+
+fn server_above(row: &v1::Upstream) -> UpstreamStatus {
+    let v1::Upstream { server, protocol, state, channels, last_failure } = row;
+    UpstreamStatus {
+        server: word(server),
+        protocol: word(protocol),
+        state: word(state),
+        channels: number(*channels),
+        last_failure: (!last_failure.is_empty()).then(|| word(last_failure)),
+    }
+}
+
+/// The servers above in a few words: where the first one is and how many more there are, else what is done to find one.
+fn upstream(rows: &[v1::Upstream]) -> Option<String> {
+    let mut connected = rows.iter().filter(|row| row.state == "connected");
+    match (connected.next(), connected.count()) {
+        (Some(first), 0) => Some(word(&first.server)),
+        (Some(first), more) => Some(format!("{} +{more}", word(&first.server))),
+        (None, _) => rows.first().map(|row| word(&row.state)),
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 fn each_role_gets_the_name_that_follows_from_its_pod() {
     for (case, agent, endpoint) in [
         (Case::server(), "isp/ts-edge@node-1", "ts-edge-node-1"),
+        (Case::relay(), "isp/tr-edge@node-1", "tr-edge-node-1"),
         (Case::database(), "isp/tdb-root@node-1", "tdb-root-node-1"),
         (Case::adapter(), "isp/adapter@node-1", "adapter-node-1"),
     ] {
@@ -23,6 +24,16 @@ fn a_name_with_hyphens_is_taken_whole() {
     case.pod().labels.insert(LABEL_OWNER.to_owned(), "north-ts-2".to_owned());
     case.hello.agent = "isp/ts-north-ts-2@node-1".to_owned();
     assert_eq!(case.identify().unwrap().owner, "north-ts-2");
+}
+
+#[test]
+fn a_relay_is_not_the_server_of_its_name() {
+    let mut case = Case::relay();
+    case.hello.agent = "isp/ts-edge@node-1".to_owned();
+    case.refused("hello", Code::PermissionDenied);
+    let mut case = Case::relay();
+    case.pod().labels.insert(LABEL_COMPONENT.to_owned(), "server".to_owned());
+    case.refused("pod", Code::PermissionDenied);
 }
 
 #[test]
@@ -206,6 +217,10 @@ struct Case {
 impl Case {
     fn server() -> Self {
         Self::new("ts-edge-abcde", AGENT_ACCOUNT, "server", Some("edge"), made_by("DaemonSet", "ts-edge"), "ts-edge")
+    }
+
+    fn relay() -> Self {
+        Self::new("tr-edge-abcde", AGENT_ACCOUNT, "relay", Some("edge"), made_by("DaemonSet", "tr-edge"), "tr-edge")
     }
 
     fn database() -> Self {

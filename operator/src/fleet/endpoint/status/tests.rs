@@ -146,6 +146,41 @@ fn an_adapter_counts_all_registrations_and_lists_those_that_do_not_stand() {
 }
 
 #[test]
+fn an_amt_relay_and_the_servers_above_are_shown_and_bounded() {
+    let mut view = server();
+    view.identity.role = EndpointRole::Relay;
+    let above = |server: &str, state: &str, last_failure: &str| v1::Upstream {
+        server: server.to_owned(),
+        protocol: "AMT".to_owned(),
+        state: state.to_owned(),
+        channels: 3,
+        last_failure: last_failure.to_owned(),
+    };
+    let amt = v1::Amt { listen: vec!["192.0.2.1:2268".to_owned()], endpoints: 7, groups: 2, anycast: Vec::new() };
+    let report = |upstreams: Vec<v1::Upstream>| State {
+        amt: Some(amt.clone()),
+        upstreams,
+        ..view.state.as_deref().cloned().unwrap_or_default()
+    };
+    let shown = |upstreams: Vec<v1::Upstream>| {
+        let mut view = view.clone();
+        view.state = Some(Arc::new(report(upstreams)));
+        status_of(&view)
+    };
+    let status = shown(vec![above("192.0.2.7:2268", "held", "silent"), above("192.0.2.8:2268", "connected", "")]);
+    assert_eq!(status.amt.as_ref().map(|amt| (amt.endpoints, amt.groups)), Some((7, 2)));
+    assert_eq!(status.amt.as_ref().unwrap().addresses, ["192.0.2.1:2268"]);
+    assert_eq!(status.upstream.as_deref(), Some("192.0.2.8:2268"));
+    assert_eq!(status.upstreams[0].last_failure.as_deref(), Some("silent"));
+    assert!(status.megabits_per_second.is_some(), "it carries packets as a server does");
+    let many: Vec<_> = (0..100).map(|_| above("192.0.2.8:2268", "connected", "")).collect();
+    let status = shown(many);
+    assert_eq!((status.upstream.as_deref(), status.upstreams.len()), (Some("192.0.2.8:2268 +99"), UPSTREAMS_MAX));
+    assert_eq!(shown(vec![above("", "searching", "")]).upstream.as_deref(), Some("searching"));
+    assert_eq!(shown(Vec::new()).upstream, None);
+}
+
+#[test]
 fn rates_are_rounded_to_tenths() {
     for (bits, shown) in [(0, "0.0"), (49_999, "0.0"), (50_000, "0.1"), (8_049_999, "8.0"), (123_456_789, "123.5")] {
         assert_eq!(megabits(bits), shown);
@@ -160,7 +195,11 @@ fn an_agent_cannot_make_an_object_that_no_api_server_takes() {
     view.digest = "old".to_owned();
     let drops = (0..100_000).map(|number| (format!("{number}"), u64::MAX)).collect();
     let registrations = vec![registration("trying", &"y".repeat(1 << 20)); 1000];
-    view.state = Some(Arc::new(State { drops, registrations, tunnels: u64::MAX, ..State::default() }));
+    let long = "z".repeat(1 << 20);
+    let upstream = v1::Upstream { server: long.clone(), last_failure: long.clone(), ..v1::Upstream::default() };
+    let amt = Some(v1::Amt { listen: vec![long.clone(); 1000], anycast: vec![long; 1000], ..v1::Amt::default() });
+    let upstreams = vec![upstream; 1000];
+    view.state = Some(Arc::new(State { drops, registrations, tunnels: u64::MAX, amt, upstreams, ..State::default() }));
     let status = status_of(&view);
     assert_eq!((status.tunnels, status.dropped), (i64::MAX, i64::MAX));
     let octets = serde_json::to_string(&status).unwrap().len();
@@ -194,8 +233,7 @@ fn server() -> AgentView {
         channels: vec![channel(5, 12_345_678), channel(0, 204_321)],
         drops: [("no_tunnel".to_owned(), 7), ("other".to_owned(), 0)].into(),
         registrations: vec![registration("registered", ""), registration("refused", "ACCESS DENIED")],
-        entries: 0,
-        clients: Vec::new(),
+        ..State::default()
     };
     AgentView {
         agent: "isp/ts-edge@node-1".to_owned(),

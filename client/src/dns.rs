@@ -1,16 +1,21 @@
-//! Names to addresses, for the locator's walk and for a server that is named by hand.
+//! Names to addresses, for the locator's walk and for a server that is named by hand; AMTRELAY, PTR and SRV for whoever looks
+//! for AMT relays.
 //!
 //! The name servers are those of `/etc/resolv.conf`, or the one that `CASTGATE_RESOLVER=ADDRESS[:PORT]` names. What is
 //! an address already needs no resolver, so a host without DNS still reaches whatever is named by address.
+
+mod name;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 use castgate_endpoint::hierarchy::locator::ServiceTarget;
+use castgate_wire::amtrelay;
+use castgate_wire::membership::Family;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use thiserror::Error;
 
@@ -20,7 +25,8 @@ pub const RESOLVER_VARIABLE: &str = "CASTGATE_RESOLVER";
 /// Turns names into addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Dns {
-    resolver: Option<SocketAddr>,
+    /// None: those of the system.
+    resolvers: Vec<SocketAddr>,
 }
 
 /// Why a name led to no address.
@@ -37,6 +43,9 @@ pub enum DnsError {
         /// What failed.
         error: NetError,
     },
+    /// No name.
+    #[error("{0:?} is no name of the DNS")]
+    Name(String),
     /// The name leads nowhere.
     #[error("the name {name} was not found: {error}")]
     Lookup {
@@ -72,7 +81,13 @@ impl Dns {
     pub fn with_resolver(text: &str) -> Result<Self, DnsError> {
         let bare = |text: &str| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
         let resolver = text.parse().or_else(|_| bare(text)).map_err(|_| DnsError::Variable(text.to_owned()))?;
-        Ok(Self { resolver: Some(resolver) })
+        Ok(Self::of(vec![resolver]))
+    }
+
+    /// Asks these and no others; those of the system when there are none.
+    #[must_use]
+    pub fn of(resolvers: Vec<SocketAddr>) -> Self {
+        Self { resolvers }
     }
 
     /// The SRV records of a service; an error also when the name has none.
@@ -85,16 +100,15 @@ impl Dns {
             .srv_lookup(rooted(name))
             .await
             .map_err(|error| DnsError::Lookup { name: name.to_owned(), error })?;
-        let target = |data: &RData| match data {
-            RData::SRV(service) => Some(ServiceTarget {
-                priority: service.priority,
-                weight: service.weight,
-                port: service.port,
-                target: service.target.to_string(),
-            }),
-            _ => None,
-        };
-        Ok(lookup.answers().iter().filter_map(|record| target(&record.data)).collect())
+        Ok(lookup.answers().iter().filter_map(|record| service(&record.data)).collect())
+    }
+
+    /// The same of a name of any octets, as those of instances are; none is no error.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver, or it does not answer.
+    pub async fn instance(&self, name: &str) -> Result<Vec<ServiceTarget>, DnsError> {
+        self.records(name, RecordType::SRV, service).await
     }
 
     /// The addresses of a host.
@@ -105,6 +119,63 @@ impl Dns {
         match self.resolver(name)?.lookup_ip(rooted(name)).await {
             Ok(lookup) => Ok(lookup.iter().collect()),
             Err(error) => Err(DnsError::Lookup { name: name.to_owned(), error }),
+        }
+    }
+
+    /// The addresses of a host that are of one family; none is no error.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver, or it does not answer.
+    pub async fn addresses_of(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, DnsError> {
+        let kind = match family {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        };
+        let address = |data: &RData| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        self.records(name, kind, address).await
+    }
+
+    /// The data of the AMTRELAY records of a name (RFC 8777 §4), as they are on the wire; none is no error. CNAME and DNAME are
+    /// followed.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver, or it does not answer.
+    pub async fn amt_relays(&self, name: &str) -> Result<Vec<Vec<u8>>, DnsError> {
+        let data = |data: &RData| match data {
+            RData::Unknown { code, rdata } if u16::from(*code) == amtrelay::TYPE => Some(rdata.anything.clone()),
+            _ => None,
+        };
+        self.records(name, RecordType::Unknown(amtrelay::TYPE), data).await
+    }
+
+    /// The names that the PTR records of a name hold; none is no error.
+    ///
+    /// # Errors
+    /// [`DnsError`] when there is no resolver, or it does not answer.
+    pub async fn names(&self, name: &str) -> Result<Vec<String>, DnsError> {
+        let target = |data: &RData| match data {
+            RData::PTR(target) => Some(name::text(&target.0)),
+            _ => None,
+        };
+        self.records(name, RecordType::PTR, target).await
+    }
+
+    /// What there is of one type at a name, CNAMEs followed.
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, DnsError> {
+        let query = name::parse(name).ok_or_else(|| DnsError::Name(name.to_owned()))?;
+        match self.resolver(name)?.lookup(query, kind).await {
+            Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| pick(&record.data)).collect()),
+            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
+            Err(error) => Err(DnsError::Lookup { name: name.trim_end_matches('.').to_owned(), error }),
         }
     }
 
@@ -165,16 +236,30 @@ impl Dns {
     }
 
     fn resolver(&self, name: &str) -> Result<TokioResolver, DnsError> {
-        let built = match self.resolver {
-            Some(address) => {
-                let mut server = NameServerConfig::udp_and_tcp(address.ip());
-                server.connections.iter_mut().for_each(|connection| connection.port = address.port());
-                let config = ResolverConfig::from_name_servers(vec![server]);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
-            }
-            None => TokioResolver::builder_tokio().and_then(ResolverBuilder::build),
+        let server = |address: &SocketAddr| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+            server
+        };
+        let built = if self.resolvers.is_empty() {
+            TokioResolver::builder_tokio().and_then(ResolverBuilder::build)
+        } else {
+            let config = ResolverConfig::from_name_servers(self.resolvers.iter().map(server).collect());
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
         };
         built.map_err(|error| DnsError::Resolver { name: name.to_owned(), error })
+    }
+}
+
+fn service(data: &RData) -> Option<ServiceTarget> {
+    match data {
+        RData::SRV(service) => Some(ServiceTarget {
+            priority: service.priority,
+            weight: service.weight,
+            port: service.port,
+            target: name::text(&service.target),
+        }),
+        _ => None,
     }
 }
 
@@ -190,8 +275,8 @@ mod tests {
 
     #[test]
     fn the_resolver_is_an_address_with_or_without_port() {
-        assert_eq!(Dns::with_resolver("127.0.0.9").unwrap().resolver, Some("127.0.0.9:53".parse().unwrap()));
-        assert_eq!(Dns::with_resolver("127.0.0.9:5353").unwrap().resolver, Some("127.0.0.9:5353".parse().unwrap()));
+        assert_eq!(Dns::with_resolver("127.0.0.9").unwrap().resolvers, ["127.0.0.9:53".parse().unwrap()]);
+        assert_eq!(Dns::with_resolver("127.0.0.9:5353").unwrap().resolvers, ["127.0.0.9:5353".parse().unwrap()]);
         assert!(matches!(Dns::with_resolver("resolver"), Err(DnsError::Variable(_))));
     }
 

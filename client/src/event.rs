@@ -1,13 +1,17 @@
 //! What a receiver or sender tells its caller.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
+use castgate_endpoint::amt::{access, discovery::Method};
 use castgate_endpoint::umtp::client::{LostReason, Refusal};
 use castgate_wire::umtp::Channel;
 use serde::Serialize;
 
+use crate::amt::Found;
 use crate::locate::LocateError;
+use crate::name::GroupName;
+use crate::tunnel::Received;
 
 /// The path that packets take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -17,6 +21,8 @@ pub enum Path {
     Native,
     /// Through a UMTP tunnel.
     Umtp,
+    /// Through an AMT tunnel (RFC 7450).
+    Amt,
 }
 
 impl fmt::Display for Path {
@@ -24,6 +30,7 @@ impl fmt::Display for Path {
         formatter.write_str(match self {
             Self::Native => "native",
             Self::Umtp => "umtp",
+            Self::Amt => "amt",
         })
     }
 }
@@ -31,14 +38,19 @@ impl fmt::Display for Path {
 /// One received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// The channel it belongs to.
-    pub channel: Channel,
-    /// Its source, where the path tells it: a tunnel does for source-specific channels only.
-    pub source: Option<Ipv4Addr>,
+    /// Its source, where the path tells it: native and AMT always do, UMTP for source-specific channels only.
+    pub source: Option<IpAddr>,
     /// The TTL it came with.
     pub ttl: Option<u8>,
     /// What it carries.
     pub payload: &'a [u8],
+}
+
+impl<'a> From<Received<'a>> for Datagram<'a> {
+    fn from(received: Received<'a>) -> Self {
+        let Received { channel, ttl, payload } = received;
+        Self { source: channel.source.map(IpAddr::V4), ttl: Some(ttl), payload }
+    }
 }
 
 /// Something that happened besides a datagram.
@@ -49,29 +61,45 @@ pub enum Event {
     /// A server has proven itself.
     TunnelUp {
         /// The server.
-        server: SocketAddrV4,
+        server: SocketAddr,
     },
     /// The first datagram of a channel came.
     FirstData {
         /// The channel.
-        channel: Channel,
+        name: GroupName,
         /// The server it came from.
-        server: SocketAddrV4,
+        server: SocketAddr,
     },
     /// A server does not answer any more, or said good-bye.
     ServerLost {
         /// The server.
-        server: SocketAddrV4,
+        server: SocketAddr,
         /// How that showed.
         reason: LostReason,
     },
     /// Another server goes on where the last one stopped.
     HandOver {
         /// The last server.
-        from: SocketAddrV4,
+        from: SocketAddr,
         /// The one in use now.
-        to: SocketAddrV4,
+        to: SocketAddr,
     },
+    /// The channel is joined at an AMT relay.
+    RelayFound {
+        /// The relay.
+        relay: SocketAddr,
+        /// How it was found.
+        method: Method,
+    },
+    /// An AMT relay that was used is given up.
+    RelayLost {
+        /// The relay.
+        relay: SocketAddr,
+        /// Why.
+        reason: access::LostReason,
+    },
+    /// No AMT relay is to be had; the search begins again by itself. Says in one sentence what was tried.
+    NoRelay(String),
     /// No server is left: the databases are asked again.
     Searching,
     /// The databases had no answer; they are asked again later.
@@ -90,9 +118,19 @@ impl fmt::Display for Event {
         match self {
             Self::PathChosen(path) => write!(formatter, "the path is {path}"),
             Self::TunnelUp { server } => write!(formatter, "tunnel to {server} is up"),
-            Self::FirstData { channel, server } => write!(formatter, "first packet of {channel} from {server}"),
+            Self::FirstData { name, server } => write!(formatter, "first packet of {name} from {server}"),
             Self::ServerLost { server, reason } => write!(formatter, "server {server} {}", words(*reason)),
             Self::HandOver { from, to } => write!(formatter, "server {to} takes over from {from}"),
+            Self::RelayFound { relay, method } => write!(formatter, "AMT relay {relay} is used, {}", Found(*method)),
+            Self::RelayLost { relay, reason } => {
+                let words = match reason {
+                    access::LostReason::Unanswered => "does not answer",
+                    access::LostReason::Silent => "brings nothing",
+                    access::LostReason::Unreachable => "cannot be reached any more",
+                };
+                write!(formatter, "AMT relay {relay} {words}, looking for another")
+            }
+            Self::NoRelay(sentence) => formatter.write_str(sentence),
             Self::Searching => formatter.write_str("no server is left, asking the databases again"),
             Self::LocateFailed(error) => error.fmt(formatter),
             Self::Refused { channel, reason } => write!(formatter, "the channel {channel} is refused: {reason}"),

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   GroupName ──▶ Receiver ──┬─ native: kernel join on an interface
-//!                            └─ umtp:   Locator (DNS, HTTP, disk cache) ──▶ tunnel to one server at a time
+//!                            ├─ umtp:   Locator (DNS, HTTP, disk cache) ──▶ tunnel to one server at a time
+//!                            └─ amt:    relays given, by the hierarchy, DNS-SD, anycast, DRIAD ──▶ tunnel to one at a time
 //!                    │
 //!                    ├──▶ Statistics ──▶ Report
 //!                    └──▶ Output: file, pipe, local multicast, players over HTTP
@@ -21,6 +22,7 @@
 //!     via: Via::Umtp,
 //!     interface: None,
 //!     tunnel: Some(TunnelSettings { servers, local: None, silence: None }),
+//!     amt: None,
 //! })
 //! .await?;
 //! loop {
@@ -32,6 +34,7 @@
 //! # }
 //! ```
 
+pub mod amt;
 pub mod cache;
 pub mod dns;
 mod event;
@@ -48,6 +51,7 @@ mod socket;
 pub mod statistics;
 mod tunnel;
 
+pub use amt::AmtSettings;
 pub use cache::CacheFolder;
 pub use dns::Dns;
 pub use event::{Datagram, Event, Path};
@@ -59,7 +63,7 @@ pub use probe::{ProbeError, probe};
 pub use receiver::{ReceiveError, Receiver, ReceiverSettings, Via};
 pub use sender::{SendError, SendTo, Sender, SenderSettings};
 pub use statistics::{Report, Statistics};
-pub use tunnel::{Servers, TunnelError, TunnelSettings};
+pub use tunnel::{Received, Servers, Tunnel, TunnelError, TunnelSettings};
 
 /// What a client asks the hierarchy for, in the hierarchy's own words.
 pub use castgate_endpoint::hierarchy::address::{AddressError, DatabaseAddress};

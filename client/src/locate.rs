@@ -5,7 +5,7 @@
 //!                                ◀─handle_*─┘
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::SystemTime;
 
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
@@ -24,7 +24,7 @@ use crate::http::Exchange;
 pub struct Locator {
     roots: Vec<DatabaseAddress>,
     wanted: Wanted,
-    local: Option<Ipv4Addr>,
+    local: Option<IpAddr>,
     dns: Dns,
     cache: CacheFolder,
 }
@@ -48,9 +48,16 @@ impl Locator {
         Self { roots, wanted, local: None, dns, cache }
     }
 
-    /// Asks from this address, which is what the databases match.
+    /// Asks for AMT relays instead (RFC 7450).
     #[must_use]
-    pub fn from_address(mut self, local: Option<Ipv4Addr>) -> Self {
+    pub fn for_relays(mut self) -> Self {
+        self.wanted.protocol = ProtocolFilter::Only(Protocol::Amt);
+        self
+    }
+
+    /// Asks from this address, which is what the databases match; those of the other family are asked from any.
+    #[must_use]
+    pub fn from_address(mut self, local: Option<IpAddr>) -> Self {
         self.local = local;
         self
     }
@@ -103,12 +110,21 @@ impl Locator {
         if servers.is_empty() { Err(LocateError::NoIpv4(found.servers.len())) } else { Ok(servers) }
     }
 
+    /// Walks once and keeps the servers as they are named, of both families: for AMT relays.
+    ///
+    /// # Errors
+    /// [`LocateError`] as [`locate`](Self::locate).
+    pub async fn relays(&self) -> Result<Vec<SocketAddr>, LocateError> {
+        let found = self.locate().await?;
+        Ok(found.servers.iter().map(|server| SocketAddr::new(server.address, server.port)).collect())
+    }
+
     async fn ask(&self, ask: &Ask) -> Result<locator::Answer, String> {
         let exchange = Exchange {
             peer: ask.address,
             authority: &ask.authority,
             target: &ask.target,
-            local: self.local.map(IpAddr::V4),
+            local: self.local.filter(|local| local.is_ipv4() == ask.address.is_ipv4()),
             credentials: None,
         };
         let answer = exchange.run().await.map_err(|error| error.to_string())?;
@@ -167,6 +183,15 @@ mod tests {
         let LocateError::Walk(walk) = &error else { panic!("{error}") };
         assert_eq!(walk.hops[0].outcome, HopOutcome::Failed("answered 503 Service Unavailable".to_owned()));
         assert!(error.to_string().contains(&refusing.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn relays_are_asked_for_by_their_protocol_and_may_have_any_address() {
+        let list = "<SERVERS><SERVER><ADDRESS>2001:db8::1</ADDRESS><PORT>2268</PORT><TYPE>0</TYPE><PROTOCOL>AMT</PROTOCOL></SERVER></SERVERS>";
+        let root = serve("200 OK", list).await;
+        let relays = locator(&[root], CacheFolder::none()).for_relays();
+        assert_eq!(relays.relays().await, Ok(vec!["[2001:db8::1]:2268".parse().unwrap()]));
+        assert!(locator(&[root], CacheFolder::none()).relays().await.is_err(), "UMTP is another protocol");
     }
 
     #[tokio::test]

@@ -4,9 +4,10 @@
 //! hears the others, and leaves in the end like a receiver.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use castgate_endpoint::umtp::client;
+use castgate_wire::umtp::Channel;
 use thiserror::Error;
 
 use crate::event::{Datagram, Event, Path};
@@ -46,6 +47,10 @@ pub enum SendError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// A channel of IPv6, into which only a network that has it natively takes packets: UMTP knows IPv4 alone, and nobody sends
+    /// through AMT (RFC 7450 §1).
+    #[error("no tunnel takes packets for {0}: UMTP carries IPv4 only; send it natively")]
+    Ipv6(GroupName),
     /// The tunnel cannot be built.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
@@ -65,7 +70,7 @@ pub struct Sender {
 #[derive(Debug)]
 enum Target {
     Native(NativeSender),
-    Tunnel(Box<Tunnel>),
+    Tunnel(Box<Tunnel>, Channel),
 }
 
 impl Sender {
@@ -79,14 +84,15 @@ impl Sender {
             SendTo::Native(interface) => {
                 let index = interface.map_or(Ok(0), |interface| find_interface(&interface).map(|found| found.index));
                 let sender = index
-                    .and_then(|index| NativeSender::open(&name.channel(), index, ttl))
+                    .and_then(|index| NativeSender::open(&name, index, ttl))
                     .map_err(|error| SendError::Native { name, error })?;
                 Target::Native(sender)
             }
             SendTo::Tunnel(settings) => {
+                let channel = name.channel().ok_or(SendError::Ipv6(name))?;
                 let mut tunnel = Tunnel::open(settings).await?;
-                tunnel.join(name.channel());
-                Target::Tunnel(Box::new(tunnel))
+                tunnel.join(channel);
+                Target::Tunnel(Box::new(tunnel), channel)
             }
         };
         Ok(Self { name, ttl, target })
@@ -97,16 +103,16 @@ impl Sender {
     pub fn path(&self) -> Path {
         match &self.target {
             Target::Native(_) => Path::Native,
-            Target::Tunnel(_) => Path::Umtp,
+            Target::Tunnel(..) => Path::Umtp,
         }
     }
 
     /// The tunnel server in use.
     #[must_use]
-    pub fn server(&self) -> Option<SocketAddrV4> {
+    pub fn server(&self) -> Option<SocketAddr> {
         match &self.target {
             Target::Native(_) => None,
-            Target::Tunnel(tunnel) => tunnel.server(),
+            Target::Tunnel(tunnel, _) => tunnel.server().map(SocketAddr::V4),
         }
     }
 
@@ -115,7 +121,7 @@ impl Sender {
     pub fn is_ready(&self) -> bool {
         match &self.target {
             Target::Native(_) => true,
-            Target::Tunnel(tunnel) => tunnel.server().is_some(),
+            Target::Tunnel(tunnel, _) => tunnel.server().is_some(),
         }
     }
 
@@ -124,7 +130,7 @@ impl Sender {
     pub fn silence_reason(&self) -> String {
         match &self.target {
             Target::Native(_) => "nothing was given to send".to_owned(),
-            Target::Tunnel(tunnel) => tunnel.silence_reason(),
+            Target::Tunnel(tunnel, _) => tunnel.silence_reason(),
         }
     }
 
@@ -137,7 +143,7 @@ impl Sender {
             Target::Native(sender) => {
                 sender.send(payload).map_err(|error| SendError::Native { name: self.name, error })
             }
-            Target::Tunnel(tunnel) => Ok(tunnel.send(self.name.channel(), self.ttl, payload)?),
+            Target::Tunnel(tunnel, channel) => Ok(tunnel.send(*channel, self.ttl, payload)?),
         }
     }
 
@@ -146,16 +152,16 @@ impl Sender {
     ///
     /// # Errors
     /// [`SendError`] when the path is broken for good.
-    pub async fn drive(&mut self, sink: impl FnMut(Datagram<'_>)) -> Result<Option<Event>, SendError> {
+    pub async fn drive(&mut self, mut sink: impl FnMut(Datagram<'_>)) -> Result<Option<Event>, SendError> {
         match &mut self.target {
             Target::Native(_) => std::future::pending().await,
-            Target::Tunnel(tunnel) => Ok(tunnel.receive(sink).await?),
+            Target::Tunnel(tunnel, _) => Ok(tunnel.receive(|received| sink(received.into())).await?),
         }
     }
 
     /// Leaves the channel; a tunnel server is told so.
     pub async fn close(self) {
-        if let Target::Tunnel(tunnel) = self.target {
+        if let Target::Tunnel(tunnel, _) = self.target {
             tunnel.shut_down().await;
         }
     }

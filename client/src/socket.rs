@@ -1,7 +1,7 @@
 //! A `castgate-udp` socket under Tokio: waits for readiness, then takes a batch in one system call.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use castgate_udp::{DATAGRAM_BYTES_MAX, Datagram, Options, RecvBatch, UdpSocket};
@@ -31,18 +31,18 @@ impl Socket {
     }
 
     /// Joins a group on one interface; index 0 leaves the choice to the routing table.
-    pub(crate) fn join(&self, group: Ipv4Addr, source: Option<Ipv4Addr>, interface: u32) -> io::Result<()> {
+    pub(crate) fn join(&self, group: IpAddr, source: Option<IpAddr>, interface: u32) -> io::Result<()> {
         self.udp.join(group, source, interface)
     }
 
     /// Sends one datagram now or never: a full buffer is an error like any other.
-    pub(crate) fn send_to(&self, datagram: &[u8], to: SocketAddrV4) -> io::Result<()> {
+    pub(crate) fn send_to(&self, datagram: &[u8], to: impl Into<SocketAddr>) -> io::Result<()> {
         self.udp.send_to(datagram, to)
     }
 
     /// The address it is bound to.
     #[cfg(test)]
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddrV4> {
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         self.udp.local_address()
     }
 
@@ -51,6 +51,11 @@ impl Socket {
     /// The future holds on to the watched socket alone: the batch may move to another thread, but not be looked at from two.
     pub(crate) fn readable(&self) -> impl Future<Output = io::Result<()>> {
         self.watched.readable()
+    }
+
+    /// What Tokio watches, for whoever waits for several sockets at once.
+    pub(crate) fn watched(&self) -> &tokio::net::UdpSocket {
+        &self.watched
     }
 
     /// Takes what has arrived, up to one batch; says how many datagrams those were.
@@ -75,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_arrives_wakes_and_is_taken_in_order() {
-        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut receiver = Socket::bind(&Options::new(any)).unwrap();
         let sender = Socket::bind(&Options::new(any)).unwrap();
         let to = receiver.local_address().unwrap();

@@ -10,9 +10,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+pub use castgate_endpoint::umtp::client::Received;
 use castgate_endpoint::umtp::client::{Client, Config, Event as ClientEvent, LostReason, Output, Refusal, SendError};
 use castgate_udp::Options;
 use castgate_wire::umtp::Channel;
@@ -21,8 +22,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tracing::debug;
 
-use crate::event::{Datagram, Event, words};
+use crate::event::{Event, words};
 use crate::locate::{LocateError, Locator};
+use crate::name::GroupName;
 use crate::socket::Socket;
 
 /// Longest time that leaving may take; then whoever still waits for us has to notice by himself.
@@ -67,9 +69,9 @@ pub enum TunnelError {
     Socket(#[from] io::Error),
 }
 
-/// A tunnel to one server at a time.
+/// A tunnel to one server at a time, for any number of channels. Runs on Tokio.
 #[derive(Debug)]
-pub(crate) struct Tunnel {
+pub struct Tunnel {
     socket: Socket,
     client: Client,
     locator: Option<Locator>,
@@ -83,14 +85,17 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Finds servers, where none are given, and starts towards the first.
-    pub(crate) async fn open(settings: TunnelSettings) -> Result<Self, TunnelError> {
+    ///
+    /// # Errors
+    /// [`TunnelError`] when no server is known or the local address is not ours.
+    pub async fn open(settings: TunnelSettings) -> Result<Self, TunnelError> {
         let local = settings.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let socket = Socket::bind(&Options::new(SocketAddrV4::new(local, 0)))
             .map_err(|error| TunnelError::Bind { local, error })?;
         let (servers, locator) = match settings.servers {
             Servers::Fixed(servers) => (servers, None),
             Servers::Located(locator) => {
-                let locator = locator.from_address(settings.local);
+                let locator = locator.from_address(settings.local.map(IpAddr::V4));
                 (locator.servers().await?, Some(locator))
             }
         };
@@ -101,8 +106,18 @@ impl Tunnel {
     }
 
     /// Asks for a channel; its packets come from [`receive`](Self::receive).
-    pub(crate) fn join(&mut self, channel: Channel) {
+    pub fn join(&mut self, channel: Channel) {
         self.client.join(channel, Instant::now());
+    }
+
+    /// Leaves a channel.
+    pub fn leave(&mut self, channel: Channel) {
+        self.client.leave(channel, Instant::now());
+    }
+
+    /// The channels that are asked for, in order.
+    pub fn channels(&self) -> impl ExactSizeIterator<Item = Channel> + '_ {
+        self.client.channels()
     }
 
     /// Sends one payload upstream.
@@ -113,7 +128,8 @@ impl Tunnel {
     }
 
     /// The server in use.
-    pub(crate) fn server(&self) -> Option<SocketAddrV4> {
+    #[must_use]
+    pub fn server(&self) -> Option<SocketAddrV4> {
         self.server
     }
 
@@ -131,8 +147,11 @@ impl Tunnel {
         }
     }
 
-    /// Waits until something has happened; gives datagrams to `sink`. Cancelling loses nothing.
-    pub(crate) async fn receive(&mut self, mut sink: impl FnMut(Datagram<'_>)) -> Result<Option<Event>, TunnelError> {
+    /// Waits until something has happened; gives what came, with its channel, to `sink`. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// [`TunnelError::Socket`] when the socket is broken.
+    pub async fn receive(&mut self, mut sink: impl FnMut(Received<'_>)) -> Result<Option<Event>, TunnelError> {
         loop {
             self.carry_out();
             if let Some(event) = self.events.pop_front() {
@@ -146,14 +165,11 @@ impl Tunnel {
             let client = &mut self.client;
             let mut delivered = false;
             let taken = self.socket.take(|datagram| {
-                if let Some(received) = client.handle_datagram(now, datagram.source, datagram.payload) {
+                // Over IPv4, as the socket is.
+                let Some(from) = datagram.source_v4() else { return };
+                if let Some(received) = client.handle_datagram(now, from, datagram.payload) {
                     delivered = true;
-                    sink(Datagram {
-                        channel: received.channel,
-                        source: received.channel.source,
-                        ttl: Some(received.ttl),
-                        payload: received.payload,
-                    });
+                    sink(received);
                 }
             })?;
             if delivered {
@@ -217,20 +233,20 @@ impl Tunnel {
         let event = match *event {
             ClientEvent::TunnelUp { server } => {
                 self.server = Some(server);
-                Event::TunnelUp { server }
+                Event::TunnelUp { server: server.into() }
             }
             ClientEvent::FirstData { channel, server } => {
                 self.server = Some(server);
-                Event::FirstData { channel, server }
+                Event::FirstData { name: GroupName::new(channel), server: server.into() }
             }
             ClientEvent::ServerLost { server, reason } => {
                 self.last = Some((server, reason));
                 self.server = None;
-                Event::ServerLost { server, reason }
+                Event::ServerLost { server: server.into(), reason }
             }
             ClientEvent::HandOver { from, to } => {
                 self.server = Some(to);
-                Event::HandOver { from, to }
+                Event::HandOver { from: from.into(), to: to.into() }
             }
             ClientEvent::Refused { channel, reason } => {
                 self.refused = Some(reason);
@@ -251,7 +267,7 @@ impl Tunnel {
     }
 
     /// Leaves every channel and the tunnel, as often as the draft's lossy way of saying so takes.
-    pub(crate) async fn shut_down(mut self) {
+    pub async fn shut_down(mut self) {
         let end = Instant::now() + SHUT_DOWN_MAX;
         self.client.shut_down(Instant::now());
         self.carry_out();
@@ -271,7 +287,7 @@ impl Drop for Tunnel {
     }
 }
 
-fn random_key() -> [u8; 16] {
+pub(crate) fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
     getrandom::fill(&mut key).expect("the kernel has random numbers");
     key

@@ -20,26 +20,23 @@ const LONG: Duration = Duration::from_secs(30);
 const NAME: &str = "ham:ip:232.1.90.3@127.90.1.1:5004";
 
 #[tokio::test]
-async fn payloads_come_as_they_were_sent_with_channel_and_source() {
+async fn payloads_come_as_they_were_sent_with_their_source() {
     let server = TunnelServer::start("127.90.2.1:0");
     let mut receiver = Receiver::open(settings(Servers::Fixed(vec![server.address]))).await.unwrap();
     let mut seen = Vec::new();
     let mut events = Vec::new();
     timeout(LONG, async {
         while seen.len() < 10 {
-            let event =
-                receiver.receive(|datagram| seen.push((datagram.channel, datagram.source, datagram.payload.to_vec())));
+            let event = receiver.receive(|datagram| seen.push((datagram.source, datagram.payload.to_vec())));
             events.extend(event.await.unwrap());
         }
     })
     .await
     .unwrap();
-    let channel = channel_of(NAME);
-    assert!(
-        seen.iter().all(|(of, source, payload)| *of == channel && *source == channel.source && payload == b"castgate")
-    );
-    assert_eq!(events[..2], [Event::PathChosen(Path::Umtp), Event::TunnelUp { server: server.address }]);
-    assert_eq!((receiver.path(), receiver.server()), (Some(Path::Umtp), Some(server.address)));
+    let expected = receiver.name().source();
+    assert!(seen.iter().all(|(source, payload)| *source == expected && payload == b"castgate"));
+    assert_eq!(events[..2], [Event::PathChosen(Path::Umtp), Event::TunnelUp { server: server.address.into() }]);
+    assert_eq!((receiver.path(), receiver.server()), (Some(Path::Umtp), Some(server.address.into())));
     receiver.close().await;
     assert_eq!(server.stop(), 0, "closing tears the tunnel down");
 }
@@ -49,7 +46,7 @@ async fn a_receiver_goes_on_with_the_next_server() {
     let (first, second) = (TunnelServer::start("127.91.2.1:0"), TunnelServer::start("127.91.2.2:0"));
     let list = vec![first.address, second.address];
     let mut receiver = Receiver::open(settings(Servers::Fixed(list))).await.unwrap();
-    let (from, to) = (first.address, second.address);
+    let (from, to) = (first.address.into(), second.address.into());
     until(&mut receiver, |event| matches!(event, Event::FirstData { server, .. } if *server == from)).await;
     first.stop();
     let silent_since = Instant::now();
@@ -70,7 +67,7 @@ async fn when_every_server_is_gone_the_databases_are_asked_again() {
     database.names(second.address);
     first.stop();
     until(&mut receiver, |event| *event == Event::Searching).await;
-    let to = second.address;
+    let to = second.address.into();
     until(&mut receiver, |event| matches!(event, Event::FirstData { server, .. } if *server == to)).await;
 }
 
@@ -91,7 +88,8 @@ async fn what_a_sender_sends_reaches_the_other_member_once() {
         local: Some(local.parse().unwrap()),
         silence: None,
     };
-    let listen = ReceiverSettings { name, via: Via::Umtp, interface: None, tunnel: Some(tunnel("127.94.3.1")) };
+    let listen =
+        ReceiverSettings { name, via: Via::Umtp, interface: None, tunnel: Some(tunnel("127.94.3.1")), amt: None };
     let mut receiver = Receiver::open(listen).await.unwrap();
     until(&mut receiver, |event| matches!(event, Event::TunnelUp { .. })).await;
     let to = SendTo::Tunnel(tunnel("127.94.3.2"));
@@ -118,7 +116,7 @@ async fn what_a_sender_sends_reaches_the_other_member_once() {
 
 fn settings(servers: Servers) -> ReceiverSettings {
     let tunnel = TunnelSettings { servers, local: None, silence: Some(Duration::from_secs(2)) };
-    ReceiverSettings { name: NAME.parse().unwrap(), via: Via::Umtp, interface: None, tunnel: Some(tunnel) }
+    ReceiverSettings { name: NAME.parse().unwrap(), via: Via::Umtp, interface: None, tunnel: Some(tunnel), amt: None }
 }
 
 fn channel_of(name: &str) -> Channel {

@@ -19,9 +19,9 @@ pub use spec::{OutputSpec, SpecError, UdpTarget};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 
-use castgate_wire::umtp::Channel;
 use thiserror::Error;
 
+use crate::name::GroupName;
 use players::Players;
 use remulticast::Remulticast;
 use writer::Writer;
@@ -177,16 +177,15 @@ impl Output {
     }
 }
 
-/// Refuses an output that a native receiver of `channel` would hear again. A source-specific channel is safe: what we send
+/// Refuses an output that a native receiver of `name` would hear again. A source-specific channel is safe: what we send
 /// has another source.
 ///
 /// # Errors
 /// [`OutputError::Loop`].
-pub fn refuse_loop(spec: &OutputSpec, channel: &Channel) -> Result<(), OutputError> {
+pub fn refuse_loop(spec: &OutputSpec, name: &GroupName) -> Result<(), OutputError> {
+    let heard = SocketAddr::new(name.group(), name.port());
     match spec {
-        OutputSpec::Udp(target)
-            if channel.source.is_none() && target.address == SocketAddrV4::new(channel.group, channel.port) =>
-        {
+        OutputSpec::Udp(target) if name.source().is_none() && SocketAddr::V4(target.address) == heard => {
             Err(OutputError::Loop(spec.to_string()))
         }
         _ => Ok(()),

@@ -85,7 +85,7 @@ mod tests {
         let lo = find_interface("lo").unwrap().index;
         let options = Options { receive_ttl: true, ..Options::new(SocketAddrV4::new(group, 0)) };
         let listener = UdpSocket::bind(&options).unwrap();
-        listener.join(group, None, lo).unwrap();
+        listener.join(group.into(), None, lo).unwrap();
         let port = listener.local_address().unwrap().port();
         let target = UdpTarget::parse(&format!("{group}:{port}?iface=lo&ttl=3")).unwrap();
         let payload: Vec<u8> = (0..=255).cycle().take(1316).collect();

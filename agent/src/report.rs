@@ -4,7 +4,7 @@
 //! operator as [`v1::State`].
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use castgate_rpc::v1;
 use castgate_wire::umtp::Channel;
@@ -37,6 +37,10 @@ pub struct Report {
     pub clients: Vec<ClientReport>,
     /// Pattern sources.
     pub patterns: Vec<PatternReport>,
+    /// The AMT relay, when there is one.
+    pub amt: Option<AmtReport>,
+    /// For a relay: the servers above that are in use or tried; while there is none, one row without a server.
+    pub upstreams: Vec<UpstreamReport>,
 }
 
 /// One channel that is carried.
@@ -107,12 +111,42 @@ pub struct PatternReport {
     pub bytes: u64,
 }
 
+/// An AMT relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AmtReport {
+    /// Where gateways reach it.
+    pub listen: Vec<SocketAddr>,
+    /// Gateways.
+    pub endpoints: u64,
+    /// Groups that some gateway has joined.
+    pub groups: u64,
+    /// Anycast addresses that the kernel routes to us now.
+    pub anycast: Vec<IpAddr>,
+    /// Groups that the kernel refuses to take, with interface and reason; they are tried again every second.
+    pub not_joined: Vec<String>,
+}
+
+/// One server above a relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UpstreamReport {
+    /// Where it is; absent: none is known.
+    pub server: Option<SocketAddr>,
+    /// `AMT` or `UMTP`.
+    pub protocol: String,
+    /// `connected`, `connecting`, `searching` or `held`.
+    pub state: String,
+    /// Channels that come from it.
+    pub channels: u64,
+    /// Why it was last given up.
+    pub last_failure: Option<String>,
+}
+
 impl Report {
     /// The report as the operator gets it: tunnels and pattern sources are numbers there.
     #[must_use]
     pub fn to_state(&self) -> v1::State {
         let Self { generation, agent: _, listen, channels, tunnels, drops, registrations, .. } = self;
-        let Self { database, adapter, clients, patterns: _, .. } = self;
+        let Self { database, adapter, clients, patterns: _, amt, upstreams, .. } = self;
         let listen = match (listen, database, adapter) {
             (Some(listen), ..) => listen.to_string(),
             (None, Some(database), _) => database.listen.to_string(),
@@ -128,6 +162,8 @@ impl Report {
             registrations: registrations.iter().map(RegistrationReport::to_message).collect(),
             entries: database.as_ref().map_or(0, |database| database.entries),
             clients: clients.iter().map(ClientReport::to_message).collect(),
+            amt: amt.as_ref().map(AmtReport::to_message),
+            upstreams: upstreams.iter().map(UpstreamReport::to_message).collect(),
         }
     }
 }
@@ -153,6 +189,31 @@ impl ClientReport {
         let Self { agent, connected, registrations } = self;
         let registrations = registrations.iter().map(RegistrationReport::to_message).collect();
         v1::ClientState { agent: agent.clone(), connected: *connected, registrations }
+    }
+}
+
+impl AmtReport {
+    fn to_message(&self) -> v1::Amt {
+        let Self { listen, endpoints, groups, anycast, not_joined: _ } = self;
+        v1::Amt {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            endpoints: *endpoints,
+            groups: *groups,
+            anycast: anycast.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl UpstreamReport {
+    fn to_message(&self) -> v1::Upstream {
+        let Self { server, protocol, state, channels, last_failure } = self.clone();
+        v1::Upstream {
+            server: server.map(|server| server.to_string()).unwrap_or_default(),
+            protocol,
+            state,
+            channels,
+            last_failure: last_failure.unwrap_or_default(),
+        }
     }
 }
 

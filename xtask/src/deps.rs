@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "castgate-agent",
         &[
+            "castgate-client",
             "castgate-endpoint",
             "castgate-dataplane",
             "castgate-control",

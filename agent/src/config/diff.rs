@@ -2,7 +2,7 @@
 //! for a change that does not concern it.
 
 use castgate_control::{
-    AdapterSnapshot, AgentSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot,
+    AdapterSnapshot, AgentSnapshot, AmtSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot,
 };
 
 /// What happens to one role.
@@ -75,8 +75,24 @@ fn adapter_has_to_restart(old: &AdapterSnapshot, new: &AdapterSnapshot) -> bool 
 
 /// Sockets and threads are made of the first two; the cookie epoch is part of every cookie that clients hold.
 fn server_has_to_restart(old: &ServerSnapshot, new: &ServerSnapshot) -> bool {
-    let ServerSnapshot { listen, workers, interfaces: _, loop_check: _, timers, limits: _, channels: _ } = old;
+    let ServerSnapshot { listen, workers, interfaces: _, loop_check: _, timers, limits: _, channels: _, amt, upstream } =
+        old;
     (listen, workers, timers.cookie_epoch_ms) != (&new.listen, &new.workers, new.timers.cookie_epoch_ms)
+        || upstream != &new.upstream
+        || relay_has_to_restart(amt.as_ref(), new.amt.as_ref())
+}
+
+/// What its sockets and its secrets are made of; the rest it takes as it goes.
+fn relay_has_to_restart(old: Option<&AmtSnapshot>, new: Option<&AmtSnapshot>) -> bool {
+    match (old, new) {
+        (None, None) => false,
+        (Some(old), Some(new)) => {
+            let AmtSnapshot { listen, advertise: _, anycast, teardown: _, mtu, zero_checksum, timers, limits: _ } = old;
+            (listen, anycast, mtu, zero_checksum, timers.secret_lifetime_ms)
+                != (&new.listen, &new.anycast, &new.mtu, &new.zero_checksum, new.timers.secret_lifetime_ms)
+        }
+        (None, Some(_)) | (Some(_), None) => true,
+    }
 }
 
 fn database_has_to_restart(old: &DatabaseSnapshot, new: &DatabaseSnapshot) -> bool {
@@ -85,6 +101,8 @@ fn database_has_to_restart(old: &DatabaseSnapshot, new: &DatabaseSnapshot) -> bo
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use castgate_control::{AdapterRef, ChannelRule, TlsIdentity};
 
     use super::*;
@@ -109,6 +127,21 @@ mod tests {
         new.server.as_mut().unwrap().channels.push(rule());
         let changes = between(&old, &new);
         assert_eq!((changes.server, changes.database), (Change::Reconfigure, Change::Keep));
+    }
+
+    #[test]
+    fn a_relay_takes_other_limits_as_it_goes_and_restarts_for_another_address() {
+        let (mut old, mut new) = (full(), full());
+        old.server.as_mut().unwrap().amt = Some(AmtSnapshot::new(vec!["127.0.2.1:2268".parse().unwrap()]));
+        assert_eq!(between(&new, &old).server, Change::Restart);
+        new.server.as_mut().unwrap().amt = old.server.as_ref().unwrap().amt.clone();
+        let amt = |snapshot: &mut AgentSnapshot, edit: fn(&mut AmtSnapshot)| {
+            edit(snapshot.server.as_mut().unwrap().amt.as_mut().unwrap());
+        };
+        amt(&mut new, |amt| amt.limits.endpoints = 7.try_into().unwrap());
+        assert_eq!(between(&old, &new).server, Change::Reconfigure);
+        amt(&mut new, |amt| amt.listen[0].set_port(2269));
+        assert_eq!(between(&old, &new).server, Change::Restart);
     }
 
     #[test]
@@ -192,7 +225,7 @@ mod tests {
     fn rule() -> ChannelRule {
         ChannelRule {
             name: "news".to_owned(),
-            group: [239, 1, 1, 1].into(),
+            group: IpAddr::from([239, 1, 1, 1]),
             source: None,
             ports: "5004".parse().unwrap(),
             send: false,

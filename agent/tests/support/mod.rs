@@ -56,8 +56,8 @@ impl Net {
 pub fn rule(channel: Channel) -> ChannelRule {
     ChannelRule {
         name: format!("channel {channel}"),
-        group: channel.group,
-        source: channel.source,
+        group: channel.group.into(),
+        source: channel.source.map(Into::into),
         ports: channel.port.to_string().parse().unwrap(),
         send: channel.source.is_none(),
         ttl: 63.try_into().unwrap(),

@@ -1,21 +1,27 @@
-//! The control thread of a tunnel server: moves values between the endpoint, which decides, and the dataplane, which carries.
+//! The control thread of a tunnel server: moves values between the endpoints, which decide, and the dataplane, which carries.
 //!
 //! ```text
-//!   Events (known first) ─┐                                  ┌─▶ transmit, multicast
-//!   commands ─────────────┼─▶ Server ─▶ poll_output ─────────┤
-//!   next_timeout ─────────┘                                  └─▶ table builder ─▶ publish, once a turn
+//!   Events (known first) ─┐                                    ┌─▶ transmit, multicast
+//!   commands ─────────────┼─▶ Server, Relay ─▶ poll_output ────┤
+//!   next_timeout ─────────┘   (UMTP)  (AMT)                    └─▶ table builder ─▶ publish, once a turn
 //! ```
 //! One turn takes a bounded number of events, so that a flood delays neither a timer nor the table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use castgate_control::ChannelRule;
 use castgate_dataplane::{Cookies, Dataplane, Event, Events, Interface, Joined, StartError, TableBuilder};
 use castgate_endpoint::umtp::server::{self, Output, Server};
 use castgate_wire::umtp::Channel;
+
+use super::above::Above;
+use super::amt::{AmtConfig, AmtLook, AmtRelay, source_filter};
+use crate::report::UpstreamReport;
 
 /// Events taken before the outputs are carried out and the table is published. Large enough that a thousand clients that
 /// return at once cost few tables, small enough that a client waits for its first packet some milliseconds at most.
@@ -40,6 +46,9 @@ pub(super) enum Command {
 pub(super) struct Reconfigure {
     pub(super) config: server::Config,
     pub(super) permissions: server::Permissions,
+    /// For the AMT relay, which is there or not since the start.
+    pub(super) amt: Option<AmtConfig>,
+    pub(super) rules: Vec<ChannelRule>,
     pub(super) interfaces: Vec<Interface>,
     pub(super) answer: SyncSender<Result<(), StartError>>,
 }
@@ -55,6 +64,9 @@ pub(super) struct Look {
     /// Interfaces on which the kernel refuses a channel, and why.
     pub(super) refusals: Refusals,
     pub(super) dataplane: castgate_dataplane::Counters,
+    pub(super) amt: Option<AmtLook>,
+    /// The servers above, for a relay.
+    pub(super) upstreams: Vec<UpstreamReport>,
 }
 
 /// Channel and interface, with what the kernel said.
@@ -63,7 +75,10 @@ pub(super) type Refusals = BTreeMap<(Channel, String), String>;
 /// Everything the thread owns.
 pub(super) struct Driver {
     server: Server,
-    dataplane: Dataplane,
+    amt: Option<AmtRelay>,
+    /// For a relay, which takes nothing from the network.
+    above: Option<Above>,
+    dataplane: Arc<Dataplane>,
     events: Events,
     commands: Receiver<Command>,
     table: TableBuilder,
@@ -83,13 +98,16 @@ enum Sending {
 impl Driver {
     pub(super) fn new(
         (config, permissions, key): (server::Config, server::Permissions, [u8; 16]),
-        (dataplane, events): (Dataplane, Events),
+        (amt, above): (Option<AmtRelay>, Option<Above>),
+        (dataplane, events): (Arc<Dataplane>, Events),
         commands: Receiver<Command>,
     ) -> Self {
         let table = dataplane.table();
         let server = Server::new(config.clone(), permissions.clone(), key, Instant::now());
         let mut driver = Self {
             server,
+            amt,
+            above,
             dataplane,
             events,
             commands,
@@ -109,19 +127,34 @@ impl Driver {
             self.take_events();
             let now = Instant::now();
             self.server.handle_timeout(now);
+            if let Some(amt) = &mut self.amt {
+                amt.handle_timeout(now);
+            }
+            if let Some(above) = &mut self.above {
+                above.handle_timeout(now, &self.dataplane);
+            }
             let stops = self.obey(now).is_break();
             self.carry_out(now);
             if stops {
                 break;
             }
         }
-        self.dataplane.stop();
+        if let Some(above) = self.above.take() {
+            above.end(Instant::now(), &self.dataplane);
+        }
+        // The last one who holds the dataplane: its workers end with it.
     }
 
     /// Sleeps until there is something to do and takes what is there, within bounds.
     fn take_events(&mut self) {
         let now = Instant::now();
-        let until_timer = self.server.next_timeout().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
+        let timers = [
+            self.server.next_timeout(),
+            self.amt.as_ref().and_then(AmtRelay::next_timeout),
+            self.above.as_ref().and_then(Above::next_timeout),
+        ];
+        let next = timers.into_iter().flatten().min();
+        let until_timer = next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
         let mut next = self.events.recv_timeout(until_timer.min(SLEEP_MAX));
         // What has just arrived may be later than the time read before the sleep.
         let now = Instant::now();
@@ -150,6 +183,29 @@ impl Driver {
                 self.refusals.insert((channel, interface), error.to_string());
             }
             Event::Activity { tunnel } => self.server.handle_activity(now, tunnel),
+            Event::Amt { local, from, datagram, known: _ } => {
+                if let Some(amt) = &mut self.amt {
+                    amt.handle_datagram(now, local, from, &datagram);
+                }
+            }
+            Event::NativeRefused { group, interface, error } => {
+                if let Some(amt) = &mut self.amt {
+                    amt.handle_refusal(group, interface, error.to_string());
+                }
+            }
+            Event::IngressRefused { interface, error } => {
+                tracing::warn!(interface, %error, "no packets for AMT from this interface; it is tried again every second");
+            }
+            Event::Gateway { gateway, from, datagram } => {
+                if let Some(above) = &mut self.above {
+                    above.handle_datagram(now, gateway, from, &datagram);
+                }
+            }
+            Event::GatewayData { gateway, source, group } => {
+                if let Some(above) = &mut self.above {
+                    above.handle_data(now, gateway, source, group);
+                }
+            }
         }
     }
 
@@ -157,10 +213,16 @@ impl Driver {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Reconfigure(new)) => {
-                    let Reconfigure { config, permissions, interfaces, answer } = *new;
+                    let Reconfigure { config, permissions, amt, rules, interfaces, answer } = *new;
                     let taken = self.dataplane.set_interfaces(&interfaces);
                     if taken.is_ok() {
                         self.set(config, permissions);
+                        if let (Some(relay), Some(given)) = (&mut self.amt, amt) {
+                            relay.set(given, now);
+                        }
+                        if let Some(above) = &mut self.above {
+                            above.set_rules(now, &self.dataplane, &rules);
+                        }
                     }
                     drop(answer.try_send(taken));
                 }
@@ -168,6 +230,9 @@ impl Driver {
                 Ok(Command::Look(answer)) => drop(answer.try_send(self.look(now))),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.server.tear_down_all();
+                    if let Some(amt) = &mut self.amt {
+                        amt.end();
+                    }
                     return ControlFlow::Break(());
                 }
                 Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
@@ -188,6 +253,18 @@ impl Driver {
         while let Some(output) = self.server.poll_output() {
             self.carry_out_one(now, output);
         }
+        if let Some(amt) = &mut self.amt {
+            self.is_edited |= amt.edit(now, &mut self.table);
+            for (group, filter) in amt.wants() {
+                match &mut self.above {
+                    Some(above) => above.want_filter(now, group, filter),
+                    None => self.dataplane.native_filter(group, filter.as_ref().map(source_filter)),
+                }
+            }
+        }
+        if let Some(above) = &mut self.above {
+            above.carry_out(now, &self.dataplane);
+        }
         if std::mem::take(&mut self.is_edited) {
             self.dataplane.publish(self.table.build());
         }
@@ -196,6 +273,9 @@ impl Driver {
                 Sending::Unicast { to, datagram } => self.dataplane.transmit(to, &datagram),
                 Sending::Multicast { channel, ttl, payload } => self.dataplane.multicast(&channel, ttl, &payload),
             }
+        }
+        if let Some(amt) = &mut self.amt {
+            amt.send(&self.dataplane);
         }
     }
 
@@ -227,8 +307,16 @@ impl Driver {
                 self.table.detach(tunnel, channel);
             }
             // The workers join and leave by themselves, each for its own tunnels: see the table.
-            Output::JoinNative(channel) => tracing::info!(%channel, "channel taken"),
+            Output::JoinNative(channel) => {
+                tracing::info!(%channel, "channel taken");
+                if let Some(above) = &mut self.above {
+                    above.want_channel(now, channel);
+                }
+            }
             Output::LeaveNative(channel) => {
+                if let Some(above) = &mut self.above {
+                    above.leave_channel(now, channel);
+                }
                 tracing::info!(%channel, "channel left");
                 self.refusals.retain(|(refused, _), _| *refused != channel);
             }
@@ -252,6 +340,8 @@ impl Driver {
             channels,
             refusals: self.refusals.clone(),
             dataplane: self.dataplane.counters(),
+            amt: self.amt.as_mut().map(|amt| amt.look(&self.dataplane)),
+            upstreams: self.above.as_ref().map(Above::look).unwrap_or_default(),
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Owns the dataplane and the control thread. Decides nothing about the protocol: that is `castgate_endpoint::umtp::server`.
 
+mod above;
+mod amt;
+mod anycast;
 mod driver;
 mod rates;
 mod settings;
@@ -9,20 +12,21 @@ mod settings;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use castgate_control::{ChannelRule, ServerSnapshot};
-use castgate_dataplane::{Dataplane, Flows, Interface, Settings, Traffic, Waker};
+use castgate_control::{AmtSnapshot, ChannelRule, ServerSnapshot, UpstreamSnapshot};
+use castgate_dataplane::{AmtSettings, Dataplane, Events, Flows, Interface, Settings, StartError, Traffic, Waker};
 use castgate_wire::umtp::Channel;
 
+use self::above::{Above, Places};
+use self::amt::{AmtConfig, AmtLook, AmtRelay};
 use self::driver::{Command, Driver, Look, Reconfigure, Refusals};
 use self::rates::Rates;
 use super::interface::{self, InterfaceError};
-use crate::report::{ChannelReport, Report, TunnelReport};
+use crate::report::{AmtReport, ChannelReport, Report, TunnelReport};
 
 /// The control thread answers within one turn; a machine on which that takes longer is in trouble that we must not add to.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,12 +40,18 @@ pub enum ServerError {
     /// The sockets cannot be made.
     #[error(transparent)]
     Dataplane(#[from] castgate_dataplane::StartError),
+    /// An anycast address is not given to us.
+    #[error(transparent)]
+    Anycast(#[from] self::anycast::AnycastError),
     /// No key for the cookies, or no thread.
     #[error("control thread: {0}")]
     Control(io::Error),
     /// The control thread is gone or overwhelmed.
     #[error("control thread does not answer")]
     Silent,
+    /// Who looks for servers above cannot begin.
+    #[error("upstream: {0}")]
+    Above(io::Error),
 }
 
 /// A running tunnel server; it ends with `TEAR_DOWN` to everybody when stopped or dropped.
@@ -67,15 +77,31 @@ impl ServerRole {
         if let Some(workers) = snapshot.workers {
             settings.workers = NonZeroUsize::from(workers);
         }
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|error| ServerError::Control(io::Error::other(error.to_string())))?;
         let permissions = settings::permissions(&snapshot.channels);
+        // Before its sockets: they are bound to the anycast addresses too.
+        let relay = |amt: &AmtSnapshot| -> Result<_, ServerError> {
+            Ok(AmtRelay::new(amt, AmtConfig::new(amt, &snapshot.channels), random_key()?)?)
+        };
+        let amt = snapshot.amt.as_ref().map(relay).transpose()?;
+        settings.amt = snapshot.amt.as_ref().map(settings::amt_settings);
 
-        let (dataplane, events) = Dataplane::start(settings)?;
+        let delivery = snapshot.upstream.as_ref().and_then(|upstream| upstream.delivery.as_ref());
+        let places = delivery.map(Places::open).transpose().map_err(ServerError::Above)?;
+        settings.deliver = places.as_ref().map(Places::deliveries).unwrap_or_default();
+
+        let (dataplane, events) = start_dataplane(settings, &snapshot.channels)?;
+        let key = random_key()?;
         let listen = dataplane.listen();
         let waker = events.waker();
+        let dataplane = Arc::new(dataplane);
+        let above = |upstream: &UpstreamSnapshot| -> Result<_, ServerError> {
+            let key = random_key()?;
+            Above::start(upstream, &snapshot.channels, places, &dataplane, || events.waker(), key)
+                .map_err(ServerError::Above)
+        };
+        let above = snapshot.upstream.as_ref().map(above).transpose()?;
         let (commands, received) = mpsc::channel();
-        let driver = Driver::new((config, permissions, key), (dataplane, events), received);
+        let driver = Driver::new((config, permissions, key), (amt, above), (dataplane, events), received);
         let thread = thread::Builder::new()
             .name("umtp-control".to_owned())
             .spawn(move || driver.run())
@@ -99,8 +125,17 @@ impl ServerRole {
         let interfaces = interfaces(snapshot)?;
         let config = settings::config(snapshot, own_addresses(*snapshot.listen.ip(), &interfaces));
         let permissions = settings::permissions(&snapshot.channels);
+        let amt = snapshot.amt.as_ref().map(|amt| AmtConfig::new(amt, &snapshot.channels));
         let (answer, taken) = mpsc::sync_channel(1);
-        self.command(Command::Reconfigure(Box::new(Reconfigure { config, permissions, interfaces, answer })));
+        let rules = snapshot.channels.clone();
+        self.command(Command::Reconfigure(Box::new(Reconfigure {
+            config,
+            permissions,
+            amt,
+            rules,
+            interfaces,
+            answer,
+        })));
         taken.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ServerError::Silent)??;
         self.rules.clone_from(&snapshot.channels);
         Ok(())
@@ -112,7 +147,7 @@ impl ServerRole {
         let (answer, look) = mpsc::sync_channel(1);
         self.command(Command::Look(answer));
         let Ok(look) = look.recv_timeout(ANSWER_TIMEOUT) else { return };
-        let Look { at, tunnels, endpoint, channels, refusals, dataplane } = look;
+        let Look { at, tunnels, endpoint, channels, refusals, dataplane, amt, upstreams } = look;
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.sample(at, channels.iter().map(|channel| (channel.channel, taken(channel).bytes)));
         report.channels.extend(channels.iter().map(|channel| ChannelReport {
@@ -129,12 +164,15 @@ impl ServerRole {
             channels: tunnel.channels,
             age_seconds: age.as_secs(),
         }));
-        let drops = endpoint.drops().map(|(reason, count)| (reason.label(), count));
+        let of_amt = amt.iter().flat_map(|amt| amt.counters.drops()).map(|(reason, count)| (reason.label(), count));
+        let drops = endpoint.drops().map(|(reason, count)| (reason.label(), count)).chain(of_amt);
         for (reason, count) in drops.chain(dataplane.drops().map(|(reason, count)| (reason.label(), count))) {
             if count > 0 {
                 *report.drops.entry(reason.to_owned()).or_default() += count;
             }
         }
+        report.amt = amt.map(amt_report);
+        report.upstreams = upstreams;
     }
 
     /// Says goodbye to every client and waits until the sockets are closed.
@@ -168,6 +206,41 @@ fn taken(channel: &castgate_dataplane::ChannelReport) -> Traffic {
 fn refusals_of(refusals: &Refusals, channel: Channel) -> Vec<String> {
     let of_channel = refusals.iter().filter(|((refused, _), _)| *refused == channel);
     of_channel.map(|((_, interface), reason)| format!("{interface}: {reason}")).collect()
+}
+
+/// Starts the dataplane. A program that may not see whole packets has them rebuilt where that is possible.
+fn start_dataplane(settings: Settings, rules: &[ChannelRule]) -> Result<(Dataplane, Events), ServerError> {
+    let fallback = settings.amt.as_ref().and_then(|amt| {
+        let ingress = settings::rebuilt(rules)?;
+        Some(Settings { amt: Some(AmtSettings { ingress, ..amt.clone() }), ..settings.clone() })
+    });
+    match (Dataplane::start(settings), fallback) {
+        (Err(StartError::WholePackets(error)), Some(fallback)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!("without CAP_NET_RAW packets for AMT are rebuilt: options and fragments are not kept");
+            Ok(Dataplane::start(fallback)?)
+        }
+        (started, _) => Ok(started?),
+    }
+}
+
+fn random_key() -> Result<[u8; 16], ServerError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| ServerError::Control(io::Error::other(error.to_string())))?;
+    Ok(key)
+}
+
+fn amt_report(look: AmtLook) -> AmtReport {
+    let AmtLook { listen, endpoints, groups, anycast, counters: _, refusals } = look;
+    AmtReport {
+        listen,
+        endpoints: endpoints as u64,
+        groups: groups as u64,
+        anycast,
+        not_joined: refusals
+            .iter()
+            .map(|((group, interface), reason)| format!("{group} on {interface}: {reason}"))
+            .collect(),
+    }
 }
 
 fn interfaces(snapshot: &ServerSnapshot) -> Result<Vec<Interface>, InterfaceError> {

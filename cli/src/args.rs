@@ -1,13 +1,16 @@
 //! Options that several commands share, and how their values are written.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Servers, TunnelSettings, Via};
 use castgate_crds::units::{Rate, TimeSpan};
 use castgate_wire::registry::Country;
+
+/// How long a channel may be silent before UMTP asks whether its server lives.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Where a tunnel may lead and how it starts.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,10 +29,22 @@ pub(crate) struct TunnelArgs {
     pub(crate) country: Option<Country>,
     /// Address of this host that tunnels and questions to databases start from
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) local: Option<Ipv4Addr>,
-    /// A channel silent for so long makes the client ask whether its server lives; off for channels that often are
-    #[arg(long, value_name = "SPAN|off", default_value = "2s", value_parser = silence)]
-    silence: Silence,
+    pub(crate) local: Option<IpAddr>,
+    #[arg(
+        long,
+        value_name = "SPAN|off",
+        value_parser = silence,
+        help = "A channel silent for so long makes the client ask whether its server lives, or go to another AMT relay; \
+                off for channels that often are [default: 2s, with AMT 4s]"
+    )]
+    silence: Option<Silence>,
+    #[arg(
+        long,
+        value_name = "ADDRESS[:PORT]",
+        value_parser = resolver,
+        help = "Name server to ask [default: $CASTGATE_RESOLVER, or those of the system]"
+    )]
+    resolver: Option<Dns>,
     #[arg(
         long,
         value_name = "DIR",
@@ -41,20 +56,48 @@ pub(crate) struct TunnelArgs {
 impl TunnelArgs {
     /// The settings of a tunnel; `None` when neither a server nor a database is named.
     pub(crate) async fn settings(&self) -> Result<Option<TunnelSettings>> {
-        let dns = Dns::from_environment()?;
         let servers = if !self.server.is_empty() {
+            let dns = self.dns()?;
             let mut servers = Vec::new();
             for server in &self.server {
                 servers.extend(dns.servers(server).await?);
             }
             Servers::Fixed(servers)
-        } else if !self.tds.is_empty() {
-            let cache = self.state.as_ref().map_or_else(CacheFolder::of_user, CacheFolder::at);
-            Servers::Located(Locator::new(self.tds.clone(), self.country, dns, cache))
+        } else if let Some(locator) = self.locator()? {
+            Servers::Located(locator)
         } else {
             return Ok(None);
         };
-        Ok(Some(TunnelSettings { servers, local: self.local, silence: self.silence.0 }))
+        let local = match self.local {
+            Some(IpAddr::V6(local)) => bail!("--local {local}: UMTP starts from an IPv4 address"),
+            Some(IpAddr::V4(local)) => Some(local),
+            None => None,
+        };
+        Ok(Some(TunnelSettings { servers, local, silence: self.silence(SILENCE) }))
+    }
+
+    /// The databases that are named, if any is.
+    pub(crate) fn locator(&self) -> Result<Option<Locator>> {
+        if self.tds.is_empty() {
+            return Ok(None);
+        }
+        let cache = self.state.as_ref().map_or_else(CacheFolder::of_user, CacheFolder::at);
+        Ok(Some(Locator::new(self.tds.clone(), self.country, self.dns()?, cache)))
+    }
+
+    /// Who is asked for names.
+    pub(crate) fn dns(&self) -> Result<Dns> {
+        Ok(self.resolver.clone().map_or_else(Dns::from_environment, Ok)?)
+    }
+
+    /// How long a channel may be silent, when nothing else is said.
+    pub(crate) fn silence(&self, default: Duration) -> Option<Duration> {
+        self.silence.map_or(Some(default), |silence| silence.0)
+    }
+
+    /// Whether a UMTP server is named.
+    pub(crate) fn has_server(&self) -> bool {
+        !self.server.is_empty()
     }
 }
 
@@ -65,6 +108,11 @@ pub(crate) struct Silence(pub(crate) Option<Duration>);
 /// Reads `2s` or `off`.
 pub(crate) fn silence(text: &str) -> Result<Silence, String> {
     if text == "off" { Ok(Silence(None)) } else { span(text).map(|span| Silence(Some(span))) }
+}
+
+/// Reads a name server.
+fn resolver(text: &str) -> Result<Dns, String> {
+    Dns::with_resolver(text).map_err(|_| "it is neither ADDRESS nor ADDRESS:PORT".to_owned())
 }
 
 /// Reads a span of time such as `500ms`, `10s` or `5m`.
@@ -94,8 +142,9 @@ pub(crate) fn via(text: &str) -> Result<Via, String> {
         "auto" => Ok(Via::Auto),
         "native" => Ok(Via::Native),
         "umtp" => Ok(Via::Umtp),
-        "amt" | "http" => Err(format!("this castgate does not speak {text} yet: take auto, native or umtp")),
-        _ => Err("there are auto, native and umtp".to_owned()),
+        "amt" => Ok(Via::Amt),
+        "http" => Err(format!("this castgate does not speak {text} yet: take auto, native, amt or umtp")),
+        _ => Err("there are auto, native, amt and umtp".to_owned()),
     }
 }
 
@@ -120,7 +169,7 @@ mod tests {
 
     #[test]
     fn paths_that_are_not_built_are_refused_with_a_sentence() {
-        assert_eq!(via("umtp"), Ok(Via::Umtp));
-        assert!(via("amt").unwrap_err().contains("does not speak amt yet"));
+        assert_eq!((via("umtp"), via("amt")), (Ok(Via::Umtp), Ok(Via::Amt)));
+        assert!(via("http").unwrap_err().contains("does not speak http yet"));
     }
 }

@@ -1,6 +1,6 @@
 //! `castgate locate`: which servers this place would get, tier by tier, and whether they answer.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail};
 use castgate_client::{CacheFolder, DatabaseAddress, Dns, LocateError, Locator, locate, probe};
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 /// Walks and probes.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let locator = Locator::new(args.tds, args.country, Dns::from_environment()?, CacheFolder::none());
-    let outcome = locator.from_address(args.local).locate().await;
+    let outcome = locator.from_address(args.local.map(IpAddr::V4)).locate().await;
     let hops: &[Hop] = match &outcome {
         Ok(found) => &found.hops,
         Err(LocateError::Walk(error)) => &error.hops,

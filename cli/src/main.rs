@@ -11,11 +11,13 @@ mod locate;
 mod manifests;
 mod receive;
 mod reception;
+mod relays;
 mod send;
 mod stop;
 mod tds;
 mod up;
 mod validate;
+mod zone;
 
 use std::process::ExitCode;
 
@@ -40,6 +42,7 @@ enum Command {
     Tds(tds::Args),
     Validate(validate::Args),
     Crds(crds::Args),
+    Zone(zone::Args),
     Bench(bench::Args),
     Status(cluster::status::Args),
     Tunnels(cluster::tunnels::Args),
@@ -62,6 +65,7 @@ async fn main() -> ExitCode {
         Command::Tds(args) => tds::run(args).await,
         Command::Validate(args) => validate::run(&args),
         Command::Crds(args) => crds::run(&args),
+        Command::Zone(args) => zone::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Status(args) => cluster::status::run(args).await,
         Command::Tunnels(args) => cluster::tunnels::run(args).await,

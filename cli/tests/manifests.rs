@@ -44,17 +44,34 @@ fn each_mistake_is_one_sentence_with_file_object_and_field() {
 #[test]
 fn what_nothing_serves_yet_is_valid_and_is_said_to_be_left_out() {
     let folder = manifests(64);
-    let relay = "apiVersion: castgate.dev/v1alpha1
-kind: TunnelRelay
-metadata: { name: ghent, namespace: castgate }
-spec: { upstream: { tds: [tds.example.net] } }
+    let policy = "apiVersion: castgate.dev/v1alpha1
+kind: TunnelAssignmentPolicy
+metadata: { name: evening, namespace: castgate }
+spec:
+  databaseRefs: [{ name: belgium }]
+  rules: [{ name: all, assign: { pools: [{ serverRef: { name: brussels } }] } }]
 ";
-    std::fs::write(folder.path().join("50-relay.yaml"), relay).unwrap();
+    std::fs::write(folder.path().join("50-policy.yaml"), policy).unwrap();
     let output = castgate(&["validate", "-f"]).arg(folder.path()).output().unwrap();
-    assert!(stdout(&output).contains("1 TunnelRelay"), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("1 TunnelAssignmentPolicy"), "{}{}", stdout(&output), stderr(&output));
     let output = castgate(&["up", "--for", "1s", "-f"]).arg(folder.path()).output().unwrap();
     let text = stderr(&output);
-    assert!(text.contains("TunnelRelay castgate/ghent is not served yet"), "{text}");
+    assert!(text.contains("TunnelAssignmentPolicy castgate/evening is not served yet"), "{text}");
+}
+
+#[test]
+fn the_zone_of_relays_names_each_source_once_for_each_relay() {
+    let output = run(&["zone", "-f", "../examples/driad"]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(text.contains("1.1.0.127.in-addr.arpa. 300 IN AMTRELAY 10 1 1 127.0.2.1\n"), "{text}");
+    let output = run(&["zone", "-f", "../examples/driad", "--zone", "127.in-addr.arpa", "--ns", "ns.example.net"]);
+    let file = stdout(&output);
+    assert!(file.starts_with("$TTL 300\n127.in-addr.arpa. IN SOA ns.example.net. "), "{file}");
+    assert!(file.ends_with(&text), "{file}");
+    let output = run(&["zone", "-f", "../examples/one-machine"]);
+    assert!(!output.status.success() && output.stdout.is_empty(), "nobody there speaks AMT");
+    assert!(stderr(&output).contains("spec.amt"), "{}", stderr(&output));
 }
 
 #[test]

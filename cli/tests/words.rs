@@ -18,6 +18,7 @@ fn every_command_has_help_with_an_example() {
         &["tds", "transfer"],
         &["validate"],
         &["crds"],
+        &["zone"],
         &["bench"],
         &["bench", "fanout"],
     ] {
@@ -34,7 +35,15 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn what_is_not_understood_is_one_sentence_and_status_2() {
     for (words, cause) in [
-        (&["receive", "ham:ip:239.1.2.3:5004", "--via", "amt"][..], "does not speak amt yet"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--via", "http"][..], "does not speak http yet"),
+        (&["receive", "ham:ip:232.1.2.3@192.0.2.1:5004", "--relay", "192.0.2.1:0"], "192.0.2.1:0"),
+        (
+            &["receive", "ham:ip:232.1.2.3@192.0.2.1:5004", "--relay", "192.0.2.1", "--server", "192.0.2.1:1"],
+            "--server",
+        ),
+        (&["receive", "ham:ip:232.1.2.3@192.0.2.1:5004", "--find", "luck"], "driad"),
+        (&["receive", "ham:ip:232.1.2.3@192.0.2.1:5004", "--find", "dns-sd"], "dns-sd=DOMAIN"),
+        (&["receive", "ham:ip:232.1.2.3@192.0.2.1:5004", "--resolver", "ns.example"], "neither ADDRESS"),
         (&["receive", "ham:ip:10.1.2.3:5004"], "10.1.2.3 is not a multicast address"),
         (&["receive", "ham:ip:239.1.2.3:5004", "--output", "rtmp://x"], "rtmp://x"),
         (&["receive", "ham:ip:239.1.2.3:5004", "--for", "soon"], "\"soon\" is not a span of time"),

@@ -173,7 +173,8 @@ async fn hear(channel: GroupName, agents: Vec<SocketAddrV4>, until: Instant) -> 
 async fn hear_at(channel: GroupName, agent: SocketAddrV4, until: Instant) -> Result<Report> {
     loop {
         let tunnel = TunnelSettings { servers: Servers::Fixed(vec![agent]), local: None, silence: None };
-        let settings = ReceiverSettings { name: channel, via: Via::Umtp, interface: None, tunnel: Some(tunnel) };
+        let settings =
+            ReceiverSettings { name: channel, via: Via::Umtp, interface: None, tunnel: Some(tunnel), amt: None };
         let round = until.min(Instant::now() + ROUND);
         let mut reception = Reception::open(settings, Vec::new(), std::time::Instant::now()).await?;
         let mut outcome = Ok(());

@@ -87,6 +87,7 @@ pub(super) async fn start(spec: &InputSpec, file_rate: Rate) -> Result<Receiver<
                 via: Via::Native,
                 interface: target.interface.clone(),
                 tunnel: None,
+                amt: None,
             };
             let receiver = ChannelReceiver::open(settings).await?;
             tokio::spawn(send_channel(receiver, queue));

@@ -77,6 +77,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             "nothing says where {} is to be sent: name a tunnel database, a tunnel server, or an interface",
             args.name
         ),
+        (Via::Amt, ..) => bail!("nobody sends through AMT: take auto, native or umtp"),
         (Via::Umtp, _, None) => bail!("nothing says which tunnel server to use: name a tunnel database or a server"),
     };
     let opening = Sender::open(SenderSettings { name: args.name, ttl: args.ttl, to });

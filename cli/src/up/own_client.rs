@@ -79,6 +79,7 @@ fn settings(hints: &ClientHints) -> Option<ReceiverSettings> {
         via: Via::Umtp,
         interface: None,
         tunnel: Some(TunnelSettings { servers, local, silence: Some(SILENCE) }),
+        amt: None,
     })
 }
 

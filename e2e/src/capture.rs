@@ -47,15 +47,34 @@ impl Capture {
         Ok(Self { process, file })
     }
 
+    /// Waits until so many packets are in the capture's file: what tshark has not written when it is stopped is lost.
+    ///
+    /// # Errors
+    /// When they have not come in time.
+    pub fn wait_packets(&self, count: usize, longest: Duration) -> Result<()> {
+        let seen = || count_packets(&std::fs::read(&self.file).unwrap_or_default());
+        wait::until(&format!("{count} captured packets"), longest, || (seen() >= count).then_some(()))
+            .with_context(|| format!("{} captured", seen()))
+    }
+
+    /// Ends the capture and gives its file.
+    ///
+    /// # Errors
+    /// When tshark had ended before.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        self.process.interrupt(LONG)?;
+        Ok(self.file)
+    }
+
     /// Ends the capture and reads every UDP datagram of it.
     ///
     /// # Errors
     /// When tshark fails or prints what it never prints.
-    pub fn stop(mut self) -> Result<Vec<Captured>> {
-        self.process.interrupt(LONG)?;
+    pub fn stop(self) -> Result<Vec<Captured>> {
+        let file = self.finish()?;
         let output = Command::new("tshark")
             .args(["-n", "-r"])
-            .arg(&self.file)
+            .arg(&file)
             .args(["-Y", "udp && ip", "-T", "fields", "-E", "separator=;"])
             .args(["ip.src", "udp.srcport", "ip.dst", "udp.dstport", "ip.ttl", "udp.payload"].map(|f| format!("-e{f}")))
             .output()
@@ -64,6 +83,24 @@ impl Capture {
         let text = String::from_utf8(output.stdout).context("tshark printed something other than text")?;
         text.lines().map(|line| captured(line).with_context(|| format!("tshark printed `{line}`"))).collect()
     }
+}
+
+/// How many whole packets a file in the form `pcapng` holds: each is a block of its own, written in this machine's order.
+///
+/// # Source
+/// draft-ietf-opsawg-pcapng §3.1: type, length of the block, content, length again; §4.3: Enhanced Packet Block.
+fn count_packets(mut octets: &[u8]) -> usize {
+    const ENHANCED_PACKET: u32 = 6;
+    const HEAD_LEN: usize = 8;
+    let mut count = 0;
+    while let Some(&[a, b, c, d, e, f, g, h]) = octets.first_chunk::<HEAD_LEN>() {
+        let (kind, len) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        let rest = usize::try_from(len).ok().filter(|len| *len > HEAD_LEN).and_then(|len| octets.get(len..));
+        let Some(rest) = rest else { break };
+        count += usize::from(kind == ENHANCED_PACKET);
+        octets = rest;
+    }
+    count
 }
 
 fn captured(line: &str) -> Option<Captured> {
@@ -87,6 +124,14 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_packets_are_counted_and_one_that_is_being_written_is_not() {
+        let block = |kind: u32| [kind.to_ne_bytes(), 12_u32.to_ne_bytes(), 12_u32.to_ne_bytes()].concat();
+        let file = [block(0x0a0d_0d0a), block(1), block(6), block(6)].concat();
+        assert_eq!((count_packets(&file), count_packets(&file[..file.len() - 1])), (2, 1));
+        assert_eq!(count_packets(&[0; 64]), 0);
+    }
 
     #[test]
     fn a_line_of_fields_is_a_datagram() {

@@ -16,6 +16,7 @@ pub mod forger;
 pub mod hostile;
 pub mod lab;
 pub mod media;
+pub mod peers;
 pub mod programs;
 pub mod receive;
 pub mod recorder;

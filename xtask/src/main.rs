@@ -4,7 +4,9 @@ mod archive;
 mod checks;
 mod cluster;
 mod deps;
+mod guest;
 mod images;
+mod initrd;
 mod shell;
 mod suite;
 mod tools;
@@ -20,6 +22,7 @@ The project's own commands.
     cargo xtask images [--profile NAME] [--output DIR] [--prefix HOST/PATH] [--tag TAG] [agent|operator|cli]...
                                 archives of our container images, built without an engine (README of e2e/)
     cargo xtask cluster up [NODES] [IMAGE.tar]...   a Kubernetes to try things on; `cargo xtask cluster help` says more
+    cargo xtask guest           the machine whose kernel speaks AMT, for the tests; prints its folder
     cargo xtask gen             writes the generated files again (custom resource definitions)
 ";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => suite::run(suite::Scope::Quick),
         ["deps"] => deps::check(),
         ["gen"] => checks::generate(),
+        ["guest"] => guest::ensure().map(|folder| println!("{}", folder.display())),
         ["images", rest @ ..] => images::Options::parse(rest).and_then(|options| images::build(&options)).map(drop),
         ["cluster", rest @ ..] => cluster::command(rest),
         [] | ["help" | "--help" | "-h"] => {

@@ -7,7 +7,7 @@
 //! A check counts as one test. A test that cannot run appends a line to the file named in `CASTGATE_SKIP_FILE`: it is
 //! printed with its reason and counted as skipped, never as passed.
 
-use crate::{checks, cluster, images, shell, tools};
+use crate::{checks, cluster, guest, images, shell, tools};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -53,6 +53,15 @@ pub fn run(scope: Scope) -> Result<()> {
     // One call builds everything with the same features, the real programs among it, before the first test runs.
     let without_lab: &[&str] = if scope == Scope::Everything { &[] } else { &["--exclude", "castgate-e2e"] };
     let mut tests = shell::cargo(&[&["test", "--workspace"], without_lab].concat());
+    if scope == Scope::Everything {
+        match guest::ensure() {
+            Ok(folder) => drop(tests.env("CASTGATE_GUEST", folder)),
+            Err(error) => {
+                tally.failed += 1;
+                tally.failures.push(format!("the machine whose kernel speaks AMT: {error:#}"));
+            }
+        }
+    }
     cargo_test(&mut tests, &skip_file, &mut tally)?;
     if scope == Scope::Everything {
         cluster_test(&skip_file, &mut tally)?;

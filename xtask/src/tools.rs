@@ -4,7 +4,8 @@
 
 use crate::shell;
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A version known to read our `deny.toml`.
@@ -25,16 +26,71 @@ pub fn ensure_debian_packages() -> Result<()> {
     if !shell::is_root() || !shell::on_path("apt-get") {
         bail!("these programs are missing: {programs}; install the packages {} and try again", packages.join(" "));
     }
+    refresh_debian_lists()?;
+    install_debian_packages(&packages)
+}
+
+/// Learns which packages there are today.
+pub fn refresh_debian_lists() -> Result<()> {
+    shell::run(&mut apt_get(&["update", "-qq"]))
+}
+
+/// Installs packages without starting the services in them.
+pub fn install_debian_packages(packages: &[&str]) -> Result<()> {
     println!("tools: installing {}", packages.join(" "));
-    let quiet = |arguments: &[&str]| {
-        let mut command = shell::command("apt-get", arguments);
-        // tshark's package asks whether others may capture; there is nobody to answer.
-        command.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null());
-        command
-    };
-    shell::run(&mut quiet(&["update", "-qq"]))?;
-    let mut install = quiet(&["install", "-y", "-qq", "--no-install-recommends"]);
-    shell::run(install.args(&packages))
+    let _no_services = NoServices::ensure()?;
+    let mut install = apt_get(&["install", "-y", "-qq", "--no-install-recommends"]);
+    shell::run(install.args(packages))
+}
+
+/// Fetches packages into a folder without installing them.
+pub fn download_debian_packages(packages: &[&str], folder: &Path) -> Result<()> {
+    let mut download = apt_get(&["download", "-qq"]);
+    // The folder is ours alone: there is nothing to protect from the download.
+    download.args(["-o", "APT::Sandbox::User=root"]).args(packages).current_dir(folder);
+    shell::run(&mut download)
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    // Somebody else may be installing at the same moment.
+    let mut command = shell::command("apt-get", &["-o", "DPkg::Lock::Timeout=300"]);
+    // tshark's package asks whether others may capture; there is nobody to answer.
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null());
+    command
+}
+
+/// Keeps packages from starting their services while it lives: the tests start name servers and routers where they need
+/// them, and nobody asked for one on the machine itself.
+struct NoServices {
+    policy: Option<PathBuf>,
+}
+
+impl NoServices {
+    /// Where Debian's packages ask whether they may start something.
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+    /// The status that means "forbidden by policy".
+    const ANSWER: &str = "#!/bin/sh\nexit 101\n";
+
+    fn ensure() -> Result<Self> {
+        let policy = PathBuf::from(Self::POLICY);
+        if policy.exists() {
+            // The machine has a policy of its own, as containers do.
+            return Ok(Self { policy: None });
+        }
+        std::fs::write(&policy, Self::ANSWER).with_context(|| format!("{} cannot be written", policy.display()))?;
+        let guard = Self { policy: Some(policy.clone()) };
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&policy, mode).with_context(|| format!("{} stays as it was", policy.display()))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy {
+            std::fs::remove_file(policy).ok();
+        }
+    }
 }
 
 /// `cargo deny`, from the PATH or built once into the cache folder.

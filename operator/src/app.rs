@@ -7,6 +7,7 @@
 //!                         └── Fleet: an agent came, went or said something new
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::observe::{self, Format, Health, LogOptions, Logs, Metrics};
 use crate::pki::{Authority, Lifetimes, ServingCert, ServingNames};
 use crate::reconcile::{Place, Reconciler};
 use crate::watch::World;
+use crate::zone::{self, Answers, Zones};
 
 /// Changes that come together are looked at together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -83,11 +85,14 @@ async fn operate(args: &Args, logs: &Logs) -> anyhow::Result<()> {
     let fleet = Fleet::new(metrics.clone(), AGENTS_MAX);
     let (authority, trusted) = watch::channel(None);
     let leadership = lease::stand(client.clone(), &args.namespace, &args.lease, &args.pod).await?;
+    let zones = args.listen_dns.map(|_| Zones::new(&args.zones, &args.zone_name_server)).transpose()?;
+    let mut dns = tokio::spawn(serve_zones(args.listen_dns, zones.as_ref().map(Zones::answers)));
     let conductor = Conductor {
         reconciler: Reconciler::new(client.clone(), world.clone(), place(args), metrics.clone()),
         world: world.clone(),
         fleet: fleet.clone(),
         authority,
+        zones,
     };
     let mut conductor = tokio::spawn(conductor.conduct(leadership.leads.clone()));
     let mut agents =
@@ -101,11 +106,16 @@ async fn operate(args: &Args, logs: &Logs) -> anyhow::Result<()> {
             Ok(Err(error)) => Err(error),
             other => Err(anyhow!("agents are no longer served: {other:?}")),
         },
+        ended = &mut dns => match ended {
+            Ok(Err(error)) => Err(error),
+            other => Err(anyhow!("the zones are no longer served: {other:?}")),
+        },
         Some(ended) = watches.join_next() => Err(anyhow!("a watch ended: {ended:?}")),
     };
     tracing::info!("stopping");
     conductor.abort();
     agents.abort();
+    dns.abort();
     leadership.release().await;
     outcome
 }
@@ -135,6 +145,8 @@ struct Conductor {
     world: World,
     fleet: Arc<Fleet>,
     authority: watch::Sender<Option<Arc<Authority>>>,
+    /// For DRIAD, where they are served.
+    zones: Option<Zones>,
 }
 
 impl Conductor {
@@ -145,6 +157,11 @@ impl Conductor {
             news.mark_unchanged();
             let lead = *leads.borrow_and_update();
             let turn = self.reconciler.turn(lead).await;
+            if let Some(zones) = &mut self.zones
+                && let Err(error) = zones.set(&turn.snapshots, Timestamp::now())
+            {
+                tracing::error!(%error, "the AMTRELAY zones stay as they were");
+            }
             self.fleet.publish(turn.snapshots);
             self.authority.send_if_modified(|known| {
                 let changed = *known != turn.authority;
@@ -159,6 +176,14 @@ impl Conductor {
             tokio::time::sleep(SETTLE).await;
         }
     }
+}
+
+/// Serves the zones where that is asked for; waits for ever where it is not.
+async fn serve_zones(address: Option<SocketAddr>, answers: Option<Answers>) -> anyhow::Result<()> {
+    let (Some(address), Some(answers)) = (address, answers) else { return std::future::pending().await };
+    let sockets = zone::listen(address).await.with_context(|| format!("--listen-dns {address}"))?;
+    tracing::info!(%address, "the AMTRELAY zones are served");
+    zone::serve(sockets, answers).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once, to wire what was made above")]

@@ -62,6 +62,20 @@ pub struct Args {
     /// Where metrics and probes are served (HTTP).
     #[arg(long, env = "CASTGATE_LISTEN_HTTP", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen_http: SocketAddr,
+    /// Where the AMTRELAY zones are served (DNS over UDP and TCP); none: nowhere.
+    #[arg(long, env = "CASTGATE_LISTEN_DNS", value_name = "ADDRESS", requires = "zones")]
+    pub listen_dns: Option<SocketAddr>,
+    /// Reverse zone of sources that is served, such as `2.0.192.in-addr.arpa`; again for another one.
+    #[arg(long = "zone", id = "zones", env = "CASTGATE_ZONES", value_name = "NAME", value_delimiter = ',')]
+    pub zones: Vec<String>,
+    /// Name server that these zones name: where they are delegated to.
+    #[arg(
+        long,
+        env = "CASTGATE_ZONE_NAME_SERVER",
+        value_name = "NAME",
+        default_value = "castgate-zone.castgate-system.svc"
+    )]
+    pub zone_name_server: String,
     /// Name of the Lease.
     #[arg(long, env = "CASTGATE_LEASE", value_name = "NAME", default_value = "castgate-operator")]
     pub lease: String,

@@ -21,3 +21,4 @@ pub mod secret;
 pub mod trust;
 pub mod values;
 pub mod watch;
+pub mod zone;

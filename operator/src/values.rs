@@ -35,6 +35,8 @@ pub struct Values {
     pub rbac: Rbac,
     /// A policy of the API server.
     pub admission_policy: Switch,
+    /// The AMTRELAY zones of the fleet's sources (RFC 8777).
+    pub zone: ZoneValues,
     /// What monitoring finds. All of it needs the kinds of the Prometheus operator, but for the dashboard.
     pub metrics: Metrics,
     /// `helm test`.
@@ -206,6 +208,42 @@ pub struct PodMonitor {
     pub interval: String,
     /// Labels by which Prometheus picks it.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The AMTRELAY zones that the operator serves over DNS.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ZoneValues {
+    /// Reverse zones of the sources, such as `2.0.192.in-addr.arpa`; none: nothing is served.
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub names: Vec<String>,
+    /// The name server that they name; empty: the Service within the cluster.
+    #[schemars(length(max = 253))]
+    pub name_server: String,
+    /// The Service that answers at port 53, UDP and TCP.
+    pub service: ZoneService,
+}
+
+/// How resolvers reach the zones.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ZoneService {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: ServiceKind,
+    /// What a load balancer of your cloud wants to know.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The types of Services.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub enum ServiceKind {
+    /// For resolvers within the cluster.
+    ClusterIP,
+    /// At a port of every node.
+    NodePort,
+    /// At an address of its own.
+    LoadBalancer,
 }
 
 /// An object that somebody picks by labels.

@@ -36,6 +36,8 @@ impl Capture {
     /// When tshark does not start in time.
     pub fn start(host: &Host, lan: &str, filter: &str, folder: &std::path::Path) -> Result<Self> {
         let file = folder.join(format!("{}-{lan}.pcapng", host.name()));
+        // That of an earlier capture there would be taken for this one's.
+        std::fs::remove_file(&file).ok();
         let mut tshark = host.command("tshark");
         tshark.args(["-q", "-n", "-i", lan, "-f", filter, "-w"]).arg(&file);
         let process = host.spawn("tshark", tshark)?;

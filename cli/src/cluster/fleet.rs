@@ -7,18 +7,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::access::{Cluster, DATABASES, ENDPOINTS, SERVERS};
+use super::access::{Cluster, DATABASES, ENDPOINTS, RELAYS, SERVERS};
 
 /// All objects that tell how things are.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
     pub(crate) servers: Vec<Server>,
+    pub(crate) relays: Vec<Server>,
     pub(crate) databases: Vec<Database>,
     pub(crate) endpoints: Vec<Endpoint>,
     /// Objects that could not be read, with the reason.
     pub(crate) unreadable: Vec<Problem>,
 }
 
+/// A `TunnelServer` or a `TunnelRelay`.
 pub(crate) type Server = Object<ServerSpec, ServerStatus>;
 pub(crate) type Database = Object<Empty, DatabaseStatus>;
 pub(crate) type Endpoint = Object<EndpointSpec, EndpointStatus>;
@@ -68,8 +70,12 @@ pub(crate) struct ServerStatus {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) nodes: Option<String>,
     pub(crate) tunnels: i64,
+    /// Gateways of its AMT relay.
+    pub(crate) endpoints: Option<i64>,
     pub(crate) channels: i64,
     pub(crate) registrations: Option<String>,
+    /// Nodes of a relay with the server above that they need.
+    pub(crate) upstream: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -199,27 +205,39 @@ impl<S, T: Status> Object<S, T> {
 impl Fleet {
     /// Asks the cluster.
     pub(crate) async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
-        let lists = tokio::try_join!(cluster.list(SERVERS), cluster.list(DATABASES), cluster.list(ENDPOINTS))?;
-        Ok(Self::decode(lists.0, lists.1, lists.2))
+        let lists = tokio::try_join!(
+            cluster.list(SERVERS),
+            cluster.list(RELAYS),
+            cluster.list(DATABASES),
+            cluster.list(ENDPOINTS)
+        )?;
+        Ok(Self::decode(lists.0, lists.1, lists.2, lists.3))
     }
 
     /// Decodes each object by itself.
-    pub(crate) fn decode(servers: Vec<Value>, databases: Vec<Value>, endpoints: Vec<Value>) -> Self {
+    pub(crate) fn decode(
+        servers: Vec<Value>,
+        relays: Vec<Value>,
+        databases: Vec<Value>,
+        endpoints: Vec<Value>,
+    ) -> Self {
         let mut fleet = Self::default();
         fleet.servers = decode(servers, &mut fleet.unreadable);
+        fleet.relays = decode(relays, &mut fleet.unreadable);
         fleet.databases = decode(databases, &mut fleet.unreadable);
         fleet.endpoints = decode(endpoints, &mut fleet.unreadable);
         fleet
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.databases.is_empty() && self.unreadable.is_empty()
+        self.servers.is_empty() && self.relays.is_empty() && self.databases.is_empty() && self.unreadable.is_empty()
     }
 
     /// Everything that is wrong, servers first.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.unreadable.clone();
-        problems.extend(self.servers.iter().filter_map(|server| problem(server, &server.spec.node_selector)));
+        let servers = self.servers.iter().chain(&self.relays);
+        problems.extend(servers.filter_map(|server| problem(server, &server.spec.node_selector)));
         let anywhere = BTreeMap::new();
         problems.extend(self.databases.iter().filter_map(|database| problem(database, &anywhere)));
         problems.extend(self.endpoints.iter().filter_map(|endpoint| problem(endpoint, &anywhere)));
@@ -261,6 +279,10 @@ fn problem<S, T: Status>(object: &Object<S, T>, selector: &BTreeMap<String, Stri
         "Reconciling" => "wait a moment and ask again".to_owned(),
         "NodeNotReady" => "kubectl get nodes".to_owned(),
         "StreamLost" => format!("kubectl get pods -n {namespace} -o wide; the agent goes on with what it carries"),
+        "NoUpstream" => {
+            "open UDP from its nodes to the server above, or name another in spec.upstream; the agents go on looking"
+                .to_owned()
+        }
         "Deleting" => "wait: the operator gives up after its --withdraw-timeout".to_owned(),
         _ => format!("kubectl castgate diagnose -n {namespace}"),
     };
@@ -277,7 +299,7 @@ pub(crate) mod tests {
         let mut lists: BTreeMap<String, Vec<Value>> =
             serde_json::from_str(include_str!("fixtures/isp.json")).expect("the fixture is JSON");
         let mut take = |name: &str| lists.remove(name).expect("the fixture has it");
-        Fleet::decode(take("servers"), take("databases"), take("endpoints"))
+        Fleet::decode(take("servers"), take("relays"), take("databases"), take("endpoints"))
     }
 
     fn server(generation: i64, observed: Option<i64>, conditions: &Value) -> Server {
@@ -314,7 +336,7 @@ pub(crate) mod tests {
         let good = json!({"kind": "TunnelServer", "metadata": {"name": "a", "namespace": "n"}});
         let bad =
             json!({"kind": "TunnelServer", "metadata": {"name": "b", "namespace": "n"}, "status": {"tunnels": "many"}});
-        let fleet = Fleet::decode(vec![bad, good], vec![], vec![]);
+        let fleet = Fleet::decode(vec![bad, good], vec![], vec![], vec![]);
         assert_eq!(fleet.servers.len(), 1);
         assert_eq!(fleet.unreadable[0].object, "TunnelServer n/b");
         assert!(fleet.problems().iter().any(|problem| problem.reason == "Unreadable"));

@@ -91,7 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 /// Servers and agents, once the operator has looked at a server that may be tested; it gets a moment for that.
 async fn look(cluster: &Cluster, name: Option<&str>, namespace: &str, until: Instant) -> Result<Fleet> {
     loop {
-        let fleet = Fleet::decode(cluster.list(SERVERS).await?, Vec::new(), cluster.list(ENDPOINTS).await?);
+        let fleet = Fleet::decode(cluster.list(SERVERS).await?, Vec::new(), Vec::new(), cluster.list(ENDPOINTS).await?);
         let is_pending = choose(&fleet.servers, name, namespace).is_err() && fleet.servers.iter().any(is_pending);
         if !is_pending || Instant::now() >= until {
             return Ok(fleet);

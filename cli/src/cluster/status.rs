@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::access::{Cluster, ClusterArgs};
-use super::fleet::{Fleet, Object, Problem, Status};
+use super::fleet::{Fleet, Object, Problem, ServerStatus, Status};
 use super::table::Table;
 
 /// Show servers, databases and agents of a cluster, and what is wrong
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
 /// The whole page. Nothing that is well needs a second look, so the summary comes first and trouble last.
 pub(crate) fn in_words(fleet: &Fleet) -> String {
-    let mut servers = Table::new(&["SERVER", "READY", "NODES", "TUNNELS", "CHANNELS", "REGISTERED"]);
+    let mut servers = Table::new(&["SERVER", "READY", "NODES", "TUNNELS", "GATEWAYS", "CHANNELS", "REGISTERED"]);
     for server in &fleet.servers {
         let status = &server.status;
         servers.row([
@@ -56,6 +56,22 @@ pub(crate) fn in_words(fleet: &Fleet) -> String {
             readiness(server),
             known(status.nodes.as_ref()),
             status.tunnels.to_string(),
+            gateways(status),
+            status.channels.to_string(),
+            known(status.registrations.as_ref()),
+        ]);
+    }
+    let heading = ["RELAY", "READY", "NODES", "UPSTREAM", "TUNNELS", "GATEWAYS", "CHANNELS", "REGISTERED"];
+    let mut relays = Table::new(&heading);
+    for relay in &fleet.relays {
+        let status = &relay.status;
+        relays.row([
+            relay.title(),
+            readiness(relay),
+            known(status.nodes.as_ref()),
+            known(status.upstream.as_ref()),
+            status.tunnels.to_string(),
+            gateways(status),
             status.channels.to_string(),
             known(status.registrations.as_ref()),
         ]);
@@ -102,7 +118,7 @@ pub(crate) fn in_words(fleet: &Fleet) -> String {
         ]);
     }
     let mut text = summary(fleet) + "\n";
-    for table in [&servers, &databases, &agents].into_iter().filter(|table| !table.is_empty()) {
+    for table in [&servers, &relays, &databases, &agents].into_iter().filter(|table| !table.is_empty()) {
         text += "\n";
         text += &table.render();
     }
@@ -128,10 +144,18 @@ fn summary(fleet: &Fleet) -> String {
     let mut words = Vec::new();
     let (all, good) = (fleet.servers.len(), fleet.servers.iter().filter(|server| server.is_ready()).count());
     words.push(format!("{}, {}", count_of(all, "server", "servers"), ready(all, good)));
+    let (all, good) = (fleet.relays.len(), fleet.relays.iter().filter(|relay| relay.is_ready()).count());
+    if all > 0 {
+        words.push(format!("{}, {}", count_of(all, "relay", "relays"), ready(all, good)));
+    }
     let (all, good) = (fleet.databases.len(), fleet.databases.iter().filter(|database| database.is_ready()).count());
     words.push(format!("{}, {}", count_of(all, "database", "databases"), ready(all, good)));
-    let tunnels: i64 = fleet.servers.iter().map(|server| server.status.tunnels).sum();
+    let all = || fleet.servers.iter().chain(&fleet.relays).map(|server| &server.status);
+    let tunnels: i64 = all().map(|status| status.tunnels).sum();
     words.push(count_of(usize::try_from(tunnels).unwrap_or_default(), "tunnel", "tunnels"));
+    if let Some(gateways) = all().filter_map(|status| status.endpoints).reduce(|sum, one| sum + one) {
+        words.push(count_of(usize::try_from(gateways).unwrap_or_default(), "gateway", "gateways"));
+    }
     words.join("; ")
 }
 
@@ -153,8 +177,12 @@ fn as_json(fleet: &Fleet) -> Value {
     }
     let servers = fleet.servers.iter().map(|server| {
         let status = &server.status;
-        let rest = json!({"nodes": status.nodes, "tunnels": status.tunnels, "channels": status.channels, "registrations": status.registrations});
-        row(server, rest)
+        row(server, carried(status))
+    });
+    let relays = fleet.relays.iter().map(|relay| {
+        let mut rest = carried(&relay.status);
+        rest["upstream"] = json!(relay.status.upstream);
+        row(relay, rest)
     });
     let databases = fleet.databases.iter().map(|database| {
         let status = &database.status;
@@ -177,10 +205,23 @@ fn as_json(fleet: &Fleet) -> Value {
     json!({
         "ready": problems.is_empty() && !fleet.is_empty(),
         "servers": servers.collect::<Vec<_>>(),
+        "relays": relays.collect::<Vec<_>>(),
         "databases": databases.collect::<Vec<_>>(),
         "endpoints": endpoints.collect::<Vec<_>>(),
         "problems": problems,
     })
+}
+
+/// What a server or relay carries, for JSON.
+fn carried(status: &ServerStatus) -> Value {
+    let ServerStatus { nodes, tunnels, endpoints, channels, registrations, .. } = status;
+    json!({
+        "nodes": nodes, "tunnels": tunnels, "gateways": endpoints, "channels": channels, "registrations": registrations,
+    })
+}
+
+fn gateways(status: &ServerStatus) -> String {
+    status.endpoints.map_or_else(|| "-".to_owned(), |endpoints| endpoints.to_string())
 }
 
 fn readiness<S, T: Status>(object: &Object<S, T>) -> String {
@@ -205,11 +246,14 @@ mod tests {
     fn a_page_says_what_works_and_what_to_do_about_the_rest() {
         let page = in_words(&isp());
         let expected = "\
-2 servers, 1 Ready; 1 database, Ready; 1204 tunnels
+2 servers, 1 Ready; 1 relay, 0 Ready; 1 database, Ready; 1207 tunnels; 33 gateways
 
-SERVER             READY    NODES  TUNNELS  CHANNELS  REGISTERED
-castgate/brussels  yes      2/2       1204        14  2/2
-castgate/ghent     NoNodes  0/0          0         0  -
+SERVER             READY    NODES  TUNNELS  GATEWAYS  CHANNELS  REGISTERED
+castgate/brussels  yes      2/2       1204        31        14  2/2
+castgate/ghent     NoNodes  0/0          0         -         0  -
+
+RELAY           READY       NODES  UPSTREAM  TUNNELS  GATEWAYS  CHANNELS  REGISTERED
+castgate/namur  NoUpstream  1/1    0/1             3         2         1  -
 
 DATABASE       READY  ENTRIES  REGISTERED  SERVICE
 castgate/root  yes          2  -           tdb-root
@@ -222,6 +266,8 @@ castgate/tdb-root-n1     Database  n1    yes         10.77.1.4:5632         0   
 What is wrong, and what to do:
   TunnelServer castgate/ghent: NoNodes, no node has all labels of nodeSelector
       -> kubectl label node NODE castgate.dev/pool=ghent
+  TunnelRelay castgate/namur: NoUpstream, 0 of 1 nodes have the server above that they need; n4: connecting 192.0.2.9:2268: unanswered
+      -> open UDP from its nodes to the server above, or name another in spec.upstream; the agents go on looking
   TunnelEndpoint castgate/ts-brussels-n2: StreamLost, the agent has not been heard since its stream ended
       -> kubectl get pods -n castgate -o wide; the agent goes on with what it carries
 ";
@@ -235,7 +281,8 @@ What is wrong, and what to do:
         assert_eq!(value["servers"][0]["ready"], true);
         assert_eq!(value["servers"][1]["reason"], "NoNodes");
         assert_eq!(value["endpoints"][1]["node"], "n2");
-        assert_eq!(value["problems"].as_array().unwrap().len(), 2);
+        assert_eq!(value["relays"][0]["upstream"], "0/1");
+        assert_eq!(value["problems"].as_array().unwrap().len(), 3);
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Demand {
         self.filters.filter(group)
     }
 
+    /// Whether nobody wants anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+
     /// The channels that UMTP clients want.
     pub(super) fn channels(&self) -> impl Iterator<Item = Channel> + '_ {
         self.channels.values().flatten().copied()

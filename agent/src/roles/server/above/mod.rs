@@ -166,8 +166,11 @@ impl Above {
         }
     }
 
-    /// The servers above as they are now; while there is none, one row that says why.
+    /// The servers above as they are now; while one is wanted and there is none, one row that says why.
     pub(super) fn look(&self) -> Vec<UpstreamReport> {
+        if self.demand.is_empty() {
+            return Vec::new();
+        }
         match &self.source {
             Source::Amt(above) => above.look(),
             Source::Umtp(above) => vec![above.look()],

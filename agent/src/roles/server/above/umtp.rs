@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castgate_client::{Dns, Event, Locator, Received, Servers, Tunnel, TunnelSettings};
 use castgate_control::{ChannelRule, Discovery, Place, StaticDiscovery, UpstreamSnapshot};
@@ -26,6 +26,8 @@ use crate::report::UpstreamReport;
 const PORT: u16 = 10100;
 /// Between two searches for a server that all ended without one.
 const RETRY: Duration = Duration::from_secs(5);
+/// A tunnel that has no server for so long is given up: names and databases are asked again, which may know others by now.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Ports of one rule that are joined for an AMT endpoint, which names none.
 const PORTS_MAX: usize = 64;
 /// Sources that are asked for one by one.
@@ -153,6 +155,7 @@ impl Worker {
         let servers = self.servers().await?;
         let tunnel = TunnelSettings { servers, local: None, silence: Some(Duration::from_secs(2)) };
         let mut tunnel = Tunnel::open(tunnel).await.map_err(|error| error.to_string())?;
+        let mut alone_since = Some(Instant::now());
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             if wanted.is_empty() || self.wanted.has_changed().is_err() {
@@ -164,12 +167,12 @@ impl Worker {
             before.difference(&wanted).for_each(|left| tunnel.leave(*left));
             wanted.difference(&before).for_each(|joined| tunnel.join(*joined));
             lock(&self.state).channels = wanted.len();
-            self.receive(&mut tunnel).await?;
+            self.receive(&mut tunnel, &mut alone_since).await?;
         }
     }
 
     /// Takes what comes until something else is wanted.
-    async fn receive(&mut self, tunnel: &mut Tunnel) -> Result<(), String> {
+    async fn receive(&mut self, tunnel: &mut Tunnel, alone_since: &mut Option<Instant>) -> Result<(), String> {
         let mut room = Room::default();
         loop {
             let server = tunnel.server().map(|server| *server.ip());
@@ -179,7 +182,9 @@ impl Worker {
                     dataplane.inject(packet);
                 }
             };
+            let patience = alone_since.map_or(Duration::MAX, |since| PATIENCE.saturating_sub(since.elapsed()));
             tokio::select! {
+                () = tokio::time::sleep(patience) => return Err("no server above answers".to_owned()),
                 changed = self.wanted.changed() => {
                     // Gone: the next look at what is wanted ends it.
                     let _ = changed;
@@ -188,6 +193,8 @@ impl Worker {
                 event = tunnel.receive(sink) => {
                     if let Some(event) = event.map_err(|error| error.to_string())? {
                         self.tell(&event);
+                        let is_alone = tunnel.server().is_none();
+                        *alone_since = is_alone.then(|| alone_since.unwrap_or_else(Instant::now));
                     }
                 }
             }

@@ -5,12 +5,14 @@
 mod chain;
 mod delivery;
 mod gateway;
+mod hierarchy;
 mod kernels;
 mod messages;
 mod names;
 mod receive;
 mod relay;
 mod routers;
+mod storm;
 
 use castgate_e2e::lab::impair::{Link, Way};
 use castgate_wire::amt::MessageType;

@@ -28,7 +28,7 @@ const PATIENCE: &str = "--timeout=120s";
 const LONG: Duration = Duration::from_secs(60);
 
 /// Installs or upgrades both charts with these values beside the defaults.
-fn install(cluster: &Cluster, settings: &[&str]) -> Result<()> {
+pub fn install(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let kinds = path("charts/castgate-crds");
     cluster.helm(&["upgrade", "--install", "castgate-crds", &kinds, "--wait", PATIENCE])?;
     let chart = path("charts/castgate");

@@ -10,6 +10,7 @@ mod docs;
 mod farewell;
 mod losses;
 mod outages;
+mod relays;
 mod security;
 mod serve;
 mod stage;
@@ -25,6 +26,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     bad_manifests::SCENARIOS,
     charts::SCENARIOS,
     commands::SCENARIOS,
+    relays::SCENARIOS,
     outages::SCENARIOS,
     losses::SCENARIOS,
     farewell::SCENARIOS,

@@ -38,13 +38,17 @@ impl Gateway {
 
     /// Reports one record about a group.
     pub fn report(&self, kind: RecordType, group: IpAddr, sources: &[IpAddr]) -> Result<()> {
-        let record = Record { kind, group, sources: sources.to_vec() };
-        let from = match group {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9)),
-        };
-        for packet in emit(&Message::Report(vec![record]), from) {
+        for packet in packets(kind, group, sources) {
             self.socket.send(&Repr::Update { mac: self.mac, nonce: self.nonce, packet: &packet }.to_vec())?;
+        }
+        Ok(())
+    }
+
+    /// Says the same from another socket: what was given to one address and port, from another.
+    pub fn report_from(&self, socket: &UdpSocket, kind: RecordType, group: IpAddr, sources: &[IpAddr]) -> Result<()> {
+        for packet in packets(kind, group, sources) {
+            let datagram = Repr::Update { mac: self.mac, nonce: self.nonce, packet: &packet }.to_vec();
+            socket.send_to(&datagram, self.socket.peer_addr()?)?;
         }
         Ok(())
     }
@@ -61,4 +65,14 @@ impl Gateway {
         }
         bail!("everything but Multicast Data")
     }
+}
+
+/// Reports with one record about a group.
+fn packets(kind: RecordType, group: IpAddr, sources: &[IpAddr]) -> Vec<Vec<u8>> {
+    let record = Record { kind, group, sources: sources.to_vec() };
+    let from = match group {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9)),
+    };
+    emit(&Message::Report(vec![record]), from)
 }

@@ -2,8 +2,10 @@
 //!
 //! A test of a peer alone keeps the others honest: when one with castgate fails beside it, the peer is not to blame.
 
+mod attacks;
 mod chain;
 mod delivery;
+mod finding;
 mod gateway;
 mod hierarchy;
 mod kernels;

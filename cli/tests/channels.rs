@@ -12,7 +12,10 @@ use serde_json::Value;
 #[test]
 fn nothing_received_is_a_failure_that_says_why() {
     for (words, cause) in [
-        (&["receive", "ham:ip:239.1.80.3:5004"][..], "name a tunnel database, a tunnel server, or an interface"),
+        (
+            &["receive", "ham:ip:239.1.80.3:5004"][..],
+            "name a tunnel database, a tunnel server, an AMT relay, or an interface",
+        ),
         (&["receive", "ham:ip:239.1.80.3:5004", "--via", "umtp"], "which tunnel server"),
         (
             &["receive", "ham:ip:239.1.80.3:5004", "--server", "127.80.2.1:10100", "--for", "3s", "--json"],

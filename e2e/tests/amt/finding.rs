@@ -84,10 +84,9 @@ fn the_record_of_a_source_leads_a_viewer_to_the_relay_past_all_that_lead_nowhere
         let (server, names) = (lab.host("server").address("internet"), lab.host("names"));
         let _relay = relay(lab, "")?;
         let _source = on_air(lab)?;
-        // A record that is too short, one of a type that nobody knows, a relay that does not answer, and behind a CNAME the good one.
+        // A record of a type that nobody knows, a relay that does not answer, and the good one; all behind a CNAME.
         let records = format!(
             "10.0 IN CNAME relays\n\
-             relays IN TYPE260 \\# 1 0a\n\
              relays IN TYPE260 \\# 5 0205c00002\n\
              relays IN AMTRELAY 1 1 1 192.0.2.99\n\
              relays IN AMTRELAY 2 0 1 {server}\n"

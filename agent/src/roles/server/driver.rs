@@ -123,6 +123,8 @@ impl Driver {
 
     /// Runs until it is told to stop, or whoever could tell is gone.
     pub(super) fn run(mut self) {
+        // What there is to do before anybody has said anything: anycast leads here from now on.
+        self.carry_out(Instant::now());
         loop {
             self.take_events();
             let now = Instant::now();

@@ -104,7 +104,7 @@ pub struct AmtLimits {
 
 impl Default for AmtLimits {
     fn default() -> Self {
-        Self { endpoints: 65_536, groups_per_endpoint: 1000, sources_per_group: 128 }
+        Self { endpoints: 100_000, groups_per_endpoint: 1000, sources_per_group: 128 }
     }
 }
 

@@ -249,8 +249,8 @@ mod tests {
 2 servers, 1 Ready; 1 relay, 0 Ready; 1 database, Ready; 1207 tunnels; 33 gateways
 
 SERVER             READY    NODES  TUNNELS  GATEWAYS  CHANNELS  REGISTERED
-castgate/brussels  yes      2/2       1204        31        14  2/2
-castgate/ghent     NoNodes  0/0          0         -         0  -
+castgate/brussels  yes      2/2       1204  31              14  2/2
+castgate/ghent     NoNodes  0/0          0  -                0  -
 
 RELAY           READY       NODES  UPSTREAM  TUNNELS  GATEWAYS  CHANNELS  REGISTERED
 castgate/namur  NoUpstream  1/1    0/1             3         2         1  -

@@ -36,14 +36,15 @@ fn tshark_reads_every_message_of_ours_without_complaint_and_as_we_do() {
         let (at_relay_socket, at_gateway_socket) = (at_relay_socket?, at_gateway_socket?);
 
         let (up, down) = (upward(), downward(to_gateway));
-        for datagram in &up {
+        // One at a time: a sender that changes its processor in a burst may overtake itself.
+        for (count, datagram) in (1..).zip(&up) {
             from_gateway.send_to(datagram, to_relay)?;
+            at_relay_socket.wait_count(count, SOON)?;
         }
-        for datagram in &down {
+        for (count, datagram) in (1..).zip(&down) {
             from_relay.send_to(datagram, to_gateway)?;
+            at_gateway_socket.wait_count(count, SOON)?;
         }
-        at_relay_socket.wait_count(up.len(), SOON)?;
-        at_gateway_socket.wait_count(down.len(), SOON)?;
         // Each where it arrives: there a checksum has been written into it.
         for (capture, to, sent) in [(at_relay, to_relay, &up), (at_gateway, to_gateway, &down)] {
             capture.wait_packets(up.len() + down.len(), SOON)?;

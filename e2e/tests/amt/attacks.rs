@@ -5,6 +5,7 @@ use crate::SOON;
 use crate::gateway::Gateway;
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::fleet::{ServerConfig, start_server};
+use castgate_e2e::forger::{Forger, forged_address};
 use castgate_e2e::lab::impair::Way;
 use castgate_e2e::lab::random::Random;
 use castgate_e2e::lab::{Host, Scenario, wait};
@@ -12,7 +13,7 @@ use castgate_e2e::peers::native::Source;
 use castgate_e2e::receive::Receive;
 use castgate_wire::amt::{MessageType, Nonce, PORT, Repr, RequestFlags, ResponseMac};
 use castgate_wire::membership::{Family, RecordType};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 const TOPOLOGY: &str = "
@@ -108,6 +109,47 @@ fn strangers_get_no_channel_no_state_and_no_more_octets_than_they_send() {
         ensure!(answered <= sent, "{answered} octets for {sent}");
         let grown = agent.process().resident_octets()?.saturating_sub(before);
         ensure!(grown < 64 << 20, "it has grown by {grown} octets");
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_from_random_addresses_make_no_state_and_get_one_answer_each_at_most() {
+    const RATE: u64 = 20_000;
+    const SPAN: Duration = Duration::from_secs(3);
+    Scenario::new(TOPOLOGY).alone().run(|lab| {
+        let server = lab.host("server");
+        let address = server.address("internet");
+        let config = ServerConfig::new(address, &["studio"])
+            .permit(&format!("group: {NEWS}, source: {SOURCE}, ports: {CHANNEL_PORT}"))
+            .line(&format!("amt: {{ listen: [\"{address}:{PORT}\"] }}"));
+        let mut agent = start_server(lab, server, &config)?;
+        server.wait_udp(PORT, SOON)?;
+        let forger = Forger::start(lab, "internet", Ipv4Addr::new(192, 0, 2, 99), server)?;
+        let mut random = Random::new(42);
+        let mut flood = |span| {
+            forger.flood(SocketAddrV4::new(address, PORT), RATE, span, |number| {
+                let nonce = Nonce(u32::try_from(number & 0xffff_ffff).expect("32 bits"));
+                (forged_address(&mut random), Repr::Request { nonce, flags: RequestFlags::IGMP }.to_vec())
+            })
+        };
+        // The first second fills every table that has a bound; from then on memory stands still.
+        let first = flood(Duration::from_secs(1))?;
+        let before = agent.process().resident_octets()?;
+        let rest = flood(SPAN)?;
+        let grown = agent.process().resident_octets()?.saturating_sub(before);
+        ensure!(grown < 2 << 20, "memory grew by {grown} octets");
+        let answers = forger.answers();
+        ensure!(answers.datagrams <= first.sent + rest.sent, "{answers:?} for {} Requests", first.sent + rest.sent);
+        ensure!(answers.datagrams > 0, "nobody at all is answered");
+
+        // And then somebody who means it.
+        let (source, news): (IpAddr, Ipv4Addr) = (SOURCE.parse()?, NEWS.parse()?);
+        let _source = Source::start(lab.host("source"), "studio", source, (news, CHANNEL_PORT).into(), PAUSE)?;
+        let name = format!("ham:ip:{NEWS}@{SOURCE}:{CHANNEL_PORT}");
+        let mut viewer = Receive::start(lab.host("home"), &name, &["--via", "amt", "--relay", &address.to_string()])?;
+        viewer.wait_packets(50, SOON)?;
+        viewer.finish()?;
         Ok(())
     });
 }

@@ -44,6 +44,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Says what a host of version 2 says: that it wants a group, or wants it no more.
+    pub fn report_v2(&self, group: Ipv4Addr, wants: bool) -> Result<()> {
+        let group = IpAddr::V4(group);
+        let message = if wants { Message::OldReport { version: 2, group } } else { Message::OldLeave { group } };
+        for packet in emit(&message, Ipv4Addr::UNSPECIFIED.into()) {
+            self.socket.send(&Repr::Update { mac: self.mac, nonce: self.nonce, packet: &packet }.to_vec())?;
+        }
+        Ok(())
+    }
+
     /// Says the same from another socket: what was given to one address and port, from another.
     pub fn report_from(&self, socket: &UdpSocket, kind: RecordType, group: IpAddr, sources: &[IpAddr]) -> Result<()> {
         for packet in packets(kind, group, sources) {

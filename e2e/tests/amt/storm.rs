@@ -22,6 +22,8 @@ const TOPOLOGY: &str = "
 const LAST: Ipv4Addr = Ipv4Addr::new(232, 255, 255, 255);
 /// Groups that change all the time.
 const BUSY: u32 = 100;
+/// Groups that hosts of version 2 have, and one of version 3 that names sources.
+const OLD: u32 = 20;
 /// Groups that one gateway has joined.
 const MANY: u32 = 1000;
 /// Sources of one group of one gateway.
@@ -33,6 +35,10 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 fn busy(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(239, 5, 0, 0)) + number)
+}
+
+fn old(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(239, 6, 0, 0)) + number)
 }
 
 fn many(number: u32) -> Ipv4Addr {
@@ -68,7 +74,7 @@ fn start_relay(lab: &Lab) -> Result<Agent<'_>> {
     let address = host.address("internet");
     let mut config =
         ServerConfig::new(address, &["studio"]).line(&format!("amt: {{ listen: [\"{address}:{PORT}\"] }}"));
-    for group in (0..BUSY).map(busy).chain((0..MANY).map(many)) {
+    for group in (0..BUSY).map(busy).chain((0..MANY).map(many)).chain((0..OLD).map(old)) {
         config = config.permit(&format!("group: {group}, ports: 5004"));
     }
     let agent = start_server(lab, host, &config)?;
@@ -132,6 +138,18 @@ fn ten_thousand_changes_a_second_leave_what_a_naive_model_says() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        // Hosts of version 2 want whole groups, and every other one changes its mind; beside them one of version 3 names a source.
+        for number in 0..OLD {
+            let sources = BTreeSet::from([source(number)]);
+            gateways[2].report(RecordType::AllowNewSources, old(number).into(), &[source(number).into()])?;
+            model.insert((2, old(number)), (false, sources));
+            gateways[1].report_v2(old(number), true)?;
+            if number % 2 == 0 {
+                gateways[1].report_v2(old(number), false)?;
+            } else {
+                model.insert((1, old(number)), (true, BTreeSet::new()));
+            }
+        }
         let mut random = Random::new(0x05ca_1ab1e);
         let start = Instant::now();
         for change in 0..CHANGES {
@@ -151,6 +169,10 @@ fn ten_thousand_changes_a_second_leave_what_a_naive_model_says() {
 
         // RFC 3376 §5.1: a host says each change again, since reports get lost; ours says once more what it came to.
         for (number, ((gateway, group), (is_exclude, sources))) in model.iter().enumerate() {
+            if *gateway == 1 && group.octets()[1] == 6 {
+                gateways[1].report_v2(*group, true)?;
+                continue;
+            }
             let kind = if *is_exclude { RecordType::ChangeToExclude } else { RecordType::ChangeToInclude };
             let named: Vec<IpAddr> = sources.iter().copied().map(IpAddr::V4).collect();
             gateways[*gateway].report(kind, (*group).into(), &named)?;
@@ -159,7 +181,7 @@ fn ten_thousand_changes_a_second_leave_what_a_naive_model_says() {
             }
         }
 
-        let groups = (0..BUSY).map(busy).chain((0..MANY).map(many));
+        let groups = (0..BUSY).map(busy).chain((0..MANY).map(many)).chain((0..OLD).map(old));
         let of_group =
             |group: Ipv4Addr| model.iter().filter(move |((_, of), _)| *of == group).map(|(_, filter)| filter);
         let expected: BTreeMap<_, _> = groups.filter_map(|group| Some((group, merged(of_group(group))?))).collect();

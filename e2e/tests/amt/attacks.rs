@@ -77,7 +77,9 @@ fn strangers_get_no_channel_no_state_and_no_more_octets_than_they_send() {
         for kind in 0..=8_u8 {
             for length in 0..64 {
                 let mut octets = vec![0; length];
-                octets.iter_mut().for_each(|octet| *octet = random.bits().to_ne_bytes()[0]);
+                for octet in &mut octets {
+                    *octet = random.bits().to_ne_bytes()[0];
+                }
                 if let Some(first) = octets.first_mut() {
                     *first = kind;
                 }

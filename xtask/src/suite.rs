@@ -77,6 +77,9 @@ pub fn run(scope: Scope) -> Result<()> {
     for line in &tally.failures {
         println!("FAILED: {line}");
     }
+    for name in &tally.failed_tests {
+        println!("FAILED: {name}");
+    }
     println!("took {} s", start.elapsed().as_secs());
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     if tally.failed > 0 {
@@ -142,6 +145,10 @@ struct Tally {
     failed: usize,
     skipped: usize,
     failures: Vec<String>,
+    /// Names of the tests among them, as their programs list them.
+    failed_tests: Vec<String>,
+    /// In the list of those names.
+    in_list: bool,
 }
 
 impl Tally {
@@ -149,8 +156,12 @@ impl Tally {
         if outcome.is_ok() { self.passed += 1 } else { self.failed += 1 }
     }
 
-    /// Takes a `test result: …` line; says whether it was one.
+    /// Takes a `test result: …` line; says whether it was one. Remembers the names in a list of failures: whoever sees only
+    /// the end of the output wants to know them.
     fn read(&mut self, line: &str) -> bool {
+        let name = line.strip_prefix("    ").filter(|name| self.in_list && !name.starts_with(' '));
+        self.failed_tests.extend(name.map(str::to_owned));
+        self.in_list = line == "failures:" || (self.in_list && name.is_some());
         let Some(counts) = line.strip_prefix("test result: ") else { return false };
         let count = |word: &str| {
             let number =
@@ -202,5 +213,16 @@ mod tests {
         );
         assert!(tally.read("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out"));
         assert_eq!((tally.passed, tally.failed, tally.skipped), (14, 3, 1));
+    }
+
+    #[test]
+    fn the_names_of_failed_tests_are_remembered_and_what_they_printed_is_not() {
+        let mut tally = Tally::default();
+        let said =
+            "failures:\n\n---- one::fails stdout ----\n    left: 1\n\nfailures:\n    one::fails\n    two\n\n    three";
+        for line in said.lines() {
+            assert!(!tally.read(line));
+        }
+        assert_eq!(tally.failed_tests, ["one::fails", "two"]);
     }
 }

@@ -236,6 +236,12 @@ fn finish(outcome: &Outcome, count: usize, took: Duration) -> ExitCode {
     for (name, shown) in &outcome.failures {
         println!("\n==== {name} ====\n{shown}");
     }
+    if !outcome.failures.is_empty() {
+        println!("\nfailures:");
+    }
+    for (name, shown) in &outcome.failures {
+        println!("    {name}: {}", shown.lines().next().unwrap_or_default());
+    }
     println!("{}", result_line(outcome, count, took));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

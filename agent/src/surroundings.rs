@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// The same for every role of one agent; clones share [`changed`](Self::changed).
+use crate::roles::peering::Peering;
+
+/// The same for every role of one agent; clones share [`changed`](Self::changed) and [`peering`](Self::peering).
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// Name of the agent; filled in from its snapshot.
@@ -17,13 +19,21 @@ pub struct Surroundings {
     pub ca: Option<PathBuf>,
     /// Told when a registration stands otherwise than before.
     pub changed: Arc<Notify>,
+    /// Where registrar and database tell each other of peers.
+    pub peering: Peering,
 }
 
 impl Surroundings {
     /// A place for state, and nobody to trust.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
-        Self { agent: String::new(), state_dir: state_dir.to_owned(), ca: None, changed: Arc::default() }
+        Self {
+            agent: String::new(),
+            state_dir: state_dir.to_owned(),
+            ca: None,
+            changed: Arc::default(),
+            peering: Peering::default(),
+        }
     }
 
     /// With a file of certificates.

@@ -6,6 +6,7 @@ pub mod adapter;
 pub mod database;
 pub mod interface;
 pub mod pattern;
+pub mod peering;
 pub mod registrar;
 pub mod server;
 

@@ -1,0 +1,76 @@
+//! What the registrar and the database of one agent tell each other: who the peers are, and that their entries are here.
+//!
+//! ```text
+//!   registrar ──peers (found on the way down from the roots)──▶ database
+//!             ◀──synchronised (Region Transfer is done)─────────
+//! ```
+//! A database that has peers holds their entries before it is announced, so that it is never asked while empty
+//! (draft-liefooghe-castgate-02 §4.1.2).
+
+use std::net::SocketAddr;
+
+use tokio::sync::watch;
+
+/// Clones are the same board.
+#[derive(Debug, Clone)]
+pub struct Peering {
+    peers: watch::Sender<Vec<SocketAddr>>,
+    synchronised: watch::Sender<bool>,
+}
+
+impl Default for Peering {
+    /// No peers, and so nothing to wait for.
+    fn default() -> Self {
+        Self { peers: watch::Sender::new(Vec::new()), synchronised: watch::Sender::new(true) }
+    }
+}
+
+impl Peering {
+    /// The registrar: these are the peers that were found. The database is not synchronised with new ones until it says so.
+    pub fn set_peers(&self, peers: Vec<SocketAddr>) {
+        self.peers.send_if_modified(|before| {
+            let changed = *before != peers;
+            *before = peers;
+            changed
+        });
+    }
+
+    /// The database: whom to transfer from.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.peers.subscribe()
+    }
+
+    /// The database: whether it holds what its peers hold.
+    pub fn set_synchronised(&self, synchronised: bool) {
+        self.synchronised.send_if_modified(|before| std::mem::replace(before, synchronised) != synchronised);
+    }
+
+    /// The registrar: whether the database may be announced.
+    #[must_use]
+    pub fn synchronised(&self) -> watch::Receiver<bool> {
+        self.synchronised.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_twice_is_news_once() {
+        let board = Peering::default();
+        let (mut peers, mut synchronised) = (board.peers(), board.synchronised());
+        assert!(*synchronised.borrow_and_update(), "without peers there is nothing to wait for");
+        let peer = SocketAddr::from(([192, 0, 2, 1], 5632));
+        board.clone().set_peers(vec![peer]);
+        assert!(peers.has_changed().unwrap());
+        assert_eq!(*peers.borrow_and_update(), [peer]);
+        board.set_peers(vec![peer]);
+        assert!(!peers.has_changed().unwrap());
+        board.set_synchronised(false);
+        assert!(synchronised.has_changed().unwrap() && !*synchronised.borrow_and_update());
+        board.set_synchronised(false);
+        assert!(!synchronised.has_changed().unwrap());
+    }
+}

@@ -58,6 +58,7 @@ use serde::{Deserialize, Serialize};
 use super::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 use super::clock::UnixMillis;
 use super::lot::Lot;
+use super::member::{MEMBERS_MAX, Member, in_service_order};
 
 /// How long a cached answer may be used.
 pub const CACHE_AGE_MAX: Duration = Duration::from_hours(24);
@@ -71,8 +72,6 @@ pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub const PATH_STEPS_MAX: usize = 16;
 /// Databases asked in one walk, all detours included: a hierarchy out of order costs seconds, never hours.
 pub const ASKS_MAX: usize = 64;
-/// Members of one list that are kept: more would only be more ways to fail.
-const MEMBERS_MAX: usize = 64;
 /// Tunnel servers handed out; the rest of a longer list is dropped.
 const SERVERS_MAX: usize = 256;
 
@@ -189,14 +188,6 @@ pub struct Cache {
     servers: Vec<CachedServer>,
 }
 
-/// A database of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Member {
-    address: SocketAddr,
-    authority: String,
-    path: String,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct CachedServer {
     address: IpAddr,
@@ -310,7 +301,7 @@ impl Locator {
             }
             Ok(targets) if !targets.is_empty() => {
                 self.hop(format!("{SERVICE}.{name}"), HopOutcome::Resolved(targets.len()));
-                let mut order = self.in_service_order(targets);
+                let mut order = in_service_order(targets, &mut self.lot);
                 // The last root is next.
                 order.reverse();
                 self.roots.extend(order.into_iter().map(|target| DatabaseAddress {
@@ -459,39 +450,9 @@ impl Locator {
         }
     }
 
-    /// RFC 2782: by priority, and among equals drawn by weight.
-    fn in_service_order(&mut self, mut targets: Vec<ServiceTarget>) -> Vec<ServiceTarget> {
-        targets.truncate(MEMBERS_MAX);
-        self.lot.shuffle(&mut targets);
-        targets.sort_by_key(|target| target.priority);
-        let mut order = Vec::with_capacity(targets.len());
-        while let Some(first) = targets.first() {
-            let priority = first.priority;
-            let equals = targets.iter().take_while(|target| target.priority == priority);
-            // One more than its weight, so that a weight of 0 is drawn seldom and not never.
-            let sum: u64 = equals.map(|target| u64::from(target.weight) + 1).sum();
-            let mut drawn = self.lot.below(sum);
-            let chosen = targets.iter().position(|target| {
-                let share = u64::from(target.weight) + 1;
-                let here = drawn < share;
-                drawn = drawn.saturating_sub(share);
-                here
-            });
-            order.push(targets.remove(chosen.unwrap_or_default()));
-        }
-        order
-    }
-
     fn hop(&mut self, asked: String, outcome: HopOutcome) {
         let depth = self.path.len().saturating_sub(1);
         self.hops.push(Hop { asked, depth, outcome });
-    }
-}
-
-impl Member {
-    fn of_server(server: &Server) -> Self {
-        let address = SocketAddr::new(server.address, server.port);
-        Self { address, authority: address.to_string(), path: registry::PATH.to_owned() }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod address;
 pub mod clock;
 pub mod database;
 pub mod locator;
+pub mod member;
 pub mod region;
 pub mod registrar;
 

@@ -1,0 +1,61 @@
+//! A database as a walk meets it: where to connect to, and how it is spoken to.
+//!
+//! Shared by those who walk down the hierarchy: the locator, and the discovery of the registrar.
+
+use std::net::SocketAddr;
+
+use castgate_wire::registry::{self, Server};
+use serde::{Deserialize, Serialize};
+
+use super::locator::ServiceTarget;
+use super::lot::Lot;
+
+/// Members of one list that are kept: more would only be more ways to fail.
+pub(super) const MEMBERS_MAX: usize = 64;
+
+/// A database of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// The `Host` field of a request.
+    pub authority: String,
+    /// The path of a request.
+    pub path: String,
+}
+
+impl Member {
+    /// A database that is known by its address alone.
+    #[must_use]
+    pub fn of_socket(address: SocketAddr) -> Self {
+        Self { address, authority: address.to_string(), path: registry::PATH.to_owned() }
+    }
+
+    /// A database as another one names it.
+    pub(super) fn of_server(server: &Server) -> Self {
+        Self::of_socket(SocketAddr::new(server.address, server.port))
+    }
+}
+
+/// RFC 2782: by priority, and among equals drawn by weight.
+pub(super) fn in_service_order(mut targets: Vec<ServiceTarget>, lot: &mut Lot) -> Vec<ServiceTarget> {
+    targets.truncate(MEMBERS_MAX);
+    lot.shuffle(&mut targets);
+    targets.sort_by_key(|target| target.priority);
+    let mut order = Vec::with_capacity(targets.len());
+    while let Some(first) = targets.first() {
+        let priority = first.priority;
+        let equals = targets.iter().take_while(|target| target.priority == priority);
+        // One more than its weight, so that a weight of 0 is drawn seldom and not never.
+        let sum: u64 = equals.map(|target| u64::from(target.weight) + 1).sum();
+        let mut drawn = lot.below(sum);
+        let chosen = targets.iter().position(|target| {
+            let share = u64::from(target.weight) + 1;
+            let here = drawn < share;
+            drawn = drawn.saturating_sub(share);
+            here
+        });
+        order.push(targets.remove(chosen.unwrap_or_default()));
+    }
+    order
+}

@@ -9,6 +9,8 @@ use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Servers, Tunne
 use castgate_crds::units::{Rate, TimeSpan};
 use castgate_wire::registry::Country;
 
+use crate::country::{Choice, Settled};
+
 /// How long a channel may be silent before UMTP asks whether its server lives.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -24,9 +26,8 @@ pub(crate) struct TunnelArgs {
         help = "Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root"
     )]
     pub(crate) tds: Vec<DatabaseAddress>,
-    /// Country of this place, two letters; databases without our network go by it
-    #[arg(long, value_name = "CC", value_parser = country)]
-    pub(crate) country: Option<Country>,
+    #[command(flatten)]
+    pub(crate) country: CountryArg,
     /// Address of this host that tunnels and questions to databases start from
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) local: Option<IpAddr>,
@@ -54,6 +55,13 @@ pub(crate) struct TunnelArgs {
 }
 
 impl TunnelArgs {
+    /// Settles the country, where databases are asked.
+    pub(crate) fn settle_country(&mut self) {
+        if !self.tds.is_empty() {
+            self.country.settle();
+        }
+    }
+
     /// The settings of a tunnel; `None` when neither a server nor a database is named.
     pub(crate) async fn settings(&self) -> Result<Option<TunnelSettings>> {
         let servers = if !self.server.is_empty() {
@@ -82,7 +90,7 @@ impl TunnelArgs {
             return Ok(None);
         }
         let cache = self.state.as_ref().map_or_else(CacheFolder::of_user, CacheFolder::at);
-        Ok(Some(Locator::new(self.tds.clone(), self.country, self.dns()?, cache)))
+        Ok(Some(Locator::new(self.tds.clone(), self.country.settled(), self.dns()?, cache)))
     }
 
     /// Who is asked for names.
@@ -98,6 +106,36 @@ impl TunnelArgs {
     /// Whether a UMTP server is named.
     pub(crate) fn has_server(&self) -> bool {
         !self.server.is_empty()
+    }
+}
+
+/// Where we are, as far as databases want to know. Found out or asked for once.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CountryArg {
+    #[arg(
+        long = "country",
+        value_name = "CC|none|ask",
+        help = "Country of this place, two letters, which databases without our network go by; none leaves it out, ask asks \
+                [default: that of locale, time zone or host name, or else what you are asked]"
+    )]
+    choice: Option<Choice>,
+    #[arg(skip)]
+    settled: Option<Settled>,
+}
+
+impl CountryArg {
+    /// Finds out, or asks whoever sits at the terminal. To be called before anything waits or is counted.
+    pub(crate) fn settle(&mut self) -> &Settled {
+        self.settled.get_or_insert_with(|| self.choice.unwrap_or_default().settle())
+    }
+
+    /// The country; without a question to anybody where [`settle`](Self::settle) was not called.
+    fn settled(&self) -> Option<Country> {
+        match (&self.settled, self.choice) {
+            (Some(settled), _) => settled.country,
+            (None, Some(Choice::Is(country))) => Some(country),
+            (None, _) => None,
+        }
     }
 }
 
@@ -131,7 +169,7 @@ pub(crate) fn rate(text: &str) -> Result<Rate, String> {
 pub(crate) fn country(text: &str) -> Result<Country, String> {
     match Country::parse_optional(text) {
         Ok(Some(country)) => Ok(country),
-        Ok(None) => Err("ZZ is no country: leave the option out instead".to_owned()),
+        Ok(None) => Err("ZZ is no country".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

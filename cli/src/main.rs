@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod cluster;
+mod country;
 mod crds;
 mod locate;
 mod manifests;

@@ -28,6 +28,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 auto listens natively for 1.5 s when --interface is given, and takes a tunnel when it hears nothing:
 AMT for IPv6 and where --relay or --find is given, UMTP otherwise. amt alone asks the anycast
 addresses and looks for AMTRELAY records of the source (RFC 8777).
+A database that does not answer is asked again, as long as --for allows.
 A report comes each second; the last is the total. With --json it is one object a line.")]
 pub(crate) struct Args {
     #[arg(help = "The channel: ham:ip:GROUP[@SOURCE]:PORT")]
@@ -58,7 +59,8 @@ pub(crate) struct Args {
 }
 
 /// Receives until it is told to stop.
-pub(crate) async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(mut args: Args) -> Result<()> {
+    args.tunnel.settle_country();
     let started = Instant::now();
     let mut stop = Stop::after(args.span)?;
     let outputs = open_outputs(&args).await?;

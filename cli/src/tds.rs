@@ -209,9 +209,10 @@ impl Peer {
     async fn ask(&self, request: &Request, credentials: Option<&Credentials>) -> Result<Answer> {
         let target = format!("{}?{}", self.tds.path, request.emit());
         let mut outcome = Err(anyhow!("the database {} has no address", self.tds));
-        for (peer, authority) in Dns::from_environment()?.databases(&self.tds).await? {
+        let dns = Dns::from_environment()?;
+        for (peer, authority) in dns.databases(&self.tds).await? {
             let exchange = Exchange { peer, authority: &authority, target: &target, local: self.local, credentials };
-            match exchange.run().await {
+            match exchange.run(&dns).await {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) => {
                     let said = String::from_utf8_lossy(&answer.body);

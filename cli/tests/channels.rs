@@ -21,7 +21,7 @@ fn nothing_received_is_a_failure_that_says_why() {
             &["receive", "ham:ip:239.1.80.3:5004", "--server", "127.80.2.1:10100", "--for", "3s", "--json"],
             "no packet of ham:ip:239.1.80.3:5004 came: the tunnel server 127.80.2.1:10100 does not answer",
         ),
-        (&["receive", "ham:ip:239.1.80.3:5004", "--tds", "127.80.4.1"], "127.80.4.1:5632"),
+        (&["receive", "ham:ip:239.1.80.3:5004", "--tds", "127.80.4.1", "--for", "2s"], "127.80.4.1:5632"),
         (
             &["receive", "ham:ip:239.1.80.3:5004", "--via", "native", "--interface", "lo", "--for", "500ms"],
             "this network does not carry the channel",

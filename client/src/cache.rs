@@ -147,9 +147,11 @@ mod tests {
             protocol: Some(Protocol::Udp),
             prefix_len: None,
         };
-        locator.handle_answer(Ok(Answer { servers: vec![server], tier: None }));
-        match locator.step() {
-            Step::Found(found) => found.cache,
+        let now = std::time::Instant::now();
+        let Some(Step::Ask(ask)) = locator.poll(now) else { panic!("the only root is to be asked") };
+        locator.handle_answer(ask.id, Ok(Answer { servers: vec![server], tier: None }));
+        match locator.poll(now) {
+            Some(Step::Found(found)) => found.cache,
             other => panic!("{other:?}"),
         }
     }

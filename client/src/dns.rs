@@ -304,22 +304,49 @@ mod tests {
         answering.abort();
     }
 
-    /// A name server that knows one service and one address and has nothing else.
+    #[tokio::test]
+    async fn a_dead_target_of_a_service_does_not_hide_those_of_lower_priority() {
+        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
+        let answering = tokio::spawn(answer_queries(name_server));
+        let mut services = dns.services("_castgate._tcp.several.org").await.unwrap();
+        services.sort_by_key(|service| service.priority);
+        assert_eq!((services[0].target.as_str(), services[0].priority, services.len()), ("dead.several.org.", 1, 2));
+        let database = dns.databases(&"several.org".parse().unwrap()).await.unwrap();
+        assert_eq!(database, [("127.0.4.1:5633".parse().unwrap(), "tds.several.org:5633".to_owned())]);
+
+        // The walk does so, too, and asks those that have an address.
+        let roots = vec!["several.org".parse().unwrap()];
+        let error = crate::Locator::new(roots, None, dns, crate::CacheFolder::none()).locate().await.unwrap_err();
+        let crate::LocateError::Walk(walk) = error else { panic!("{error}") };
+        let asked: Vec<&str> = walk.hops.iter().map(|hop| hop.asked.as_str()).collect();
+        assert_eq!(asked, ["_castgate._tcp.several.org", "dead.several.org", "tds.several.org", "127.0.4.1:5633"]);
+        answering.abort();
+    }
+
+    /// A name server that knows one service and one address and has nothing else, and another service of two targets, of which
+    /// the first has no address.
     async fn answer_queries(socket: UdpSocket) {
         let mut query = [0; 512];
         loop {
             let (len, from) = socket.recv_from(&mut query).await.unwrap();
             let question_end = query[12..len].iter().position(|octet| *octet == 0).unwrap() + 12 + 5;
             let kind = query[question_end - 3];
-            let data: Option<Vec<u8>> = match kind {
-                1 => Some(vec![127, 0, 4, 1]),
-                33 => Some([&[0, 1, 0, 2, 0x16, 0x00][..], b"\x03tds\x07example\x03org\0"].concat()),
-                _ => None,
+            let asks_about = |label: &[u8]| query[12..len].windows(label.len()).any(|part| part == label);
+            let data: Vec<Vec<u8>> = match kind {
+                1 if asks_about(b"dead") => Vec::new(),
+                1 => vec![vec![127, 0, 4, 1]],
+                33 if asks_about(b"several") => vec![
+                    [&[0, 2, 0, 0, 0x16, 0x01][..], b"\x03tds\x07several\x03org\0"].concat(),
+                    [&[0, 1, 0, 0, 0x16, 0x00][..], b"\x04dead\x07several\x03org\0"].concat(),
+                ],
+                33 => vec![[&[0, 1, 0, 2, 0x16, 0x00][..], b"\x03tds\x07example\x03org\0"].concat()],
+                _ => Vec::new(),
             };
             let mut answer = query[..2].to_vec();
-            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0]);
+            answer.extend([0x81, 0x80, 0, 1, 0, u8::try_from(data.len()).unwrap(), 0, 0, 0, 0]);
             answer.extend(&query[12..question_end]);
-            if let Some(data) = data {
+            for data in data {
                 answer.extend([0xc0, 0x0c, 0, kind, 0, 1, 0, 0, 0, 60]);
                 answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
                 answer.extend(data);

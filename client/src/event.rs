@@ -132,7 +132,7 @@ impl fmt::Display for Event {
             }
             Self::NoRelay(sentence) => formatter.write_str(sentence),
             Self::Searching => formatter.write_str("no server is left, asking the databases again"),
-            Self::LocateFailed(error) => error.fmt(formatter),
+            Self::LocateFailed(error) => write!(formatter, "{error}; the databases are asked again"),
             Self::Refused { channel, reason } => write!(formatter, "the channel {channel} is refused: {reason}"),
         }
     }

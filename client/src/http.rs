@@ -1,22 +1,30 @@
-//! One HTTP exchange with a tunnel database: HTTP/1.1 without TLS, bounded in time and size.
+//! One HTTP exchange with a tunnel database: HTTP/1 without TLS, bounded in time and size.
+//!
+//! Liberal in what it takes, for databases are old and stand behind web servers of all kinds: HTTP/1.0, a body that ends with the
+//! connection, chunks, any content type or none, and redirects by the rules of [`castgate_endpoint::hierarchy::redirect`].
 //!
 //! The address the request is made *from* matters: a database matches it against the networks of its servers
 //! (draft-liefooghe-castgate-02 §6.3), so a client that binds its tunnel to an address binds this connection to it too.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use castgate_endpoint::hierarchy::address::Place;
 use castgate_endpoint::hierarchy::locator::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT};
+use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
+
+use crate::dns::{Dns, DnsError};
 
 /// Longest request line sent as GET; longer ones go as POST, before a server has to say 414.
 const GET_BYTES_MAX: usize = 2_000;
@@ -98,20 +106,85 @@ pub enum HttpError {
         /// What was wrong.
         error: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A redirect that is not followed.
+    #[error("{peer} {error}")]
+    Redirect {
+        /// Who redirects.
+        peer: SocketAddr,
+        /// Why it is not followed.
+        error: RedirectError,
+    },
+    /// A redirect to a name that leads nowhere.
+    #[error("{peer} redirects, and {error}")]
+    Lookup {
+        /// Who redirects.
+        peer: SocketAddr,
+        /// What the resolver said.
+        error: DnsError,
+    },
 }
 
 impl Exchange<'_> {
-    /// Sends the request and waits for the answer.
+    /// Sends the request and waits for the answer, wherever redirects lead; names in them are asked of `dns`.
     ///
     /// # Errors
-    /// [`HttpError`] when no complete answer comes in time; any HTTP status is an answer.
-    pub async fn run(&self) -> Result<Answer, HttpError> {
-        timeout(ANSWER_TIMEOUT, self.run_untimed())
+    /// [`HttpError`] when no complete answer comes in time; any HTTP status but that of a redirect is an answer.
+    pub async fn run(&self, dns: &Dns) -> Result<Answer, HttpError> {
+        timeout(ANSWER_TIMEOUT, self.follow(dns))
             .await
             .unwrap_or(Err(HttpError::Timeout { peer: self.peer, after: ANSWER_TIMEOUT }))
     }
 
-    async fn run_untimed(&self) -> Result<Answer, HttpError> {
+    async fn follow(&self, dns: &Dns) -> Result<Answer, HttpError> {
+        let (mut peers, mut authority, mut target) =
+            (vec![self.peer], self.authority.to_owned(), self.target.to_owned());
+        for _ in 0..=REDIRECTS_MAX {
+            let (peer, answer, location) = self.first_of(&peers, &authority, &target).await?;
+            if !is_redirect(answer.status.as_u16()) {
+                return Ok(answer);
+            }
+            let redirect = Redirect::parse(&authority, location.as_deref(), self.credentials.is_some())
+                .map_err(|error| HttpError::Redirect { peer, error })?;
+            peers = match redirect.place {
+                None => vec![peer],
+                Some(Place::Socket(address)) => vec![address],
+                Some(Place::Name { name, port }) => {
+                    let found = dns.addresses(&name).await.map_err(|error| HttpError::Lookup { peer, error })?;
+                    found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
+                }
+                Some(Place::Service(name)) => {
+                    return Err(HttpError::Redirect { peer, error: RedirectError::Url(name) });
+                }
+            };
+            authority = redirect.authority;
+            let pairs = redirect.pairs.as_deref().or_else(|| target.split_once('?').map(|(_, pairs)| pairs));
+            target = pairs.map_or_else(|| redirect.path.clone(), |pairs| format!("{}?{pairs}", redirect.path));
+        }
+        Err(HttpError::Redirect { peer: self.peer, error: RedirectError::TooMany })
+    }
+
+    /// Asks the first of these that takes a connection.
+    async fn first_of(
+        &self,
+        peers: &[SocketAddr],
+        authority: &str,
+        target: &str,
+    ) -> Result<(SocketAddr, Answer, Option<String>), HttpError> {
+        let mut refused = None;
+        for peer in peers.iter().copied() {
+            let local = self.local.filter(|local| local.is_ipv4() == peer.is_ipv4());
+            match (Exchange { peer, authority, target, local, ..*self }).once().await {
+                Ok((answer, location)) => return Ok((peer, answer, location)),
+                Err(error @ (HttpError::Connect { .. } | HttpError::Timeout { .. })) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let nobody = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        Err(refused.unwrap_or_else(|| HttpError::Connect { peer: self.peer, error: nobody() }))
+    }
+
+    /// One request and its answer, with the `Location` of a redirect.
+    async fn once(&self) -> Result<(Answer, Option<String>), HttpError> {
         let peer = self.peer;
         let stream = timeout(CONNECT_TIMEOUT, connect(peer, self.local))
             .await
@@ -120,18 +193,25 @@ impl Exchange<'_> {
         let protocol = |error| HttpError::Protocol { peer, error };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
-        let driver = tokio::spawn(connection);
         let answer = async {
             let response = sender.send_request(self.request()).await.map_err(protocol)?;
             let (head, body) = response.into_parts();
-            let matched = head.headers.get("x-castgate-match").and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+            let matched = head.headers.get("x-castgate-match").and_then(text);
+            let location = head.headers.get(LOCATION).and_then(text);
             let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = collected.map_err(|error| HttpError::Body { peer, error })?.to_bytes();
-            Ok(Answer { status: head.status, matched, body })
+            Ok((Answer { status: head.status, matched, body }, location))
+        };
+        let driven = async {
+            // Its errors come out of the request as well; without one the answer is still to be read.
+            let _ = connection.await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            answer = answer => answer,
+            never = driven => match never {},
         }
-        .await;
-        driver.abort();
-        answer
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
@@ -150,7 +230,8 @@ impl Exchange<'_> {
                 .body(Full::from(pairs.to_owned())),
             _ => builder.method(Method::GET).uri(self.target).body(Full::default()),
         };
-        request.expect("a database's address, path and pairs hold nothing that HTTP cannot carry")
+        request
+            .expect("a database's address, path and pairs hold nothing that HTTP cannot carry, nor does a redirect's")
     }
 }
 
@@ -173,7 +254,7 @@ mod tests {
         let (peer, server) =
             serve(b"HTTP/1.1 200 OK\r\nX-CastGate-Match: country\r\nContent-Length: 2\r\n\r\nhi").await;
         let local = Some("127.0.3.77".parse().unwrap());
-        let answer = Exchange { local, ..get(peer) }.run().await.unwrap();
+        let answer = Exchange { local, ..get(peer) }.run(&Dns::default()).await.unwrap();
         assert_eq!(
             (answer.status, answer.matched.as_deref(), &answer.body[..]),
             (StatusCode::OK, Some("country"), &b"hi"[..])
@@ -190,7 +271,7 @@ mod tests {
         let credentials = Credentials { login: "be".to_owned(), password: "secret".to_owned() };
         let target = format!("/script/castgate.cgs?ACTION=REGISTER&NETWORKS={}", "192.0.2.0/24,".repeat(300));
         let exchange = Exchange { target: &target, credentials: Some(&credentials), ..get(peer) };
-        let answer = exchange.run().await.unwrap();
+        let answer = exchange.run(&Dns::default()).await.unwrap();
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
         let (_, head) = server.await.unwrap();
         assert!(head.starts_with("POST /script/castgate.cgs HTTP/1.1\r\n"), "{head}");
@@ -203,14 +284,14 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = free.local_addr().unwrap();
         drop(free);
-        let error = get(peer).run().await.unwrap_err();
+        let error = get(peer).run(&Dns::default()).await.unwrap_err();
         assert!(matches!(error, HttpError::Connect { .. }) && error.to_string().contains(&peer.to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn an_answer_without_end_is_cut_off() {
         let (peer, _server) = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").await;
-        let error = get(peer).run().await.unwrap_err();
+        let error = get(peer).run(&Dns::default()).await.unwrap_err();
         assert!(matches!(error, HttpError::Body { .. }), "{error}");
     }
 

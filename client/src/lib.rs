@@ -36,6 +36,7 @@
 
 pub mod amt;
 pub mod cache;
+pub mod country;
 pub mod dns;
 mod event;
 pub mod http;

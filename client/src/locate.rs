@@ -1,18 +1,22 @@
 //! Carries out the locator's walk: names by DNS, questions over HTTP, memory on disk.
 //!
 //! ```text
-//!   endpoint::hierarchy::locator ──Step──▶ this driver ──▶ dns, http, cache
-//!                                ◀─handle_*─┘
+//!   endpoint::hierarchy::locator ──Step──▶ this driver ──▶ cache
+//!                    ▲                        │ one task for each question that is open
+//!                    └───────handle_*──────── dns, http
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
-use castgate_endpoint::hierarchy::locator::{self, Ask, Found, Step, Wanted};
+use castgate_endpoint::hierarchy::locator::{self, Ask, Found, HopOutcome, ServiceTarget, Step, TaskId, Wanted};
 use castgate_wire::registry::{Country, Protocol, ProtocolFilter, xml};
 use hyper::StatusCode;
 use thiserror::Error;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep_until;
 use tracing::debug;
 
 use crate::cache::CacheFolder;
@@ -27,6 +31,7 @@ pub struct Locator {
     local: Option<IpAddr>,
     dns: Dns,
     cache: CacheFolder,
+    from_roots: bool,
 }
 
 /// Why no tunnel server was found.
@@ -40,12 +45,29 @@ pub enum LocateError {
     NoIpv4(usize),
 }
 
+impl LocateError {
+    /// Whether the same databases failed in the same way, in whatever order they were asked.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Walk(one), Self::Walk(other)) => troubles(one) == troubles(other),
+            (Self::NoIpv4(_), Self::NoIpv4(_)) => true,
+            (Self::Walk(_) | Self::NoIpv4(_), _) => false,
+        }
+    }
+}
+
+fn troubles(error: &locator::LocateError) -> BTreeSet<(String, String)> {
+    let real = error.hops.iter().filter(|hop| hop.outcome != HopOutcome::Overtaken);
+    real.map(|hop| (hop.asked.clone(), hop.outcome.to_string())).collect()
+}
+
 impl Locator {
     /// Asks these roots for servers that speak UMTP over UDP.
     #[must_use]
     pub fn new(roots: Vec<DatabaseAddress>, country: Option<Country>, dns: Dns, cache: CacheFolder) -> Self {
         let wanted = Wanted { country, protocol: ProtocolFilter::Only(Protocol::Udp) };
-        Self { roots, wanted, local: None, dns, cache }
+        Self { roots, wanted, local: None, dns, cache, from_roots: false }
     }
 
     /// Asks for AMT relays instead (RFC 7450).
@@ -59,6 +81,13 @@ impl Locator {
     #[must_use]
     pub fn from_address(mut self, local: Option<IpAddr>) -> Self {
         self.local = local;
+        self
+    }
+
+    /// Starts every walk at the roots, whatever an earlier one has left; what it left is used only when no database answers.
+    #[must_use]
+    pub fn from_the_roots(mut self) -> Self {
+        self.from_roots = true;
         self
     }
 
@@ -76,27 +105,58 @@ impl Locator {
         let cache = self.cache.load(&self.roots, &self.wanted);
         let now = SystemTime::now().into();
         let mut walk = locator::Locator::new(self.roots.clone(), self.wanted.clone(), cache, seed(), now);
+        if self.from_roots {
+            walk = walk.from_the_roots();
+        }
+        let mut errands = Errands::default();
         loop {
-            match walk.step() {
-                Step::ResolveService { name } => {
-                    walk.handle_service(self.dns.services(&name).await.map_err(|error| error.to_string()));
-                }
-                Step::ResolveAddress { name } => {
-                    walk.handle_addresses(self.dns.addresses(&name).await.map_err(|error| error.to_string()));
-                }
-                Step::Ask(ask) => {
-                    let answer = self.ask(&ask).await;
-                    debug!(database = %ask.address, ?answer, "asked");
-                    walk.handle_answer(answer);
-                }
-                Step::Found(found) => {
-                    if !found.from_cache {
-                        self.cache.store(&self.roots, &self.wanted, &found.cache);
+            while let Some(step) = walk.poll(Instant::now()) {
+                match step {
+                    Step::ResolveService { id, name } => {
+                        let dns = self.dns.clone();
+                        errands.start(id, async move {
+                            Outcome::Services(dns.services(&name).await.map_err(|error| error.to_string()))
+                        });
                     }
-                    return Ok(found);
+                    Step::ResolveAddress { id, name } => {
+                        let dns = self.dns.clone();
+                        errands.start(id, async move {
+                            Outcome::Addresses(dns.addresses(&name).await.map_err(|error| error.to_string()))
+                        });
+                    }
+                    Step::Ask(question) => {
+                        let (dns, local) = (self.dns.clone(), self.local);
+                        errands.start(question.id, async move {
+                            let answer = ask(&question, local, &dns).await;
+                            debug!(database = %question.address, ?answer, "asked");
+                            Outcome::Answer(answer)
+                        });
+                    }
+                    Step::Found(found) => {
+                        if !found.from_cache {
+                            self.cache.store(&self.roots, &self.wanted, &found.cache);
+                        }
+                        return Ok(found);
+                    }
+                    Step::Failed(error) => return Err(error.into()),
                 }
-                Step::Failed(error) => return Err(error.into()),
             }
+            let next = walk.next_timeout();
+            let head_start = async {
+                match next {
+                    Some(until) => sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                (id, outcome) = errands.next() => match outcome {
+                    Outcome::Services(services) => walk.handle_service(id, services),
+                    Outcome::Addresses(addresses) => walk.handle_addresses(id, addresses),
+                    Outcome::Answer(answer) => walk.handle_answer(id, answer),
+                },
+                () = head_start => {}
+            }
+            errands.retain(|id| walk.awaits(id));
         }
     }
 
@@ -118,21 +178,66 @@ impl Locator {
         let found = self.locate().await?;
         Ok(found.servers.iter().map(|server| SocketAddr::new(server.address, server.port)).collect())
     }
+}
 
-    async fn ask(&self, ask: &Ask) -> Result<locator::Answer, String> {
-        let exchange = Exchange {
-            peer: ask.address,
-            authority: &ask.authority,
-            target: &ask.target,
-            local: self.local.filter(|local| local.is_ipv4() == ask.address.is_ipv4()),
-            credentials: None,
-        };
-        let answer = exchange.run().await.map_err(|error| error.to_string())?;
-        if answer.status != StatusCode::OK {
-            return Err(format!("answered {}", answer.status));
+async fn ask(ask: &Ask, local: Option<IpAddr>, dns: &Dns) -> Result<locator::Answer, String> {
+    let exchange = Exchange {
+        peer: ask.address,
+        authority: &ask.authority,
+        target: &ask.target,
+        local: local.filter(|local| local.is_ipv4() == ask.address.is_ipv4()),
+        credentials: None,
+    };
+    let answer = exchange.run(dns).await.map_err(|error| error.to_string())?;
+    if answer.status != StatusCode::OK {
+        return Err(format!("answered {}", answer.status));
+    }
+    let servers = xml::parse_servers(&answer.body).map_err(|error| error.to_string())?;
+    Ok(locator::Answer { servers, tier: answer.matched })
+}
+
+/// What a task of a walk came to.
+enum Outcome {
+    Services(Result<Vec<ServiceTarget>, String>),
+    Addresses(Result<Vec<IpAddr>, String>),
+    Answer(Result<locator::Answer, String>),
+}
+
+/// The tasks of one walk; its end is theirs.
+#[derive(Default)]
+struct Errands {
+    /// As many as the walk has open, which bounds them.
+    tasks: JoinSet<(TaskId, Outcome)>,
+    handles: Vec<(TaskId, AbortHandle)>,
+}
+
+impl Errands {
+    fn start(&mut self, id: TaskId, errand: impl Future<Output = Outcome> + Send + 'static) {
+        let handle = self.tasks.spawn(async move { (id, errand.await) });
+        self.handles.push((id, handle));
+    }
+
+    /// The next result, for ever if nothing is open. Cancelling loses nothing.
+    async fn next(&mut self) -> (TaskId, Outcome) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(done)) => return done,
+                // Dropped by `retain`; an errand does not panic.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
         }
-        let servers = xml::parse_servers(&answer.body).map_err(|error| error.to_string())?;
-        Ok(locator::Answer { servers, tier: answer.matched })
+    }
+
+    /// Drops the tasks that are of no use any more.
+    fn retain(&mut self, is_awaited: impl Fn(TaskId) -> bool) {
+        self.handles.retain(|(id, handle)| {
+            let keep = is_awaited(*id);
+            if !keep {
+                handle.abort();
+            }
+            keep
+        });
     }
 }
 
@@ -158,7 +263,6 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use castgate_endpoint::hierarchy::locator::HopOutcome;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 

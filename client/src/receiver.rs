@@ -130,7 +130,9 @@ impl Receiver {
     /// Joins the channel.
     ///
     /// # Errors
-    /// [`ReceiveError`] when there is no path, the kernel refuses, or no server is found.
+    /// [`ReceiveError`] when there is no path or the kernel refuses. A server that is not found yet is searched for as long as
+    /// [`receive`](Self::receive) is called.
+    #[expect(clippy::unused_async, reason = "it takes a Tokio runtime, and a path may have to be waited for one day")]
     pub async fn open(settings: ReceiverSettings) -> Result<Self, ReceiveError> {
         let ReceiverSettings { name, via, interface, tunnel, amt } = settings;
         let native = |fallback| {
@@ -156,7 +158,7 @@ impl Receiver {
             (Via::Auto, true, Some(tunnel)) => {
                 native(Some(Fallback { until: Instant::now() + LISTEN, tunnel: Box::new(tunnel) }))?
             }
-            (Via::Auto | Via::Umtp | Via::Amt, _, Some(tunnel)) => tunnel.open(&name).await?,
+            (Via::Auto | Via::Umtp | Via::Amt, _, Some(tunnel)) => tunnel.open(&name)?,
             (Via::Auto | Via::Umtp | Via::Amt, _, None) => return Err(ReceiveError::NoPath(name)),
         };
         let mut receiver = Self { name, source, untold: None };
@@ -230,7 +232,7 @@ impl Receiver {
                 } else if let Some(fallback) = fallback {
                     // The settings stay where they are until the tunnel stands: this wait may be cancelled, too.
                     let tunnel = fallback.tunnel.clone();
-                    self.source = tunnel.open(&name).await?;
+                    self.source = tunnel.open(&name)?;
                     self.untold = self.path();
                 }
             }
@@ -249,11 +251,11 @@ impl Receiver {
 }
 
 impl Tunnels {
-    async fn open(self, name: &GroupName) -> Result<Source, ReceiveError> {
+    fn open(self, name: &GroupName) -> Result<Source, ReceiveError> {
         match self {
             Self::Umtp(settings) => {
                 let channel = name.channel().ok_or(ReceiveError::Ipv6(*name))?;
-                let mut tunnel = Tunnel::open(settings).await?;
+                let mut tunnel = Tunnel::open(settings)?;
                 tunnel.join(channel);
                 Ok(Source::Tunnel(Box::new(tunnel)))
             }

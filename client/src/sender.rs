@@ -77,7 +77,9 @@ impl Sender {
     /// Gets ready to send.
     ///
     /// # Errors
-    /// [`SendError`] when the kernel refuses or no server is found.
+    /// [`SendError`] when the kernel refuses. A server that is not found yet is searched for as long as [`drive`](Self::drive) is
+    /// called.
+    #[expect(clippy::unused_async, reason = "it takes a Tokio runtime, and a path may have to be waited for one day")]
     pub async fn open(settings: SenderSettings) -> Result<Self, SendError> {
         let SenderSettings { name, ttl, to } = settings;
         let target = match to {
@@ -90,7 +92,7 @@ impl Sender {
             }
             SendTo::Tunnel(settings) => {
                 let channel = name.channel().ok_or(SendError::Ipv6(name))?;
-                let mut tunnel = Tunnel::open(settings).await?;
+                let mut tunnel = Tunnel::open(settings)?;
                 tunnel.join(channel);
                 Target::Tunnel(Box::new(tunnel), channel)
             }

@@ -30,6 +30,10 @@ use crate::socket::Socket;
 /// Longest time that leaving may take; then whoever still waits for us has to notice by himself.
 const SHUT_DOWN_MAX: Duration = Duration::from_secs(1);
 
+/// How long after a search without result the next one starts: soon at first, for a database may just be starting, and then
+/// ever later, for it may be away for the night.
+const SEARCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// Where a tunnel may lead.
 #[derive(Debug, Clone)]
 pub enum Servers {
@@ -53,9 +57,6 @@ pub struct TunnelSettings {
 /// Why there is no tunnel.
 #[derive(Debug, Error)]
 pub enum TunnelError {
-    /// No database named a server.
-    #[error(transparent)]
-    Locate(#[from] LocateError),
     /// The local address is not ours.
     #[error("cannot bind a tunnel to {local}: {error}")]
     Bind {
@@ -76,6 +77,11 @@ pub struct Tunnel {
     client: Client,
     locator: Option<Locator>,
     search: Option<JoinHandle<Result<Vec<SocketAddrV4>, LocateError>>>,
+    /// The last search found nothing; how long was waited since, and until when.
+    pause: Option<(Duration, Instant)>,
+    /// Why, as it was told last.
+    trouble: Option<LocateError>,
+    was_found: bool,
     server: Option<SocketAddrV4>,
     /// The server that was asked or lost last, and how it was lost.
     last: Option<(SocketAddrV4, LostReason)>,
@@ -84,11 +90,12 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Finds servers, where none are given, and starts towards the first.
+    /// Gets ready. The first [`join`](Self::join) starts towards the first server; where the hierarchy is to name it, that
+    /// search goes on as long as it takes, and [`Event::LocateFailed`] says why it takes long.
     ///
     /// # Errors
-    /// [`TunnelError`] when no server is known or the local address is not ours.
-    pub async fn open(settings: TunnelSettings) -> Result<Self, TunnelError> {
+    /// [`TunnelError`] when the local address is not ours.
+    pub fn open(settings: TunnelSettings) -> Result<Self, TunnelError> {
         let local = settings.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let socket = Socket::bind(&Options::new(SocketAddrV4::new(local, 0)))
             .map_err(|error| TunnelError::Bind { local, error })?;
@@ -96,13 +103,25 @@ impl Tunnel {
             Servers::Fixed(servers) => (servers, None),
             Servers::Located(locator) => {
                 let locator = locator.from_address(settings.local.map(IpAddr::V4));
-                (locator.servers().await?, Some(locator))
+                (Vec::new(), Some(locator))
             }
         };
         let last = servers.first().map(|server| (*server, LostReason::Unanswered));
         let config = Config { silence: settings.silence, ..Config::default() };
         let client = Client::new(config, servers, random_key(), Instant::now());
-        Ok(Self { socket, client, locator, search: None, server: None, last, refused: None, events: VecDeque::new() })
+        Ok(Self {
+            socket,
+            client,
+            locator,
+            search: None,
+            pause: None,
+            trouble: None,
+            was_found: false,
+            server: None,
+            last,
+            refused: None,
+            events: VecDeque::new(),
+        })
     }
 
     /// Asks for a channel; its packets come from [`receive`](Self::receive).
@@ -134,7 +153,8 @@ impl Tunnel {
     }
 
     /// Why nothing has come so far.
-    pub(crate) fn silence_reason(&self) -> String {
+    #[must_use]
+    pub fn silence_reason(&self) -> String {
         match (&self.refused, self.server, self.last) {
             (Some(reason), _, _) => format!("the channel is refused: {reason}"),
             (None, Some(server), _) => {
@@ -143,7 +163,11 @@ impl Tunnel {
                 )
             }
             (None, None, Some((server, reason))) => format!("the tunnel server {server} {}", words(reason)),
-            (None, None, None) => "no tunnel server is known".to_owned(),
+            (None, None, None) => match (&self.trouble, &self.locator) {
+                (Some(error), _) => error.to_string(),
+                (None, Some(_)) => "the tunnel databases have not answered yet".to_owned(),
+                (None, None) => "no tunnel server is known".to_owned(),
+            },
         }
     }
 
@@ -161,6 +185,9 @@ impl Tunnel {
             if self.client.next_timeout().is_some_and(|at| at <= now) {
                 self.client.handle_timeout(now);
                 continue;
+            }
+            if self.search.is_none() && self.pause.is_some_and(|(_, until)| until <= now) {
+                self.walk();
             }
             let client = &mut self.client;
             let mut delivered = false;
@@ -184,7 +211,8 @@ impl Tunnel {
 
     /// Waits for a datagram, the next deadline, or the end of a search.
     async fn wait(&mut self) -> Result<(), TunnelError> {
-        let deadline = self.client.next_timeout();
+        let again = self.pause.filter(|_| self.search.is_none()).map(|(_, until)| until);
+        let deadline = self.client.next_timeout().into_iter().chain(again).min();
         let deadline = async {
             match deadline {
                 Some(at) => sleep_until(at.into()).await,
@@ -204,14 +232,32 @@ impl Tunnel {
             found = found => {
                 self.search = None;
                 // A search is never cancelled and does not panic; if it were, the next reminder starts another.
-                let Ok(found) = found else { return Ok(()) };
-                match found {
-                    Ok(servers) => self.client.set_servers(servers, Instant::now()),
-                    Err(error) => self.events.push_back(Event::LocateFailed(error)),
+                if let Ok(found) = found {
+                    self.end_search(found);
                 }
             }
         }
         Ok(())
+    }
+
+    fn end_search(&mut self, found: Result<Vec<SocketAddrV4>, LocateError>) {
+        let now = Instant::now();
+        match found {
+            Ok(servers) => {
+                (self.pause, self.trouble, self.was_found) = (None, None, true);
+                self.client.set_servers(servers, now);
+            }
+            Err(error) => {
+                let (first, last) = SEARCH_AGAIN;
+                let pause = self.pause.map_or(first, |(pause, _)| last.min(pause * 2));
+                self.pause = Some((pause, now + pause));
+                // The same again and again helps nobody.
+                if self.trouble.as_ref().is_none_or(|before| !before.is_like(&error)) {
+                    self.events.push_back(Event::LocateFailed(error.clone()));
+                    self.trouble = Some(error);
+                }
+            }
+        }
     }
 
     /// Sends what the client wants sent and keeps what it wants told.
@@ -257,12 +303,22 @@ impl Tunnel {
         self.events.push_back(event);
     }
 
-    /// Walks the hierarchy again, one walk at a time. Servers given by hand are all there are; the client keeps trying them.
+    /// The client has run out of servers. Those given by hand are all there are; it keeps trying them.
     fn search(&mut self) {
+        if self.locator.is_none() || self.search.is_some() || self.pause.is_some() {
+            return;
+        }
+        if self.was_found {
+            self.events.push_back(Event::Searching);
+        }
+        self.walk();
+    }
+
+    /// Walks the hierarchy, one walk at a time.
+    fn walk(&mut self) {
         if let (Some(locator), None) = (&self.locator, &self.search) {
             let locator = locator.clone();
             self.search = Some(tokio::spawn(async move { locator.servers().await }));
-            self.events.push_back(Event::Searching);
         }
     }
 

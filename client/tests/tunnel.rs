@@ -72,6 +72,33 @@ async fn when_every_server_is_gone_the_databases_are_asked_again() {
 }
 
 #[tokio::test]
+async fn a_database_that_comes_later_is_waited_for_and_the_same_trouble_is_told_once() {
+    let server = TunnelServer::start("127.95.2.1:0");
+    // An address that is free a moment from now.
+    let taken = TcpListener::bind("127.95.4.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    drop(taken);
+    let roots = vec![DatabaseAddress::of_socket(address)];
+    let locator = Locator::new(roots, None, Dns::with_resolver("127.0.0.1:1").unwrap(), CacheFolder::none());
+    let mut receiver = Receiver::open(settings(Servers::Located(locator))).await.unwrap();
+    let mut troubles = Vec::new();
+    let started = Instant::now();
+    // Long enough for a second try to fail like the first.
+    while started.elapsed() < Duration::from_millis(1_600) {
+        if let Ok(event) = timeout(Duration::from_millis(100), receiver.receive(|_| {})).await {
+            troubles.extend(event.unwrap().filter(|event| matches!(event, Event::LocateFailed(_) | Event::Searching)));
+        }
+    }
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    let told = troubles[0].to_string();
+    assert!(told.contains(&address.to_string()) && told.ends_with("the databases are asked again"), "{told}");
+    assert!(receiver.silence_reason().contains(&address.to_string()), "{}", receiver.silence_reason());
+    let _database = Database::start_at(address, server.address);
+    until(&mut receiver, |event| matches!(event, Event::FirstData { .. })).await;
+    assert!(started.elapsed() < Duration::from_secs(8), "the pauses begin short: {:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_named_as_the_reason() {
     let gone: SocketAddrV4 = "127.93.2.1:10100".parse().unwrap();
     let mut receiver = Receiver::open(settings(Servers::Fixed(vec![gone]))).await.unwrap();
@@ -200,7 +227,11 @@ struct Database {
 
 impl Database {
     fn start(server: SocketAddrV4) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), server)
+    }
+
+    fn start_at(address: SocketAddr, server: SocketAddrV4) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let server = Arc::new(Mutex::new(server));
         let named = Arc::clone(&server);

@@ -7,9 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place};
+use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
 use castgate_endpoint::hierarchy::registrar::{Call, Outcome};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -39,10 +40,28 @@ async fn exchange(call: &Call) -> Result<Outcome, String> {
     let pairs = call.request.emit();
     let target = format!("{}?{pairs}", call.parent.address.path);
     if target.len() <= TARGET_BYTES_MAX {
-        let outcome = send(call, Method::GET, &target, String::new()).await?;
+        let outcome = follow(call, Method::GET, target, String::new()).await?;
         let Sent::Status(StatusCode::URI_TOO_LONG, ..) = outcome else { return Ok(outcome.into_outcome()) };
     }
-    Ok(send(call, Method::POST, &call.parent.address.path, pairs).await?.into_outcome())
+    Ok(follow(call, Method::POST, call.parent.address.path.clone(), pairs).await?.into_outcome())
+}
+
+/// Sends where redirects lead, which is to other paths of the same host: login and password are for nobody else.
+async fn follow(call: &Call, method: Method, mut target: String, body: String) -> Result<Sent, String> {
+    let database = &call.parent.address;
+    for _ in 0..=REDIRECTS_MAX {
+        let sent = send(call, &method, &target, &body).await?;
+        let Sent::Status(status, header, _) = &sent;
+        if !is_redirect(status.as_u16()) {
+            return Ok(sent);
+        }
+        let location = header.get(LOCATION).and_then(|value| value.to_str().ok());
+        let redirect =
+            Redirect::parse(&database.authority(), location, true).map_err(|error| format!("{database} {error}"))?;
+        let pairs = redirect.pairs.as_deref().or_else(|| target.split_once('?').map(|(_, pairs)| pairs));
+        target = pairs.map_or_else(|| redirect.path.clone(), |pairs| format!("{}?{pairs}", redirect.path));
+    }
+    Err(format!("{database} {}", RedirectError::TooMany))
 }
 
 /// An answer, as far as it matters.
@@ -50,7 +69,7 @@ enum Sent {
     Status(StatusCode, HeaderMap, Bytes),
 }
 
-async fn send(call: &Call, method: Method, target: &str, body: String) -> Result<Sent, String> {
+async fn send(call: &Call, method: &Method, target: &str, body: &str) -> Result<Sent, String> {
     let stream = connect(&call.parent.address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -63,10 +82,10 @@ async fn send(call: &Call, method: Method, target: &str, body: String) -> Result
         .header(HOST, call.parent.address.authority())
         .header(AUTHORIZATION, authorization)
         .header(CONNECTION, "close");
-    if method == Method::POST {
+    if *method == Method::POST {
         request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).map_err(|error| error.to_string())?;
     let answered = async {
         let (head, body) = sender.send_request(request).await.map_err(|error| error.to_string())?.into_parts();
         // A body that is too long or broken off takes nothing away from the status.

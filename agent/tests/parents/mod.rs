@@ -86,6 +86,13 @@ impl Strange {
     }
 }
 
+impl Strange {
+    /// The first line of every request so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
 impl Drop for Strange {
     fn drop(&mut self) {
         self.task.abort();

@@ -68,7 +68,8 @@ struct Total {
 }
 
 /// Sends until the input ends or it is told to stop.
-pub(crate) async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(mut args: Args) -> Result<()> {
+    args.tunnel.settle_country();
     let mut stop = Stop::after(args.span)?;
     let to = match (args.via, &args.interface, args.tunnel.settings().await?) {
         (Via::Native, interface, _) | (Via::Auto, interface @ Some(_), _) => SendTo::Native(interface.clone()),

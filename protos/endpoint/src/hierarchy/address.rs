@@ -78,6 +78,20 @@ impl DatabaseAddress {
 }
 
 impl Place {
+    /// The `HOST[:PORT]` of a URL; `None` when it is neither an address nor a host name with or without a port.
+    pub(super) fn of_url_host(text: &str, default_port: u16) -> Option<Self> {
+        // A URL writes addresses of IPv6 in brackets.
+        if text.matches(':').count() > 1 && !text.starts_with('[') {
+            return None;
+        }
+        let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        Some(match (Self::parse(text, text, true).ok()?, has_port) {
+            (place, true) => place,
+            (Self::Socket(address), false) => Self::Socket(SocketAddr::new(address.ip(), default_port)),
+            (Self::Name { name, .. } | Self::Service(name), false) => Self::Name { name, port: default_port },
+        })
+    }
+
     fn parse(text: &str, whole: &str, in_url: bool) -> Result<Self, AddressError> {
         let port_of = |port: &str| match port.parse::<u16>() {
             Ok(port) if port != 0 => Ok(port),

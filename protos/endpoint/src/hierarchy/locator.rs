@@ -4,31 +4,35 @@
 //! stores nothing: whoever has a resolver, an HTTP client and a file carries out one [`Step`] after the other.
 //!
 //! ```text
-//!   cache younger than 24 h ──▶ its databases ─┐
-//!                                              │ nothing
-//!   roots, in drawn order ◀────────────────────┘
-//!     │ name: SRV, then address
-//!     ▼
-//!   ask a member ──TDSs──▶ one step deeper: ask a member ──TSs──▶ Found
-//!     │ failure or nothing     │ failure or nothing
-//!     ▼                        ▼
-//!   next member, next root   next member; all gone: next member of the step above
+//!   cache younger than 24 h ──▶ its databases, then the roots, in drawn order
+//!                                   │ name: SRV, then address
+//!                                   ▼
+//!                     race of the members of one step, 250 ms apart
+//!                       │ first usable answer: the others are dropped
+//!            TDSs ◀─────┴─────▶ TSs: Found
+//!             │
+//!             ▼ one step deeper: race of its members ── all failed: members of the step above that were not asked yet,
+//!                                                       at last other roots
 //! ```
+//! A member is asked when the one before it has failed or has not answered for [`HEAD_START`] (RFC 8305 does so with the
+//! addresses of a host). Steps are not mixed: the step above waits until every member of the one below has failed, for its
+//! answer would name the same databases again.
 //!
 //! # How to drive it
 //! ```
-//! use std::time::SystemTime;
+//! use std::time::{Instant, SystemTime};
 //! use castgate_endpoint::hierarchy::locator::{Answer, Locator, Step, Wanted};
 //! use castgate_wire::registry::{EntryType, Protocol, ProtocolFilter, Server};
 //!
 //! let roots = vec!["127.0.4.1:5632".parse()?];
 //! let wanted = Wanted { country: Some("BE".parse()?), protocol: ProtocolFilter::Only(Protocol::Udp) };
-//! let now = SystemTime::now().into();
-//! let mut locator = Locator::new(roots, wanted, None, 7, now);
+//! let mut locator = Locator::new(roots, wanted, None, 7, SystemTime::now().into());
 //! let found = loop {
-//!     match locator.step() {
-//!         Step::ResolveService { name } => locator.handle_service(Err(format!("no resolver for {name}"))),
-//!         Step::ResolveAddress { name } => locator.handle_addresses(Err(format!("no resolver for {name}"))),
+//!     // None would mean: wait for the result of what was started, or until `locator.next_timeout()`. After each result
+//!     // drop what `locator.awaits` does not want any more.
+//!     match locator.poll(Instant::now()).expect("the only database has answered") {
+//!         Step::ResolveService { id, name } => locator.handle_service(id, Err(format!("no resolver for {name}"))),
+//!         Step::ResolveAddress { id, name } => locator.handle_addresses(id, Err(format!("no resolver for {name}"))),
 //!         // Here: connect to `ask.address` within CONNECT_TIMEOUT, then
 //!         // GET ask.target HTTP/1.1, Host: ask.authority, within ANSWER_TIMEOUT and ANSWER_BYTES_MAX.
 //!         Step::Ask(ask) => {
@@ -36,7 +40,7 @@
 //!             let servers = castgate_wire::registry::xml::parse_servers(
 //!                 b"<SERVERS><SERVER><ADDRESS>127.0.2.1</ADDRESS><PORT>10100</PORT><TYPE>0</TYPE>\
 //!                   <PROTOCOL>UDP</PROTOCOL></SERVER></SERVERS>")?;
-//!             locator.handle_answer(Ok(Answer { servers, tier: Some("country".to_owned()) }));
+//!             locator.handle_answer(ask.id, Ok(Answer { servers, tier: Some("country".to_owned()) }));
 //!         }
 //!         Step::Found(found) => break found,
 //!         Step::Failed(error) => return Err(error.into()),
@@ -50,7 +54,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{self, Country, EntryType, ProtocolFilter, Query, Request, Server};
 use serde::{Deserialize, Serialize};
@@ -72,6 +76,12 @@ pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub const PATH_STEPS_MAX: usize = 16;
 /// Databases asked in one walk, all detours included: a hierarchy out of order costs seconds, never hours.
 pub const ASKS_MAX: usize = 64;
+/// Head start of a question over the next one of its step: RFC 8305 §5 recommends 250 ms between two connection attempts, which
+/// is longer than the way to any database and back, and shorter than what a person notices.
+pub const HEAD_START: Duration = Duration::from_millis(250);
+/// Questions that are open at the same time. Enough to pass over a dead site within two seconds; more would only load those
+/// that are slow already.
+pub const RACE_MAX: usize = 8;
 /// Tunnel servers handed out; the rest of a longer list is dropped.
 const SERVERS_MAX: usize = 256;
 
@@ -84,16 +94,24 @@ pub struct Wanted {
     pub protocol: ProtocolFilter,
 }
 
+/// One thing that the driver was given to do. Never used again in a walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId(u32);
+
 /// What the driver shall do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Look up the SRV records of `name` (already with `_castgate._tcp.` in front), then [`Locator::handle_service`].
     ResolveService {
+        /// What the result is handed back with.
+        id: TaskId,
         /// The full name of the service.
         name: String,
     },
     /// Look up the addresses of `name`, then [`Locator::handle_addresses`].
     ResolveAddress {
+        /// What the result is handed back with.
+        id: TaskId,
         /// The host name.
         name: String,
     },
@@ -108,6 +126,8 @@ pub enum Step {
 /// One HTTP request: `GET target` at `address`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
+    /// What the answer is handed back with.
+    pub id: TaskId,
     /// Where to connect to.
     pub address: SocketAddr,
     /// The `Host` field.
@@ -147,6 +167,8 @@ pub struct Found {
     pub hops: Vec<Hop>,
     /// True when no database could be reached and these are the servers of the last time.
     pub from_cache: bool,
+    /// How old the list of servers is; zero when a database has just told it.
+    pub age: Duration,
     /// What to keep for the next time.
     pub cache: Cache,
 }
@@ -175,6 +197,8 @@ pub enum HopOutcome {
     Nothing,
     /// No answer, in a sentence.
     Failed(String),
+    /// Another one, asked at the same time, was faster.
+    Overtaken,
 }
 
 /// What is remembered from one walk to the next; made for serde.
@@ -204,8 +228,8 @@ pub struct LocateError {
 
 /// The state machine of one walk. Make a new one for the next.
 ///
-/// [`step`](Self::step) says what to do and keeps saying it until the matching `handle_*` brings the result; a result that
-/// nobody waits for is ignored.
+/// [`poll`](Self::poll) hands out what to do, each task once, several at the same time; the matching `handle_*` brings the
+/// result. A result that nobody waits for is ignored.
 #[derive(Debug)]
 pub struct Locator {
     wanted: Wanted,
@@ -215,26 +239,52 @@ pub struct Locator {
     all_roots: Vec<DatabaseAddress>,
     /// Roots not tried yet; the last is next.
     roots: Vec<DatabaseAddress>,
-    /// From the root step down. Each holds the members not asked yet; the last is next.
+    /// From the roots down. The first step is always there: the databases of the cache, then the roots as they are looked up.
     path: Vec<PathStep>,
+    /// Who was asked and not called back: what was asked once is never asked again.
     asked: HashSet<SocketAddr>,
+    asks: usize,
     answered: bool,
     hops: Vec<Hop>,
     cache: Option<Cache>,
-    state: State,
+    /// What the driver is busy with, in the order of its start. Questions all belong to the last step of the path.
+    open: Vec<Open>,
+    next_id: u32,
+    next_origin: u32,
+    /// Until then the tasks that are open have their head start; `None`: the next one may start.
+    head_start: Option<Instant>,
+    end: Option<End>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PathStep {
-    left: Vec<Member>,
-    all: Vec<Member>,
+    /// Members not asked yet; the last is next.
+    left: Vec<Candidate>,
+    all: Vec<Candidate>,
+}
+
+/// A member and which list it comes from: the first step holds several.
+#[derive(Debug, Clone)]
+struct Candidate {
+    member: Member,
+    origin: u32,
 }
 
 #[derive(Debug)]
-enum State {
+struct Open {
+    id: TaskId,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
     Service(String),
     Address { name: String, port: u16, path: String },
-    Ask(Member),
+    Ask(Candidate),
+}
+
+#[derive(Debug)]
+enum End {
     Found(Box<Found>),
     Failed,
 }
@@ -261,39 +311,68 @@ impl Locator {
             lot,
             all_roots: roots,
             roots: left,
-            path: Vec::new(),
+            path: vec![PathStep::default()],
             asked: HashSet::new(),
+            asks: 0,
             answered: false,
             hops: Vec::new(),
             cache,
-            state: State::Failed,
+            open: Vec::new(),
+            next_id: 0,
+            next_origin: 0,
+            head_start: None,
+            end: None,
         };
         let cached = locator.cache.as_ref().map(|cache| cache.databases.clone()).unwrap_or_default();
-        locator.descend(cached);
-        locator.advance();
+        locator.add_to_last_step(cached);
         locator
     }
 
-    /// What to do next.
+    /// Leaves the databases of the cache out: the walk starts at the roots. Servers of the cache remain what is handed out when
+    /// no database answers.
     #[must_use]
-    pub fn step(&self) -> Step {
-        match &self.state {
-            State::Service(name) => Step::ResolveService { name: format!("{SERVICE}.{name}") },
-            State::Address { name, .. } => Step::ResolveAddress { name: name.clone() },
-            State::Ask(member) => Step::Ask(Ask {
-                address: member.address,
-                authority: member.authority.clone(),
-                target: format!("{}?{}", member.path, self.target_query),
-            }),
-            State::Found(found) => Step::Found(Found::clone(found)),
-            State::Failed => Step::Failed(LocateError { hops: self.hops.clone() }),
+    pub fn from_the_roots(mut self) -> Self {
+        self.path = vec![PathStep::default()];
+        self
+    }
+
+    /// What to do next; `None` when there is nothing to start before a result comes or [`next_timeout`](Self::next_timeout) is
+    /// reached. [`Step::Found`] and [`Step::Failed`] are repeated for ever.
+    #[must_use]
+    pub fn poll(&mut self, now: Instant) -> Option<Step> {
+        if self.end.is_none() && (self.open.is_empty() || self.head_start.is_none_or(|until| until <= now)) {
+            self.head_start = None;
+            if self.open.len() < RACE_MAX
+                && let Some(task) = self.next_task()
+            {
+                self.head_start = Some(now + HEAD_START);
+                return Some(self.start(task));
+            }
+            if self.open.is_empty() {
+                self.give_up();
+            }
+        }
+        match self.end.as_ref()? {
+            End::Found(found) => Some(Step::Found(Found::clone(found))),
+            End::Failed => Some(Step::Failed(LocateError { hops: self.hops.clone() })),
         }
     }
 
+    /// When to [`poll`](Self::poll) again although no result has come.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.head_start.filter(|_| !self.open.is_empty())
+    }
+
+    /// Whether the result of a task is still of use; if not, the driver may drop it.
+    #[must_use]
+    pub fn awaits(&self, id: TaskId) -> bool {
+        self.open.iter().any(|open| open.id == id)
+    }
+
     /// Brings the SRV records of [`Step::ResolveService`]; none or an error makes the name an ordinary host name.
-    pub fn handle_service(&mut self, result: Result<Vec<ServiceTarget>, String>) {
-        let State::Service(name) = &self.state else { return };
-        let name = name.clone();
+    pub fn handle_service(&mut self, id: TaskId, result: Result<Vec<ServiceTarget>, String>) {
+        let Some(Task::Service(name)) = self.close(id, |task| matches!(task, Task::Service(_))) else { return };
         match result {
             // RFC 2782: a single target "." says that the service is decidedly not there.
             Ok(targets) if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) => {
@@ -310,17 +389,16 @@ impl Locator {
                 }));
             }
             Ok(_) | Err(_) => {
-                self.state = State::Address { name, port: DEFAULT_PORT, path: registry::PATH.to_owned() };
-                return;
+                let place = Place::Name { name, port: DEFAULT_PORT };
+                self.roots.push(DatabaseAddress { place, path: registry::PATH.to_owned() });
             }
         }
-        self.advance();
     }
 
     /// Brings the addresses of [`Step::ResolveAddress`].
-    pub fn handle_addresses(&mut self, result: Result<Vec<IpAddr>, String>) {
-        let State::Address { name, port, path } = &self.state else { return };
-        let (name, port, path) = (name.clone(), *port, path.clone());
+    pub fn handle_addresses(&mut self, id: TaskId, result: Result<Vec<IpAddr>, String>) {
+        let task = self.close(id, |task| matches!(task, Task::Address { .. }));
+        let Some(Task::Address { name, port, path }) = task else { return };
         match result {
             Ok(addresses) if addresses.is_empty() => {
                 self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
@@ -332,38 +410,42 @@ impl Locator {
                     authority: format!("{name}:{port}"),
                     path: path.clone(),
                 };
-                let members = addresses.into_iter().map(member).collect();
-                self.descend(members);
+                self.add_to_last_step(addresses.into_iter().map(member).collect());
             }
             Err(sentence) => self.hop(name, HopOutcome::Failed(sentence)),
         }
-        self.advance();
     }
 
     /// Brings the answer of [`Step::Ask`]; an error is a sentence: refused, timed out, a status other than 200, no XML.
-    pub fn handle_answer(&mut self, result: Result<Answer, String>) {
-        let State::Ask(member) = &self.state else { return };
-        let asked = member.address;
+    pub fn handle_answer(&mut self, id: TaskId, result: Result<Answer, String>) {
+        let Some(Task::Ask(candidate)) = self.close(id, |task| matches!(task, Task::Ask(_))) else { return };
         match result {
-            Err(sentence) => self.hop(asked.to_string(), HopOutcome::Failed(sentence)),
+            Err(sentence) => self.hop(candidate.member.address.to_string(), HopOutcome::Failed(sentence)),
             Ok(answer) => {
                 self.answered = true;
-                self.take(asked, answer);
-                if matches!(self.state, State::Found(_)) {
-                    return;
-                }
+                self.take(&candidate, answer);
             }
         }
-        self.advance();
     }
 
-    fn take(&mut self, asked: SocketAddr, Answer { servers, tier }: Answer) {
+    /// A task is done, well or not: whatever comes next starts at once.
+    fn close(&mut self, id: TaskId, is_kind: impl Fn(&Task) -> bool) -> Option<Task> {
+        let at = self.open.iter().position(|open| open.id == id && is_kind(&open.task))?;
+        self.head_start = None;
+        Some(self.open.remove(at).task)
+    }
+
+    fn take(&mut self, candidate: &Candidate, Answer { servers, tier }: Answer) {
+        let asked = candidate.member.address;
         let (databases, servers): (Vec<Server>, Vec<Server>) =
             servers.into_iter().partition(|server| server.entry_type == EntryType::TunnelDatabase);
         // An answer never holds both kinds; where a stranger's does, delegation wins as it does in our own database.
         if !databases.is_empty() {
             let members: Vec<Member> = databases.iter().map(Member::of_server).collect();
-            let fresh = members.iter().filter(|member| !self.asked.contains(&member.address)).count();
+            // Whoever has not answered yet may be asked once more, as a member of the new step.
+            let is_open = |address| self.open.iter().any(|open| open.task.asks() == Some(address));
+            let is_fresh = |member: &Member| !self.asked.contains(&member.address) || is_open(member.address);
+            let fresh = members.iter().filter(|member| is_fresh(member)).count();
             if self.path.len() >= PATH_STEPS_MAX {
                 let sentence = format!("it names further databases after {PATH_STEPS_MAX} steps");
                 return self.hop(asked.to_string(), HopOutcome::Failed(sentence));
@@ -386,7 +468,9 @@ impl Locator {
             return self.hop(asked.to_string(), HopOutcome::Nothing);
         }
         self.hop(asked.to_string(), HopOutcome::Servers(servers.len(), tier));
-        let databases = self.path.last().map(|step| step.all.clone()).unwrap_or_default();
+        let all = self.path.last().map(|step| step.all.as_slice()).unwrap_or_default();
+        let same_list = all.iter().filter(|other| other.origin == candidate.origin);
+        let databases = same_list.map(|other| other.member.clone()).collect();
         let cache = Cache {
             roots: self.all_roots.clone(),
             country: self.wanted.country.as_ref().map(ToString::to_string),
@@ -395,51 +479,111 @@ impl Locator {
             databases,
             servers: servers.iter().map(CachedServer::of_server).collect(),
         };
+        self.call_back();
         self.finish(servers, false, cache);
     }
 
     fn finish(&mut self, servers: Vec<Server>, from_cache: bool, cache: Cache) {
-        self.state = State::Found(Box::new(Found { servers, hops: self.hops.clone(), from_cache, cache }));
+        let age = self.now.since(cache.obtained).unwrap_or_default();
+        self.end = Some(End::Found(Box::new(Found { servers, hops: self.hops.clone(), from_cache, age, cache })));
     }
 
-    /// One step deeper. The loop guard sits in [`advance`](Self::advance): what was asked once is never asked again.
-    fn descend(&mut self, mut members: Vec<Member>) {
-        if members.is_empty() {
-            return;
-        }
+    /// One step deeper. The loop guard sits in [`next_task`](Self::next_task): what was asked once is never asked again.
+    fn descend(&mut self, members: Vec<Member>) {
+        self.call_back();
+        self.path.push(PathStep::default());
+        self.add_to_last_step(members);
+    }
+
+    /// Adds a list to the step that is asked now; its members are the next, in drawn order.
+    fn add_to_last_step(&mut self, mut members: Vec<Member>) {
         self.lot.shuffle(&mut members);
         members.truncate(MEMBERS_MAX);
-        self.path.push(PathStep { left: members.clone(), all: members });
+        let origin = self.next_origin;
+        self.next_origin += 1;
+        let candidates = members.into_iter().map(|member| Candidate { member, origin });
+        if let Some(step) = self.path.last_mut() {
+            step.left.extend(candidates.clone());
+            step.all.extend(candidates);
+        }
+    }
+
+    /// The race is over: what is still open goes back to where it came from, in case the winner leads nowhere.
+    fn call_back(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        // The last is next, so whoever was started first goes back last.
+        for Open { id: _, task } in open.into_iter().rev() {
+            match task {
+                Task::Ask(candidate) => {
+                    self.hop(candidate.member.address.to_string(), HopOutcome::Overtaken);
+                    self.asked.remove(&candidate.member.address);
+                    if let Some(step) = self.path.last_mut() {
+                        step.left.push(candidate);
+                    }
+                }
+                Task::Service(name) => {
+                    self.roots.push(DatabaseAddress { place: Place::Service(name), path: registry::PATH.to_owned() });
+                }
+                Task::Address { name, port, path } => {
+                    self.roots.push(DatabaseAddress { place: Place::Name { name, port }, path });
+                }
+            }
+        }
+        self.head_start = None;
+    }
+
+    fn start(&mut self, task: Task) -> Step {
+        let id = TaskId(self.next_id);
+        self.next_id += 1;
+        let step = match &task {
+            Task::Service(name) => Step::ResolveService { id, name: format!("{SERVICE}.{name}") },
+            Task::Address { name, .. } => Step::ResolveAddress { id, name: name.clone() },
+            Task::Ask(Candidate { member, .. }) => Step::Ask(Ask {
+                id,
+                address: member.address,
+                authority: member.authority.clone(),
+                target: format!("{}?{}", member.path, self.target_query),
+            }),
+        };
+        self.open.push(Open { id, task });
+        step
     }
 
     /// Other members, then the step above, then other roots (draft-liefooghe-castgate-02 leaves the failure open).
-    fn advance(&mut self) {
-        while self.asked.len() < ASKS_MAX {
-            if let Some(step) = self.path.last_mut() {
-                match step.left.pop() {
-                    Some(member) if self.asked.insert(member.address) => {
-                        self.state = State::Ask(member);
-                        return;
-                    }
-                    Some(_asked_already) => {}
-                    None => {
-                        self.path.pop();
-                    }
+    fn next_task(&mut self) -> Option<Task> {
+        loop {
+            let is_first = self.path.len() <= 1;
+            let step = self.path.last_mut()?;
+            while let Some(candidate) = step.left.pop() {
+                if self.asks >= ASKS_MAX {
+                    return None;
                 }
+                if self.asked.insert(candidate.member.address) {
+                    self.asks += 1;
+                    return Some(Task::Ask(candidate));
+                }
+            }
+            if !is_first {
+                if !self.open.is_empty() {
+                    return None;
+                }
+                self.path.pop();
                 continue;
             }
-            let Some(DatabaseAddress { place, path }) = self.roots.pop() else { break };
-            self.state = match place {
-                Place::Service(name) => State::Service(name),
-                Place::Name { name, port } => State::Address { name, port, path },
+            let DatabaseAddress { place, path } = self.roots.pop()?;
+            match place {
+                Place::Service(name) => return Some(Task::Service(name)),
+                Place::Name { name, port } => return Some(Task::Address { name, port, path }),
                 Place::Socket(address) => {
-                    self.descend(vec![Member { address, authority: address.to_string(), path }]);
-                    continue;
+                    self.add_to_last_step(vec![Member { address, authority: address.to_string(), path }]);
                 }
-            };
-            return;
+            }
         }
-        self.state = State::Failed;
+    }
+
+    /// Nothing is open and nothing is left.
+    fn give_up(&mut self) {
+        self.end = Some(End::Failed);
         // Servers outlive databases: those of the last time are better than none, unless a database said that there are none.
         if !self.answered
             && let Some(cache) = self.cache.clone()
@@ -453,6 +597,16 @@ impl Locator {
     fn hop(&mut self, asked: String, outcome: HopOutcome) {
         let depth = self.path.len().saturating_sub(1);
         self.hops.push(Hop { asked, depth, outcome });
+    }
+}
+
+impl Task {
+    /// Whom it asks, if it does.
+    fn asks(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ask(candidate) => Some(candidate.member.address),
+            Self::Service(_) | Self::Address { .. } => None,
+        }
     }
 }
 
@@ -491,13 +645,14 @@ impl fmt::Display for HopOutcome {
             Self::Servers(count, tier) => write!(f, "{count} tunnel servers{}", by(tier)),
             Self::Nothing => f.write_str("knows no tunnel server for this place"),
             Self::Failed(sentence) => f.write_str(sentence),
+            Self::Overtaken => f.write_str("another one answered first"),
         }
     }
 }
 
 impl fmt::Display for LocateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hops.last() {
+        match self.hops.iter().rfind(|hop| hop.outcome != HopOutcome::Overtaken) {
             None => f.write_str("no tunnel server found: no database is configured"),
             Some(Hop { asked, outcome, .. }) => {
                 write!(f, "no tunnel server found after {} questions; the last, {asked}: {outcome}", self.hops.len())

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod database;
 pub mod locator;
 pub mod member;
+pub mod redirect;
 pub mod region;
 pub mod registrar;
 

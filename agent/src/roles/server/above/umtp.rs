@@ -154,7 +154,7 @@ impl Worker {
     async fn carry(&mut self) -> Result<(), String> {
         let servers = self.servers().await?;
         let tunnel = TunnelSettings { servers, local: None, silence: Some(Duration::from_secs(2)) };
-        let mut tunnel = Tunnel::open(tunnel).await.map_err(|error| error.to_string())?;
+        let mut tunnel = Tunnel::open(tunnel).map_err(|error| error.to_string())?;
         let mut alone_since = Some(Instant::now());
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -184,7 +184,9 @@ impl Worker {
             };
             let patience = alone_since.map_or(Duration::MAX, |since| PATIENCE.saturating_sub(since.elapsed()));
             tokio::select! {
-                () = tokio::time::sleep(patience) => return Err("no server above answers".to_owned()),
+                () = tokio::time::sleep(patience) => {
+                    return Err(format!("no server above answers: {}", tunnel.silence_reason()));
+                }
                 changed = self.wanted.changed() => {
                     // Gone: the next look at what is wanted ends it.
                     let _ = changed;

@@ -30,9 +30,9 @@ use crate::socket::Socket;
 /// Longest time that leaving may take; then whoever still waits for us has to notice by himself.
 const SHUT_DOWN_MAX: Duration = Duration::from_secs(1);
 
-/// How long after a search without result the next one starts: soon at first, for a database may just be starting, and then
-/// ever later, for it may be away for the night.
-const SEARCH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long after a search without result the next one starts: at once almost, for databases and servers that start together
+/// with us know each other within moments, and then ever later, for they may be away for the night.
+const SEARCH_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// Where a tunnel may lead.
 #[derive(Debug, Clone)]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::roles::feeding::Feeding;
 use crate::roles::peering::Peering;
 
-/// The same for every role of one agent; clones share [`changed`](Self::changed) and [`peering`](Self::peering).
+/// The same for every role of one agent; clones share [`changed`](Self::changed), [`peering`](Self::peering) and
+/// [`feeding`](Self::feeding).
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// Name of the agent; filled in from its snapshot.
@@ -21,6 +23,8 @@ pub struct Surroundings {
     pub changed: Arc<Notify>,
     /// Where registrar and database tell each other of peers.
     pub peering: Peering,
+    /// Where the server tells the registrar who feeds it.
+    pub feeding: Feeding,
 }
 
 impl Surroundings {
@@ -33,6 +37,7 @@ impl Surroundings {
             ca: None,
             changed: Arc::default(),
             peering: Peering::default(),
+            feeding: Feeding::default(),
         }
     }
 

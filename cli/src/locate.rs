@@ -53,7 +53,7 @@ pub(crate) async fn run(mut args: Args) -> Result<()> {
     let hops: &[Hop] = match &outcome {
         Ok(found) => &found.hops,
         Err(LocateError::Walk(error)) => &error.hops,
-        Err(LocateError::NoIpv4(_)) => &[],
+        Err(LocateError::NoIpv4(_) | LocateError::OnlyLoops(_)) => &[],
     };
     if !args.json {
         for hop in hops {

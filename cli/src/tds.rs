@@ -175,7 +175,7 @@ async fn query(args: QueryArgs) -> Result<()> {
 
 async fn register(args: RegisterArgs) -> Result<()> {
     let RegisterArgs { peer, account, entry_type, source, port, protocol, networks, country } = args;
-    let request = Register { source, port, entry_type, protocol, networks, country };
+    let request = Register { source, port, entry_type, protocol, networks, country, fed_by: Vec::new() };
     peer.ask(&Request::Register(request), Some(&account.credentials()?)).await?;
     peer.print(&json!({ "registered": true, "at": peer.tds.to_string() }), &format!("registered at {}", peer.tds))
 }

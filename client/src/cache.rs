@@ -146,6 +146,7 @@ mod tests {
             entry_type: EntryType::TunnelServer,
             protocol: Some(Protocol::Udp),
             prefix_len: None,
+            fed_by: Vec::new(),
         };
         let now = std::time::Instant::now();
         let Some(Step::Ask(ask)) = locator.poll(now) else { panic!("the only root is to be asked") };

@@ -6,13 +6,15 @@
 //!                    └───────handle_*──────── dns, http
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
+use castgate_endpoint::hierarchy::feed;
 use castgate_endpoint::hierarchy::locator::{self, Ask, Found, HopOutcome, ServiceTarget, Step, TaskId, Wanted};
-use castgate_wire::registry::{Country, Protocol, ProtocolFilter, xml};
+use castgate_wire::registry::{Country, Protocol, ProtocolFilter, Server, xml};
 use hyper::StatusCode;
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,6 +34,10 @@ pub struct Locator {
     dns: Dns,
     cache: CacheFolder,
     from_roots: bool,
+    /// Where this place is reached itself, if it serves others.
+    own: Vec<SocketAddr>,
+    /// Who feeds the servers of the last walk; clones share it.
+    chains: Arc<Mutex<HashMap<SocketAddr, Vec<IpAddr>>>>,
 }
 
 /// Why no tunnel server was found.
@@ -40,6 +46,9 @@ pub enum LocateError {
     /// The walk ended without servers.
     #[error(transparent)]
     Walk(#[from] locator::LocateError),
+    /// There are servers, and all of them are this relay itself or are fed by it.
+    #[error("the database names {0} tunnel servers, and all of them are this relay itself or are fed by it")]
+    OnlyLoops(usize),
     /// There are servers, but none that a tunnel of ours reaches.
     #[error("the database names {0} tunnel servers, and none of them by an IPv4 address")]
     NoIpv4(usize),
@@ -51,8 +60,8 @@ impl LocateError {
     pub fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Walk(one), Self::Walk(other)) => troubles(one) == troubles(other),
-            (Self::NoIpv4(_), Self::NoIpv4(_)) => true,
-            (Self::Walk(_) | Self::NoIpv4(_), _) => false,
+            (Self::NoIpv4(_), Self::NoIpv4(_)) | (Self::OnlyLoops(_), Self::OnlyLoops(_)) => true,
+            (Self::Walk(_) | Self::NoIpv4(_) | Self::OnlyLoops(_), _) => false,
         }
     }
 }
@@ -67,7 +76,7 @@ impl Locator {
     #[must_use]
     pub fn new(roots: Vec<DatabaseAddress>, country: Option<Country>, dns: Dns, cache: CacheFolder) -> Self {
         let wanted = Wanted { country, protocol: ProtocolFilter::Only(Protocol::Udp) };
-        Self { roots, wanted, local: None, dns, cache, from_roots: false }
+        Self { roots, wanted, local: None, dns, cache, from_roots: false, own: Vec::new(), chains: Arc::default() }
     }
 
     /// Asks for AMT relays instead (RFC 7450).
@@ -91,6 +100,20 @@ impl Locator {
         self
     }
 
+    /// For a relay that is reached at these addresses: passes over itself and whatever it feeds
+    /// ([`castgate_endpoint::hierarchy::feed`]).
+    #[must_use]
+    pub fn for_relay_at(mut self, own: Vec<SocketAddr>) -> Self {
+        self.own = own;
+        self
+    }
+
+    /// Who feeds this server, nearest first, as the last walk was told.
+    #[must_use]
+    pub fn fed_by(&self, server: SocketAddr) -> Vec<IpAddr> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&server).cloned().unwrap_or_default()
+    }
+
     /// The databases the walk starts at.
     #[must_use]
     pub fn roots(&self) -> &[DatabaseAddress] {
@@ -102,6 +125,18 @@ impl Locator {
     /// # Errors
     /// [`LocateError`] when no server was found; it tells every question that was asked.
     pub async fn locate(&self) -> Result<Found, LocateError> {
+        let mut found = self.walk().await?;
+        let named = found.servers.len();
+        found.servers.retain(|server| feed::may_feed(server, &self.own));
+        if found.servers.is_empty() {
+            return Err(LocateError::OnlyLoops(named));
+        }
+        let chain = |server: &Server| (SocketAddr::new(server.address, server.port), server.fed_by.clone());
+        *self.chains.lock().unwrap_or_else(PoisonError::into_inner) = found.servers.iter().map(chain).collect();
+        Ok(found)
+    }
+
+    async fn walk(&self) -> Result<Found, LocateError> {
         let cache = self.cache.load(&self.roots, &self.wanted);
         let now = SystemTime::now().into();
         let mut walk = locator::Locator::new(self.roots.clone(), self.wanted.clone(), cache, seed(), now);
@@ -296,6 +331,26 @@ mod tests {
         let relays = locator(&[root], CacheFolder::none()).for_relays();
         assert_eq!(relays.relays().await, Ok(vec!["[2001:db8::1]:2268".parse().unwrap()]));
         assert!(locator(&[root], CacheFolder::none()).relays().await.is_err(), "UMTP is another protocol");
+    }
+
+    #[tokio::test]
+    async fn a_relay_passes_over_itself_and_what_it_feeds_and_knows_who_feeds_the_others() {
+        let entry = |address: &str, fed_by: &str| {
+            format!(
+                "<SERVER><ADDRESS>{address}</ADDRESS><PORT>10100</PORT><TYPE>0</TYPE><PROTOCOL>UDP</PROTOCOL>\
+                 <FEDBY>{fed_by}</FEDBY></SERVER>"
+            )
+        };
+        let (own, below) = (entry("192.0.2.1", "192.0.2.9"), entry("192.0.2.2", "192.0.2.8,192.0.2.1"));
+        let other = entry("192.0.2.3", "192.0.2.9");
+        let root = serve("200 OK", &format!("<SERVERS>{own}{below}{other}</SERVERS>")).await;
+        let relay = locator(&[root], CacheFolder::none()).for_relay_at(vec!["192.0.2.1:10100".parse().unwrap()]);
+        assert_eq!(relay.servers().await, Ok(vec!["192.0.2.3:10100".parse().unwrap()]));
+        assert_eq!(relay.fed_by("192.0.2.3:10100".parse().unwrap()), ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+
+        let root = serve("200 OK", &format!("<SERVERS>{own}{below}</SERVERS>")).await;
+        let relay = locator(&[root], CacheFolder::none()).for_relay_at(relay.own);
+        assert_eq!(relay.servers().await, Err(LocateError::OnlyLoops(2)));
     }
 
     #[tokio::test]

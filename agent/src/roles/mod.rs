@@ -4,6 +4,7 @@
 
 pub mod adapter;
 pub mod database;
+pub mod feeding;
 pub mod interface;
 pub mod pattern;
 pub mod peering;
@@ -97,8 +98,8 @@ impl Role for server::ServerRole {
     type Error = server::ServerError;
     const NAME: &str = "server";
 
-    async fn start(part: &ServerSnapshot, _around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start(part)
+    async fn start(part: &ServerSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
+        Self::start_telling(part, &around.feeding)
     }
 
     async fn apply(&mut self, part: &ServerSnapshot) -> Result<(), Self::Error> {

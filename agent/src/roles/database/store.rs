@@ -285,6 +285,7 @@ mod tests {
             protocol: None,
             networks: Vec::new(),
             country: Some("BE".parse().unwrap()),
+            fed_by: Vec::new(),
         };
         database.register(std::time::Instant::now(), UnixMillis(0), "be", &register).unwrap();
         database.poll_change().expect("a REGISTER is a change")

@@ -54,7 +54,7 @@ impl Through {
         let wish = Wish { adapter, entries, bye: false };
         let (publisher, statuses) = watch::channel(waiting(&wish, None));
         let (wishes, wish) = watch::channel(wish);
-        let Surroundings { agent, state_dir: _, ca, changed, peering: _ } = around.clone();
+        let Surroundings { agent, state_dir: _, ca, changed, peering: _, feeding: _ } = around.clone();
         let client = Client { agent, ca, wish, statuses: publisher, changed };
         Self { wishes, statuses, task: tokio::spawn(client.run()) }
     }

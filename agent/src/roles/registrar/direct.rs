@@ -7,6 +7,7 @@
 //! ```
 //! Owns the task and its life; when and what to announce is the state machine's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 use super::{RegistrarError, entry_name};
 use crate::http::client;
 use crate::report::RegistrationReport;
+use crate::roles::feeding::Feeding;
 
 /// Time that the goodbyes get. What does not come through goes by itself after two intervals.
 const GOODBYE_TIME: Duration = Duration::from_secs(3);
@@ -57,6 +59,18 @@ impl Direct {
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.
     pub fn start(snapshot: RegistrarSnapshot, changed: &Arc<Notify>) -> Result<Self, RegistrarError> {
+        Self::start_with(snapshot, changed, &Feeding::default())
+    }
+
+    /// The same for a relay: its tunnel servers are announced with the chain that feeds them, whenever that changes.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        snapshot: RegistrarSnapshot,
+        changed: &Arc<Notify>,
+        feeding: &Feeding,
+    ) -> Result<Self, RegistrarError> {
         let settings = settings(snapshot)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
@@ -64,10 +78,13 @@ impl Direct {
         let (publisher, statuses) = watch::channel(Vec::new());
         let (progress, carried_out) = watch::channel(0);
         let Settings { config, entries, parents } = settings;
-        let machine = endpoint::Registrar::new(config, &entries, &parents, u64::from_le_bytes(seed), Instant::now());
+        let mut machine =
+            endpoint::Registrar::new(config, &entries, &parents, u64::from_le_bytes(seed), Instant::now());
+        let mut chain = feeding.chain();
+        machine.set_fed_by(&chain.borrow_and_update(), Instant::now());
         let publisher = Publisher { statuses: publisher, carried_out: progress, changed: changed.clone() };
         publisher.publish(&machine, 0);
-        let task = tokio::spawn(run(machine, received, publisher));
+        let task = tokio::spawn(run(machine, received, chain, publisher));
         Ok(Self { orders, ordered: 0, carried_out, statuses, task })
     }
 
@@ -136,7 +153,12 @@ impl Drop for Direct {
     }
 }
 
-async fn run(mut machine: endpoint::Registrar, mut orders: mpsc::UnboundedReceiver<Order>, publisher: Publisher) {
+async fn run(
+    mut machine: endpoint::Registrar,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut chain: watch::Receiver<Vec<IpAddr>>,
+    publisher: Publisher,
+) {
     let mut carried_out = 0;
     let lines = Arc::new(Semaphore::new(CALLS_MAX));
     let mut calls: JoinSet<(CallId, Outcome)> = JoinSet::new();
@@ -174,6 +196,11 @@ async fn run(mut machine: endpoint::Registrar, mut orders: mpsc::UnboundedReceiv
                     machine.shut_down(Instant::now());
                 }
             },
+            // The board may be gone before us; then the chain stays as it is.
+            Ok(()) = chain.changed(), if !stopping => {
+                let fed_by = chain.borrow_and_update().clone();
+                machine.set_fed_by(&fed_by, Instant::now());
+            }
             Some(done) = calls.join_next() => match done {
                 Ok((id, outcome)) => machine.handle_outcome(Instant::now(), id, outcome),
                 // Its pair would wait for ever; the panic itself was printed where it happened.
@@ -247,6 +274,7 @@ fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {
         protocol,
         networks,
         country,
+        fed_by: Vec::new(),
     };
     let parent = |(index, castgate_control::Parent { url, login, password })| {
         let url: String = url;

@@ -91,7 +91,7 @@ impl Way {
     fn start(snapshot: RegistrarSnapshot, around: &Surroundings) -> Result<Self, RegistrarError> {
         match snapshot.adapter.clone() {
             Some(adapter) => Ok(Self::Through(Through::start(adapter, snapshot.entries, around))),
-            None => Direct::start(snapshot, &around.changed).map(Self::Direct),
+            None => Direct::start_with(snapshot, &around.changed, &around.feeding).map(Self::Direct),
         }
     }
 }

@@ -27,6 +27,7 @@ use self::driver::{Command, Driver, Look, Reconfigure, Refusals};
 use self::rates::Rates;
 use super::interface::{self, InterfaceError};
 use crate::report::{AmtReport, ChannelReport, Report, TunnelReport};
+use crate::roles::feeding::Feeding;
 
 /// The control thread answers within one turn; a machine on which that takes longer is in trouble that we must not add to.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +72,14 @@ impl ServerRole {
     /// # Errors
     /// When an interface or the address is not ours, or the kernel refuses.
     pub fn start(snapshot: &ServerSnapshot) -> Result<Self, ServerError> {
+        Self::start_telling(snapshot, &Feeding::default())
+    }
+
+    /// The same; tells the board who feeds it, when it is a relay.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_telling(snapshot: &ServerSnapshot, feeding: &Feeding) -> Result<Self, ServerError> {
         let interfaces = interfaces(snapshot)?;
         let config = settings::config(snapshot, own_addresses(*snapshot.listen.ip(), &interfaces));
         let mut settings = Settings::new(snapshot.listen, interfaces);
@@ -96,7 +105,7 @@ impl ServerRole {
         let dataplane = Arc::new(dataplane);
         let above = |upstream: &UpstreamSnapshot| -> Result<_, ServerError> {
             let key = random_key()?;
-            Above::start(upstream, &snapshot.channels, places, &dataplane, || events.waker(), key)
+            Above::start((upstream, feeding), &snapshot.channels, places, &dataplane, || events.waker(), key)
                 .map_err(ServerError::Above)
         };
         let above = snapshot.upstream.as_ref().map(above).transpose()?;

@@ -217,6 +217,9 @@ struct CachedServer {
     address: IpAddr,
     port: u16,
     protocol: Option<String>,
+    /// Absent in what an earlier version left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fed_by: Vec<IpAddr>,
 }
 
 /// No tunnel server, and why.
@@ -622,7 +625,7 @@ impl Cache {
 impl CachedServer {
     fn of_server(server: &Server) -> Self {
         let protocol = server.protocol.as_ref().map(ToString::to_string);
-        Self { address: server.address, port: server.port, protocol }
+        Self { address: server.address, port: server.port, protocol, fed_by: server.fed_by.clone() }
     }
 
     fn to_server(&self) -> Server {
@@ -632,6 +635,7 @@ impl CachedServer {
             entry_type: EntryType::TunnelServer,
             protocol: self.protocol.as_deref().and_then(|word| word.parse().ok()),
             prefix_len: None,
+            fed_by: self.fed_by.clone(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod accounts;
 pub mod address;
 pub mod clock;
 pub mod database;
+pub mod feed;
 pub mod locator;
 pub mod member;
 pub mod redirect;

@@ -18,9 +18,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use castgate_wire::registry::{Bye, Register, Request};
+use castgate_wire::registry::{Bye, EntryType, Register, Request};
 
 use super::address::DatabaseAddress;
 use super::lot::Lot;
@@ -143,6 +144,8 @@ pub struct Status<'a> {
 #[derive(Debug)]
 pub struct Registrar {
     config: Config,
+    /// Who feeds our tunnel servers, when they are relays.
+    fed_by: Vec<IpAddr>,
     lot: Lot,
     pairs: Vec<Pair>,
     calls: VecDeque<Call>,
@@ -179,7 +182,14 @@ impl Registrar {
     /// Announces every entry at every parent, the first time at once. `seed` spreads the refreshes.
     #[must_use]
     pub fn new(config: Config, entries: &[Register], parents: &[Parent], seed: u64, now: Instant) -> Self {
-        let mut this = Self { config, lot: Lot::new(seed), pairs: Vec::new(), calls: VecDeque::new(), next_id: 0 };
+        let mut this = Self {
+            config,
+            fed_by: Vec::new(),
+            lot: Lot::new(seed),
+            pairs: Vec::new(),
+            calls: VecDeque::new(),
+            next_id: 0,
+        };
         this.set(config, entries, parents, now);
         this
     }
@@ -191,7 +201,8 @@ impl Registrar {
         for pair in &mut self.pairs {
             pair.wanted = false;
         }
-        for entry in entries {
+        let entries: Vec<Register> = entries.iter().map(|entry| self.with_chain(entry)).collect();
+        for entry in &entries {
             for parent in parents {
                 let same = |pair: &&mut Pair| same_key(&pair.entry, entry) && pair.parent.address == parent.address;
                 match self.pairs.iter_mut().find(same) {
@@ -201,6 +212,29 @@ impl Registrar {
             }
         }
         self.settle(now);
+    }
+
+    /// Tunnel servers are relays that are fed by this chain, nearest first, which is announced with them from now on
+    /// ([`super::feed`]).
+    pub fn set_fed_by(&mut self, fed_by: &[IpAddr], now: Instant) {
+        self.fed_by = fed_by.to_vec();
+        for at in 0..self.pairs.len() {
+            let entry = self.with_chain(&self.pairs[at].entry);
+            let pair = &mut self.pairs[at];
+            if pair.wanted {
+                let parent = pair.parent.clone();
+                pair.want(&entry, &parent, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn with_chain(&self, entry: &Register) -> Register {
+        let fed_by = match entry.entry_type {
+            EntryType::TunnelServer => self.fed_by.clone(),
+            EntryType::TunnelDatabase => Vec::new(),
+        };
+        Register { fed_by, ..entry.clone() }
     }
 
     /// Takes back everything; see [`is_finished`](Self::is_finished).

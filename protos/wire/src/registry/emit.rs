@@ -1,8 +1,8 @@
 //! How a request is written: one spelling only, in the order of the draft's examples.
 
-use super::request::{ACTION, COUNTRY, NETWORK, NETWORKS, PORT, PROTOCOL, SOURCE, STRICT, TYPE};
+use super::request::{ACTION, COUNTRY, FEDBY, NETWORK, NETWORKS, PORT, PROTOCOL, SOURCE, STRICT, TYPE};
 use super::{Bye, EntryType, ProtocolFilter, Query, Register, Request, Transfer};
-use super::{country, pairs};
+use super::{country, entry, pairs};
 
 impl Request {
     /// The pairs, to stand after `?` or in a POST body of `application/x-www-form-urlencoded`.
@@ -11,7 +11,7 @@ impl Request {
         let mut pairs = String::new();
         let mut put = |(_, name): (usize, &str), value: &str| pairs::append(&mut pairs, name, value);
         match self {
-            Self::Register(Register { source, port, entry_type, protocol, networks, country }) => {
+            Self::Register(Register { source, port, entry_type, protocol, networks, country, fed_by }) => {
                 put(ACTION, "REGISTER");
                 put(TYPE, entry_type.word());
                 put(SOURCE, &source.to_string());
@@ -25,6 +25,9 @@ impl Request {
                 }
                 if let Some(country) = country {
                     put(COUNTRY, country.as_str());
+                }
+                if !fed_by.is_empty() {
+                    put(FEDBY, &entry::emit_fed_by(fed_by));
                 }
             }
             Self::Bye(Bye { source, port, entry_type, protocol, strict }) => {

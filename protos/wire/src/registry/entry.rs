@@ -36,6 +36,23 @@ pub(super) fn parse_digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// Addresses of a chain that one server is fed by which are announced and read: as many as there are steps in the longest way
+/// from a root to a tunnel server. A chain of relays that is longer is out of order.
+pub const FED_BY_MAX: usize = 16;
+
+/// Reads a list of addresses with commas between them; `None` when one is no address, or there are more than [`FED_BY_MAX`].
+pub(super) fn parse_fed_by(text: &str) -> Option<Vec<IpAddr>> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let list: Vec<IpAddr> = items.map(|item| item.parse().ok()).take(FED_BY_MAX + 1).collect::<Option<_>>()?;
+    (list.len() <= FED_BY_MAX).then_some(list)
+}
+
+/// Writes such a list; what is more than [`FED_BY_MAX`] is left out from the far end.
+pub(super) fn emit_fed_by(list: &[IpAddr]) -> String {
+    let items: Vec<String> = list.iter().take(FED_BY_MAX).map(ToString::to_string).collect();
+    items.join(",")
+}
+
 /// Which kind of server an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryType {
@@ -184,6 +201,9 @@ pub struct Server {
     pub protocol: Option<Protocol>,
     /// In answers to `TYPE=TDS`: the length of the registered network that matched, 0 for a country.
     pub prefix_len: Option<u8>,
+    /// Whom it takes its channels from, nearest first, when it is a relay that says so (castgate UMTP notes: an extension of ours
+    /// that readers of the draft skip). Nobody who is in there may take channels from it.
+    pub fed_by: Vec<IpAddr>,
 }
 
 /// One entry in the answer to a TRANSFER.
@@ -256,6 +276,18 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_read_and_written_up_to_its_bound() {
+        let list = |count: u8| (0..count).map(|number| IpAddr::from([10, 0, 0, number])).collect::<Vec<_>>();
+        let bound = u8::try_from(FED_BY_MAX).unwrap();
+        assert_eq!(parse_fed_by(" 10.0.0.0 ,, 10.0.0.1,").as_deref(), Some(&list(2)[..]));
+        assert_eq!(parse_fed_by(""), Some(Vec::new()));
+        assert_eq!(parse_fed_by("2001:db8::1,relay"), None);
+        assert_eq!(parse_fed_by(&emit_fed_by(&list(bound))), Some(list(bound)));
+        assert_eq!(parse_fed_by(&format!("{},10.0.1.1", emit_fed_by(&list(bound)))), None);
+        assert_eq!(emit_fed_by(&list(bound + 9)), emit_fed_by(&list(bound)));
+    }
+
+    #[test]
     fn a_transfer_entry_does_not_show_its_password() {
         let entry = TransferEntry {
             server: Server {
@@ -264,6 +296,7 @@ mod tests {
                 entry_type: EntryType::TunnelDatabase,
                 protocol: None,
                 prefix_len: None,
+                fed_by: Vec::new(),
             },
             login: "as2026u1".into(),
             password: "u12!56D".into(),

@@ -42,6 +42,8 @@ pub struct Register {
     pub networks: Vec<Prefix>,
     /// The country whose clients it serves.
     pub country: Option<Country>,
+    /// Whom a relay takes its channels from, nearest first (FEDBY: castgate UMTP notes).
+    pub fed_by: Vec<IpAddr>,
 }
 
 /// BYE (draft-liefooghe-castgate-02 §6.2).
@@ -182,7 +184,9 @@ pub(super) const COUNTRY: Name = (7, "COUNTRY");
 pub(super) const STRICT: Name = (8, "STRICT");
 const LOGIN: Name = (9, "LOGIN");
 const PASSWORD: Name = (10, "PASSWORD");
-const NAMES: [Name; 11] = [ACTION, TYPE, SOURCE, PORT, PROTOCOL, NETWORKS, NETWORK, COUNTRY, STRICT, LOGIN, PASSWORD];
+pub(super) const FEDBY: Name = (11, "FEDBY");
+const NAMES: [Name; 12] =
+    [ACTION, TYPE, SOURCE, PORT, PROTOCOL, NETWORKS, NETWORK, COUNTRY, STRICT, LOGIN, PASSWORD, FEDBY];
 
 const A_NETWORK: &str = "a network such as 134.184.0.0/16";
 
@@ -251,6 +255,7 @@ impl Parameters {
             protocol: self.protocol()?,
             networks: self.networks()?,
             country: self.country()?,
+            fed_by: self.optional(FEDBY, "a list of at most 16 IP addresses", entry::parse_fed_by)?.unwrap_or_default(),
         })
     }
 

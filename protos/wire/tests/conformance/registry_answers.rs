@@ -5,7 +5,7 @@ use castgate_wire::registry::{EntryType, Protocol, Server, TransferEntry};
 
 fn server(address: &str, port: u16, entry_type: EntryType, protocol: Protocol, prefix_len: Option<u8>) -> Server {
     let address = address.parse().expect("an address");
-    Server { address, port, entry_type, protocol: Some(protocol), prefix_len }
+    Server { address, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: Vec::new() }
 }
 
 /// Two databases. The second has an empty PROTOCOL more in the draft, which nobody writes on purpose.

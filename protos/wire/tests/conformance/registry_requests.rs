@@ -25,6 +25,7 @@ fn register() -> Register {
         protocol: Some(Protocol::Udp),
         networks: vec![prefix("134.184.1.0/24")],
         country: Some("BE".parse().expect("a country")),
+        fed_by: Vec::new(),
     }
 }
 
@@ -51,6 +52,17 @@ fn the_requests_of_the_example_session_hold_in_both_directions() {
         assert_eq!(Request::parse(pairs), Ok((request.clone(), None)));
         assert_eq!(request.emit(), pairs);
     }
+}
+
+#[test]
+fn a_relay_names_the_chain_that_feeds_it() {
+    let chain = ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().expect("an address"));
+    let relay = Register { fed_by: chain.to_vec(), ..register() };
+    let pairs = format!("{REGISTER}&FEDBY=192.0.2.7,2001:db8::7");
+    assert_eq!(Request::parse(&pairs), Ok((Request::Register(relay.clone()), None)));
+    assert_eq!(Request::Register(relay).emit(), pairs);
+    let endless = format!("{REGISTER}&FEDBY={}", "192.0.2.7,".repeat(17));
+    assert!(refused(&endless).ends_with("is not a list of at most 16 IP addresses."));
 }
 
 #[test]
@@ -237,11 +249,12 @@ fn any_request() -> impl Strategy<Value = Request> {
     let protocol = || proptest::option::of(any_protocol());
     let network = || proptest::option::of(any_prefix());
     let networks = proptest::collection::vec(any_prefix(), 0..5);
-    let register = (any::<std::net::IpAddr>(), 1_u16.., any_type(), protocol(), networks, country());
+    let fed_by = proptest::collection::vec(any::<std::net::IpAddr>(), 0..=16);
+    let register = (any::<std::net::IpAddr>(), 1_u16.., any_type(), protocol(), networks, country(), fed_by);
     let bye = (any::<std::net::IpAddr>(), 1_u16.., proptest::option::of(any_type()), protocol(), any::<bool>());
     prop_oneof![
-        register.prop_map(|(source, port, entry_type, protocol, networks, country)| {
-            Request::Register(Register { source, port, entry_type, protocol, networks, country })
+        register.prop_map(|(source, port, entry_type, protocol, networks, country, fed_by)| {
+            Request::Register(Register { source, port, entry_type, protocol, networks, country, fed_by })
         }),
         bye.prop_map(|(source, port, entry_type, protocol, strict)| {
             Request::Bye(Bye { source, port, entry_type, protocol, strict })

@@ -8,17 +8,20 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use castgate_client::Locator;
 use castgate_client::amt::{Answered, Lookups};
 use castgate_control::UpstreamSnapshot;
 use castgate_dataplane::{Dataplane, GatewayId, Waker};
 use castgate_endpoint::amt::access::{Access, Event, Output};
 use castgate_endpoint::amt::discovery::{AttemptId, NoRelay, Question, QuestionId};
+use castgate_endpoint::hierarchy::feed;
 use castgate_endpoint::membership::Filter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::amt::source_filter;
 use super::{runtime, settings};
 use crate::report::UpstreamReport;
+use crate::roles::feeding::Feeding;
 
 /// How long the last goodbye may take: it is said again after a second (RFC 7450 §5.2.3.7.2).
 const FAREWELL_MAX: Duration = Duration::from_millis(1_100);
@@ -28,6 +31,9 @@ const FAREWELL_MAX: Duration = Duration::from_millis(1_100);
 pub(super) struct AmtAbove {
     access: Access,
     avoid: Vec<SocketAddr>,
+    feeding: Feeding,
+    /// Knows who feeds the relays that the hierarchy names.
+    locator: Option<Locator>,
     gateways: BTreeMap<AttemptId, GatewayId>,
     connections: HashMap<GatewayId, AttemptId>,
     lookups: Resolver,
@@ -44,13 +50,21 @@ struct Resolver {
 }
 
 impl AmtAbove {
-    pub(super) fn start(snapshot: &UpstreamSnapshot, waker: Waker, key: [u8; 16]) -> io::Result<Self> {
+    pub(super) fn start(
+        snapshot: &UpstreamSnapshot,
+        feeding: &Feeding,
+        waker: Waker,
+        key: [u8; 16],
+    ) -> io::Result<Self> {
+        let locator = settings::locator(snapshot);
         Ok(Self {
             access: Access::new(settings::discovery(snapshot), settings::gateway(snapshot), key),
             avoid: snapshot.avoid.clone(),
+            feeding: feeding.clone(),
+            locator: locator.clone(),
             gateways: BTreeMap::new(),
             connections: HashMap::new(),
-            lookups: Resolver::start(snapshot, waker)?,
+            lookups: Resolver::start(snapshot, locator, waker)?,
             last_failure: None,
         })
     }
@@ -108,9 +122,25 @@ impl AmtAbove {
                     }
                 }
                 Output::Close { connection } => self.close(dataplane, connection),
-                Output::Event(event) => self.tell(&event),
+                Output::Event(event) => {
+                    self.tell(&event);
+                    self.tell_chain();
+                }
             }
         }
+    }
+
+    /// Whoever feeds us is announced, with whoever feeds that one; several relays at a time are all told.
+    fn tell_chain(&self) {
+        let above: Vec<SocketAddr> = self
+            .access
+            .connections()
+            .filter(|connection| connection.is_connected)
+            .map(|connection| connection.relay)
+            .collect();
+        let of = |relay: &SocketAddr| self.locator.as_ref().map(|locator| locator.fed_by(*relay)).unwrap_or_default();
+        let chains: Vec<IpAddr> = above.iter().skip(1).map(SocketAddr::ip).chain(above.iter().flat_map(of)).collect();
+        self.feeding.set(above.first().map(|first| feed::chain(first.ip(), &chains)).unwrap_or_default());
     }
 
     fn open(&mut self, now: Instant, dataplane: &Dataplane, connection: AttemptId, relay: SocketAddr) {
@@ -213,10 +243,10 @@ impl AmtAbove {
 }
 
 impl Resolver {
-    fn start(snapshot: &UpstreamSnapshot, waker: Waker) -> io::Result<Self> {
+    fn start(snapshot: &UpstreamSnapshot, locator: Option<Locator>, waker: Waker) -> io::Result<Self> {
         let (questions, asked) = unbounded_channel();
         let (say, answers) = mpsc::channel();
-        let (dns, locator) = (settings::dns(snapshot), settings::locator(snapshot));
+        let dns = settings::dns(snapshot);
         let answer = move |answered| {
             if say.send(answered).is_ok() {
                 waker.wake();

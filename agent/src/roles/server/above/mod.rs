@@ -34,6 +34,7 @@ use self::hosts::{Change, Hosts};
 use self::umtp::UmtpAbove;
 use super::amt::source_filter;
 use crate::report::UpstreamReport;
+use crate::roles::feeding::Feeding;
 
 /// What a relay wants from above, and who brings it.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Above {
     /// # Errors
     /// When a thread or random numbers are not to be had.
     pub(super) fn start(
-        snapshot: &UpstreamSnapshot,
+        (snapshot, feeding): (&UpstreamSnapshot, &Feeding),
         rules: &[ChannelRule],
         places: Option<Places>,
         dataplane: &Arc<Dataplane>,
@@ -68,8 +69,8 @@ impl Above {
     ) -> io::Result<Self> {
         let hosts = places.map(|places| Hosts::start(places, waker())).transpose()?;
         let source = match snapshot.protocol {
-            UpstreamProtocol::Amt => Source::Amt(Box::new(AmtAbove::start(snapshot, waker(), key)?)),
-            UpstreamProtocol::Umtp => Source::Umtp(UmtpAbove::start(snapshot, rules.to_vec(), dataplane)?),
+            UpstreamProtocol::Amt => Source::Amt(Box::new(AmtAbove::start(snapshot, feeding, waker(), key)?)),
+            UpstreamProtocol::Umtp => Source::Umtp(UmtpAbove::start(snapshot, feeding, rules.to_vec(), dataplane)?),
         };
         Ok(Self { demand: Demand::default(), source, hosts, asked: BTreeMap::new(), rules: rules.to_vec() })
     }

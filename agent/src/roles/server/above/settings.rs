@@ -27,7 +27,9 @@ pub(super) fn dns(snapshot: &UpstreamSnapshot) -> Dns {
 /// The walk down the hierarchy, where servers are found by it.
 pub(super) fn locator(snapshot: &UpstreamSnapshot) -> Option<Locator> {
     let Discovery::Hierarchy(HierarchyDiscovery { tds, country }) = &snapshot.discovery else { return None };
-    Some(Locator::new(tds.iter().map(database).collect(), *country, dns(snapshot), CacheFolder::none()))
+    let locator = Locator::new(tds.iter().map(database).collect(), *country, dns(snapshot), CacheFolder::none());
+    // What is to be avoided is where this relay and its like are reached themselves.
+    Some(locator.for_relay_at(snapshot.avoid.clone()))
 }
 
 fn database(place: &Place) -> DatabaseAddress {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use castgate_client::{Dns, Event, Locator, Received, Servers, Tunnel, TunnelSettings};
 use castgate_control::{ChannelRule, Discovery, Place, StaticDiscovery, UpstreamSnapshot};
 use castgate_dataplane::Dataplane;
+use castgate_endpoint::hierarchy::feed;
 use castgate_endpoint::membership::Filter;
 use castgate_wire::umtp::Channel;
 use castgate_wire::{ipv4, udp};
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use super::demand::Demand;
 use super::{runtime, settings};
 use crate::report::UpstreamReport;
+use crate::roles::feeding::Feeding;
 
 /// Where a tunnel server is when nobody says which port.
 const PORT: u16 = 10100;
@@ -54,6 +56,7 @@ struct State {
 struct Worker {
     search: Search,
     avoid: Vec<SocketAddr>,
+    feeding: Feeding,
     wanted: watch::Receiver<BTreeSet<Channel>>,
     state: Arc<Mutex<State>>,
     dataplane: Arc<Dataplane>,
@@ -67,6 +70,7 @@ enum Search {
 impl UmtpAbove {
     pub(super) fn start(
         snapshot: &UpstreamSnapshot,
+        feeding: &Feeding,
         rules: Vec<ChannelRule>,
         dataplane: &Arc<Dataplane>,
     ) -> io::Result<Self> {
@@ -85,6 +89,7 @@ impl UmtpAbove {
         let worker = Worker {
             search,
             avoid: snapshot.avoid.clone(),
+            feeding: feeding.clone(),
             wanted: receiver,
             state: Arc::clone(&state),
             dataplane: Arc::clone(dataplane),
@@ -142,6 +147,7 @@ impl Worker {
         while self.wanted.wait_for(|wanted| !wanted.is_empty()).await.is_ok() {
             let Err(trouble) = self.carry().await else { continue };
             tracing::warn!(%trouble, "no tunnel to a server above");
+            self.feeding.set(Vec::new());
             *lock(&self.state) = State { last_failure: Some(trouble), ..State::default() };
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
@@ -160,6 +166,7 @@ impl Worker {
             let wanted = self.wanted.borrow_and_update().clone();
             if wanted.is_empty() || self.wanted.has_changed().is_err() {
                 tunnel.shut_down().await;
+                self.feeding.set(Vec::new());
                 *lock(&self.state) = State::default();
                 return Ok(());
             }
@@ -205,11 +212,8 @@ impl Worker {
 
     async fn servers(&self) -> Result<Servers, String> {
         let (places, dns) = match &self.search {
-            Search::Hierarchy(locator) if self.avoid.is_empty() => return Ok(Servers::Located((**locator).clone())),
-            Search::Hierarchy(locator) => {
-                let found = locator.servers().await.map_err(|error| error.to_string())?;
-                return self.fit(found);
-            }
+            // It passes over what is to be avoided by itself.
+            Search::Hierarchy(locator) => return Ok(Servers::Located((**locator).clone())),
             Search::Named(places, dns) => (places, dns),
         };
         let mut found = Vec::new();
@@ -240,9 +244,15 @@ impl Worker {
         let mut state = lock(&self.state);
         match event {
             Event::TunnelUp { server } | Event::HandOver { to: server, .. } => {
+                let above = match &self.search {
+                    Search::Hierarchy(locator) => locator.fed_by(*server),
+                    Search::Named(..) => Vec::new(),
+                };
+                self.feeding.set(feed::chain(server.ip(), &above));
                 *state = State { server: Some(*server), is_up: true, last_failure: None, ..*state };
             }
             Event::ServerLost { .. } => {
+                self.feeding.set(Vec::new());
                 *state = State { server: None, is_up: false, last_failure: Some(event.to_string()), ..*state };
             }
             Event::Refused { .. } | Event::LocateFailed(_) => state.last_failure = Some(event.to_string()),

@@ -32,6 +32,8 @@ pub struct Entry {
     pub networks: Vec<Prefix>,
     /// Countries whose clients it serves; both networks and countries: both must match.
     pub countries: Vec<Country>,
+    /// Whom it takes its channels from, as it says itself (FEDBY). Passed through: nothing here goes by it.
+    pub fed_by: Vec<IpAddr>,
 }
 
 /// An [`Entry`] with the moment it goes by itself; made for serde, kept by the driver.
@@ -45,6 +47,9 @@ pub struct StoredEntry {
     login: String,
     networks: Vec<Prefix>,
     countries: Vec<String>,
+    /// Absent in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fed_by: Vec<IpAddr>,
     expires: UnixMillis,
 }
 
@@ -91,6 +96,7 @@ impl Entry {
             login: login.to_owned(),
             networks,
             countries: register.country.into_iter().collect(),
+            fed_by: register.fed_by.clone(),
         }
     }
 
@@ -116,11 +122,11 @@ impl Entry {
 
     pub(super) fn to_server(&self, prefix_len: Option<u8>) -> Server {
         let Key { entry_type, source, port, protocol } = self.key.clone();
-        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len }
+        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: self.fed_by.clone() }
     }
 
     pub(super) fn to_stored(&self, expires: UnixMillis) -> StoredEntry {
-        let Self { key: Key { entry_type, source, port, protocol }, login, networks, countries } = self.clone();
+        let Self { key: Key { entry_type, source, port, protocol }, login, networks, countries, fed_by } = self.clone();
         StoredEntry {
             entry_type: entry_type.word().to_owned(),
             source,
@@ -129,6 +135,7 @@ impl Entry {
             login,
             networks,
             countries: countries.iter().map(ToString::to_string).collect(),
+            fed_by,
             expires,
         }
     }
@@ -160,6 +167,7 @@ impl StoredEntry {
             login: self.login.clone(),
             networks: self.networks.clone(),
             countries: self.countries.iter().map(country).collect::<Result<_, _>>()?,
+            fed_by: self.fed_by.clone(),
         })
     }
 }
@@ -180,6 +188,7 @@ mod tests {
             login: "be".to_owned(),
             networks: vec!["134.184.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             countries: vec!["BE".parse().unwrap()],
+            fed_by: vec!["192.0.2.7".parse().unwrap()],
         };
         let text = serde_json::to_string(&entry.to_stored(UnixMillis(5))).unwrap();
         let stored: StoredEntry = serde_json::from_str(&text).unwrap();

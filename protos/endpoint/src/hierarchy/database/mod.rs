@@ -374,7 +374,7 @@ impl Database {
         Ok(())
     }
 
-    fn may_stay(&self, Entry { key, login, networks, countries }: &Entry) -> bool {
+    fn may_stay(&self, Entry { key, login, networks, countries, fed_by: _ }: &Entry) -> bool {
         let account = self.accounts.account(login);
         account.is_some_and(|account| account.allow().check(key.entry_type, key.source, networks, countries).is_ok())
     }

@@ -69,6 +69,19 @@ fn a_network_of_length_0_shadows_neither_country_nor_region() {
 }
 
 #[test]
+fn the_chain_that_feeds_a_relay_is_handed_out_as_it_was_registered_last() {
+    let mut lab = Lab::new();
+    let Request::Query(query) = Request::parse("ACTION=QUERY&TYPE=TS&COUNTRY=BE").unwrap().0 else { panic!() };
+    let caller = Caller { address: "192.0.2.1".parse().unwrap(), asked_at: None };
+    for (fed_by, expected) in [("&FEDBY=192.0.2.7,192.0.2.8", &["192.0.2.7", "192.0.2.8"][..]), ("", &[])] {
+        lab.register(&format!("TYPE=TS&SOURCE=10.0.0.1&PORT=1&COUNTRY=BE{fed_by}")).unwrap();
+        let servers = lab.database.query(lab.now, caller, &query).servers;
+        let expected: Vec<std::net::IpAddr> = expected.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(servers[0].fed_by, expected);
+    }
+}
+
+#[test]
 fn delegation_wins_in_every_tier() {
     let mut lab = Lab::new();
     for place in ["NETWORKS=134.184.0.0/16", "COUNTRY=BE", "NETWORKS=0.0.0.0/0"] {
@@ -385,7 +398,10 @@ fn op() -> impl Strategy<Value = Op> {
     let register = (kind(), 0_u8..6, 1_u16..3, protocol(), prop::collection::vec(network(), 0..4), country()).prop_map(
         |(entry_type, n, port, protocol, networks, country)| {
             let source = IpAddr::from([10, 0, 0, n]);
-            Op::Register(Register { source, port, entry_type, protocol: Some(protocol), networks, country })
+            {
+                let fed_by = Vec::new();
+                Op::Register(Register { source, port, entry_type, protocol: Some(protocol), networks, country, fed_by })
+            }
         },
     );
     let caller = prop_oneof![

@@ -539,5 +539,6 @@ fn tds(address: &str) -> Server {
 
 fn server(address: &str, entry_type: EntryType, protocol: Protocol) -> Server {
     let address: SocketAddr = address.parse().unwrap();
-    Server { address: address.ip(), port: address.port(), entry_type, protocol: Some(protocol), prefix_len: None }
+    let (address, port) = (address.ip(), address.port());
+    Server { address, port, entry_type, protocol: Some(protocol), prefix_len: None, fed_by: Vec::new() }
 }

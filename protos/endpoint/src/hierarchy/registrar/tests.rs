@@ -228,6 +228,27 @@ fn an_entry_that_comes_back_while_its_bye_is_under_way_is_registered_after_it() 
 }
 
 #[test]
+fn a_relay_is_announced_with_the_chain_that_feeds_it_whenever_that_changes() {
+    let mut lab = Lab::new(&[1], &["10.0.0.1"]);
+    lab.answer_all(&done());
+    let chain = ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().unwrap());
+    lab.registrar.set_fed_by(&chain, lab.now);
+    let asked = lab.answer_all(&done());
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].ends_with("&COUNTRY=BE&FEDBY=192.0.2.7,2001:db8::7"), "{asked:?}");
+    lab.registrar.set_fed_by(&chain, lab.now);
+    assert!(lab.calls().is_empty(), "the same is no news");
+    // Other entries have it from the start, and databases are fed by nobody.
+    let database = Register { entry_type: EntryType::TunnelDatabase, protocol: None, ..entry(5632) };
+    lab.registrar.set(Config::default(), &[entry(1), entry(2), database], &[parent("10.0.0.1")], lab.now);
+    let asked = lab.answer_all(&done());
+    assert_eq!(asked.iter().map(|asked| asked.contains("FEDBY")).collect::<Vec<_>>(), [true, false], "{asked:?}");
+    lab.registrar.set_fed_by(&[], lab.now);
+    let asked = lab.answer_all(&done());
+    assert!(asked.len() == 2 && !asked.concat().contains("FEDBY"), "{asked:?}");
+}
+
+#[test]
 fn results_of_forgotten_calls_change_nothing() {
     let mut lab = Lab::new(&[1], &["10.0.0.1"]);
     let call = lab.calls().remove(0);
@@ -290,6 +311,7 @@ impl Lab {
 
 fn entry(port: u16) -> Register {
     Register {
+        fed_by: Vec::new(),
         source: "127.0.2.1".parse().unwrap(),
         port,
         entry_type: EntryType::TunnelServer,

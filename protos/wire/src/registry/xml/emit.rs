@@ -1,7 +1,7 @@
 //! Fields to markup, in the order of the draft, one element a line as in its examples.
 
 use super::read::is_xml;
-use crate::registry::{Server, TransferEntry};
+use crate::registry::{Server, TransferEntry, entry};
 use std::fmt::Write;
 
 const DECLARATION: &str = "<?xml version=\"1.0\"?>\n";
@@ -14,6 +14,7 @@ pub fn emit_servers(servers: &[Server]) -> String {
         if let Some(len) = server.prefix_len {
             leaf(xml, "PREFIXLEN", &len.to_string());
         }
+        tail(xml, server);
     })
 }
 
@@ -27,6 +28,7 @@ pub fn emit_transfer(entries: &[TransferEntry]) -> String {
         leaf(xml, "PASSWORD", password);
         list(xml, "COUNTRIES", "COUNTRY", countries);
         list(xml, "NETWORKS", "NETWORK", networks);
+        tail(xml, server);
     })
 }
 
@@ -48,11 +50,18 @@ fn document<S>(servers: &[S], content: impl Fn(&mut String, &S)) -> String {
 
 /// What both forms begin with. The draft has no server without a PROTOCOL: who said none gets an empty one.
 fn head(xml: &mut String, server: &Server) {
-    let Server { address, port, entry_type, protocol, prefix_len: _ } = server;
+    let Server { address, port, entry_type, protocol, prefix_len: _, fed_by: _ } = server;
     leaf(xml, "ADDRESS", &address.to_string());
     leaf(xml, "PORT", &port.to_string());
     leaf(xml, "TYPE", entry_type.digit());
     leaf(xml, "PROTOCOL", protocol.as_ref().map_or("", |protocol| protocol.word()));
+}
+
+/// What is ours stands behind what is the draft's.
+fn tail(xml: &mut String, server: &Server) {
+    if !server.fed_by.is_empty() {
+        leaf(xml, "FEDBY", &entry::emit_fed_by(&server.fed_by));
+    }
 }
 
 fn list<V: ToString>(xml: &mut String, name: &str, item: &str, values: &[V]) {

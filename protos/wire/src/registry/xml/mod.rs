@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   SERVERS
-//!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  [PREFIXLEN]                             QUERY
+//!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  [PREFIXLEN]  [FEDBY]                    QUERY
 //!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  LOGIN  PASSWORD  [COUNTRIES [COUNTRY *]]
-//!                                                                 [NETWORKS  [NETWORK *]]  TRANSFER
+//!                                                                 [NETWORKS  [NETWORK *]]
+//!                                                                 [FEDBY]                  TRANSFER
 //! ```
 //! Liberal in (castgate UMTP notes): byte order mark, comments, attributes and processing instructions are passed over,
 //! names are read in any case and children in any order, unknown children are skipped, of repeated ones the first that is
 //! not empty counts, blanks around values are trimmed. A document type and entities of one's own are refused, and so is
-//! what is longer or deeper than any honest answer. Strict out: the draft's order and nothing else.
+//! what is longer or deeper than any honest answer. Strict out: the draft's order and, behind it,
+//! FEDBY of relays that say so, which is an extension of ours: readers of the draft skip it (castgate UMTP notes).
 
 mod emit;
 mod read;
@@ -122,6 +124,12 @@ impl Fields {
                 protocol
             }),
             prefix_len: prefix_len.transpose()?,
+            fed_by: match &self.fed_by {
+                None => Vec::new(),
+                Some(text) => {
+                    entry::parse_fed_by(text).ok_or_else(|| bad("FEDBY", text, "a list of at most 16 IP addresses"))?
+                }
+            },
         })
     }
 

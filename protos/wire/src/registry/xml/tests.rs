@@ -3,7 +3,14 @@ use crate::registry::Prefix;
 use proptest::prelude::*;
 
 fn server(address: &str, port: u16, entry_type: EntryType, protocol: Protocol, prefix_len: Option<u8>) -> Server {
-    Server { address: address.parse().unwrap(), port, entry_type, protocol: Some(protocol), prefix_len }
+    Server {
+        address: address.parse().unwrap(),
+        port,
+        entry_type,
+        protocol: Some(protocol),
+        prefix_len,
+        fed_by: Vec::new(),
+    }
 }
 
 /// One SERVER with these children, read as the answer to a QUERY.
@@ -68,6 +75,21 @@ fn a_server_without_protocol_is_accepted_and_written_with_an_empty_one() {
     let document = emit_servers(std::slice::from_ref(&without));
     assert!(document.contains("<PROTOCOL></PROTOCOL>"));
     assert_eq!(parse_servers(document.as_bytes()), Ok(vec![without]));
+}
+
+#[test]
+fn the_chain_that_feeds_a_relay_stands_behind_what_the_draft_has() {
+    let fed_by = vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+    let relay = Server { fed_by, ..plain() };
+    let document = emit_servers(std::slice::from_ref(&relay));
+    assert!(document.contains("</PROTOCOL>\n<FEDBY>192.0.2.7,2001:db8::7</FEDBY>\n</SERVER>"), "{document}");
+    assert_eq!(parse_servers(document.as_bytes()), Ok(vec![relay]));
+    assert!(!emit_servers(&[plain()]).contains("FEDBY"));
+    let error = one(&format!("{PLAIN}<FEDBY>192.0.2.7,relay</FEDBY>")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "FEDBY has the value \"192.0.2.7,relay\", which is not a list of at most 16 IP addresses."
+    );
 }
 
 #[test]
@@ -199,8 +221,17 @@ fn any_server() -> impl Strategy<Value = Server> {
         "[B-S][A-Z0-9&<>-]{1,8}[0-9]".prop_map(|word| Some(Protocol::Unknown(word))),
     ];
     let entry_type = prop_oneof![Just(EntryType::TunnelServer), Just(EntryType::TunnelDatabase)];
-    (any::<std::net::IpAddr>(), 1_u16.., entry_type, protocol, proptest::option::of(0_u8..=128)).prop_map(
-        |(address, port, entry_type, protocol, prefix_len)| Server { address, port, entry_type, protocol, prefix_len },
+    let fed_by = proptest::collection::vec(any::<std::net::IpAddr>(), 0..=16);
+    let prefix_len = proptest::option::of(0_u8..=128);
+    (any::<std::net::IpAddr>(), 1_u16.., entry_type, protocol, prefix_len, fed_by).prop_map(
+        |(address, port, entry_type, protocol, prefix_len, fed_by)| Server {
+            address,
+            port,
+            entry_type,
+            protocol,
+            prefix_len,
+            fed_by,
+        },
     )
 }
 

@@ -14,6 +14,7 @@ pub mod accounts;
 pub mod address;
 pub mod clock;
 pub mod database;
+pub mod discovery;
 pub mod feed;
 pub mod locator;
 pub mod member;

@@ -1,7 +1,8 @@
 //! Announces entries at the databases above: REGISTER, refresh, BYE (draft-liefooghe-castgate-02 §4.1.3, §4.1.4).
 //!
-//! Owns one state for each pair of an entry and a parent. Parents are named by configuration; finding them is another room's.
-//! Sends nothing: [`Registrar::poll_call`] hands out requests, the driver brings back what came of each.
+//! Owns one state for each pair of an entry and a parent. Parents are named by configuration, or found by walks from the roots
+//! (the `survey`). Sends nothing: [`Registrar::poll_call`] hands out requests and [`Registrar::poll_question`] what the walks
+//! have to know, the driver brings back what came of each.
 //!
 //! ```text
 //!                      due                    200: next in one interval ± 10 %
@@ -16,15 +17,19 @@
 //! A request that is under way is never overtaken by the next one for the same pair: a BYE that arrives before its REGISTER
 //! would leave the entry behind for two intervals.
 
+mod survey;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{Bye, EntryType, Register, Request};
 
 use super::address::DatabaseAddress;
 use super::lot::Lot;
+pub use survey::{Discovery, Lookup, Question, QuestionId, Reply};
+use survey::{News, Survey};
 
 /// Longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_mins(1);
@@ -83,6 +88,8 @@ pub struct Call {
     pub id: CallId,
     /// Whom to ask, and as whom.
     pub parent: Parent,
+    /// The `Host` field of the request: the parent as it was named, where it was found by its name.
+    pub authority: String,
     /// What to ask.
     pub request: Request,
 }
@@ -150,12 +157,27 @@ pub struct Registrar {
     pairs: Vec<Pair>,
     calls: VecDeque<Call>,
     next_id: u64,
+    /// Where parents are found and not named.
+    survey: Option<Survey>,
+}
+
+/// An entry that shall be at a parent.
+#[derive(Debug)]
+struct Wish {
+    entry: Register,
+    parent: Parent,
+    authority: String,
+    /// Why not yet.
+    held: Option<String>,
 }
 
 #[derive(Debug)]
 struct Pair {
     entry: Register,
     parent: Parent,
+    authority: String,
+    /// Why nothing is announced yet.
+    held: Option<String>,
     /// False: the entry shall be gone from the parent.
     wanted: bool,
     phase: Phase,
@@ -182,33 +204,73 @@ impl Registrar {
     /// Announces every entry at every parent, the first time at once. `seed` spreads the refreshes.
     #[must_use]
     pub fn new(config: Config, entries: &[Register], parents: &[Parent], seed: u64, now: Instant) -> Self {
-        let mut this = Self {
-            config,
-            fed_by: Vec::new(),
-            lot: Lot::new(seed),
-            pairs: Vec::new(),
-            calls: VecDeque::new(),
-            next_id: 0,
-        };
+        let mut this = Self::empty(config, seed);
         this.set(config, entries, parents, now);
         this
+    }
+
+    /// Announces every entry where it belongs, as soon as that is found.
+    #[must_use]
+    pub fn discovering(config: Config, entries: &[Register], discovery: Discovery, seed: u64, now: Instant) -> Self {
+        let mut this = Self::empty(config, seed);
+        this.set_discovering(config, entries, discovery, now);
+        this
+    }
+
+    fn empty(config: Config, seed: u64) -> Self {
+        let lot = Lot::new(seed);
+        let (fed_by, pairs, calls) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { config, fed_by, lot, pairs, calls, next_id: 0, survey: None }
     }
 
     /// Replaces what is announced and where. What stays the same is left in peace, what changed is announced at once, what
     /// is no longer there is taken back.
     pub fn set(&mut self, config: Config, entries: &[Register], parents: &[Parent], now: Instant) {
         self.config = config;
+        self.survey = None;
+        let wish = |entry: &Register, parent: &Parent| Wish {
+            entry: entry.clone(),
+            parent: parent.clone(),
+            authority: parent.address.authority(),
+            held: None,
+        };
+        let wishes = entries.iter().flat_map(|entry| parents.iter().map(move |parent| wish(entry, parent)));
+        self.carry_out(wishes.collect(), now);
+    }
+
+    /// The same with parents that are found. What was found for networks that stay is kept until it is found anew.
+    pub fn set_discovering(&mut self, config: Config, entries: &[Register], discovery: Discovery, now: Instant) {
+        self.config = config;
+        let survey = match self.survey.take() {
+            Some(mut survey) => {
+                survey.change(discovery, entries, config, now);
+                survey
+            }
+            None => Survey::new(discovery, entries, config, now),
+        };
+        let wishes = self.survey.insert(survey).wishes();
+        self.carry_out(wishes, now);
+        self.explore(false, now);
+    }
+
+    /// Takes back everything; see [`is_finished`](Self::is_finished).
+    pub fn shut_down(&mut self, now: Instant) {
+        self.survey = None;
+        self.carry_out(Vec::new(), now);
+    }
+
+    /// Makes these, and no others, what is announced.
+    fn carry_out(&mut self, wishes: Vec<Wish>, now: Instant) {
         for pair in &mut self.pairs {
             pair.wanted = false;
         }
-        let entries: Vec<Register> = entries.iter().map(|entry| self.with_chain(entry)).collect();
-        for entry in &entries {
-            for parent in parents {
-                let same = |pair: &&mut Pair| same_key(&pair.entry, entry) && pair.parent.address == parent.address;
-                match self.pairs.iter_mut().find(same) {
-                    Some(pair) => pair.want(entry, parent, now),
-                    None => self.pairs.push(Pair::new(entry.clone(), parent.clone(), now)),
-                }
+        for mut wish in wishes {
+            wish.entry = self.with_chain(wish.entry);
+            let same =
+                |pair: &&mut Pair| same_key(&pair.entry, &wish.entry) && pair.parent.address == wish.parent.address;
+            match self.pairs.iter_mut().find(same) {
+                Some(pair) => pair.want(wish, now),
+                None => self.pairs.push(Pair::new(wish, now)),
             }
         }
         self.settle(now);
@@ -219,36 +281,38 @@ impl Registrar {
     pub fn set_fed_by(&mut self, fed_by: &[IpAddr], now: Instant) {
         self.fed_by = fed_by.to_vec();
         for at in 0..self.pairs.len() {
-            let entry = self.with_chain(&self.pairs[at].entry);
+            let entry = self.with_chain(self.pairs[at].entry.clone());
             let pair = &mut self.pairs[at];
             if pair.wanted {
-                let parent = pair.parent.clone();
-                pair.want(&entry, &parent, now);
+                let (parent, authority, held) = (pair.parent.clone(), pair.authority.clone(), pair.held.clone());
+                pair.want(Wish { entry, parent, authority, held }, now);
             }
         }
         self.settle(now);
     }
 
-    fn with_chain(&self, entry: &Register) -> Register {
+    fn with_chain(&self, entry: Register) -> Register {
         let fed_by = match entry.entry_type {
             EntryType::TunnelServer => self.fed_by.clone(),
             EntryType::TunnelDatabase => Vec::new(),
         };
-        Register { fed_by, ..entry.clone() }
+        Register { fed_by, ..entry }
     }
 
-    /// Takes back everything; see [`is_finished`](Self::is_finished).
-    pub fn shut_down(&mut self, now: Instant) {
-        for pair in &mut self.pairs {
-            pair.wanted = false;
+    /// Starts the walks that are due, and carries out what follows when something was found.
+    fn explore(&mut self, is_news: bool, now: Instant) {
+        let Some(survey) = &mut self.survey else { return };
+        let is_news = survey.start_due(self.config, &mut self.lot, now) || is_news;
+        if is_news && survey.is_ready() {
+            let wishes = survey.wishes();
+            self.carry_out(wishes, now);
         }
-        self.settle(now);
     }
 
     /// Whether nothing is announced and nothing under way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.pairs.is_empty()
+        self.pairs.is_empty() && self.survey.as_ref().is_none_or(Survey::is_idle)
     }
 
     /// The next request to make.
@@ -256,19 +320,47 @@ impl Registrar {
         self.calls.pop_front()
     }
 
+    /// The next thing to find out, for [`handle_reply`](Self::handle_reply).
+    pub fn poll_question(&mut self) -> Option<Question> {
+        self.survey.as_mut().and_then(Survey::poll_question)
+    }
+
+    /// Brings what came of a question. Replies that nobody waits for are ignored.
+    pub fn handle_reply(&mut self, now: Instant, id: QuestionId, reply: Reply) {
+        let Some(survey) = &mut self.survey else { return };
+        let is_news = survey.handle_reply(id, reply, self.config, &mut self.lot, now);
+        self.explore(is_news, now);
+    }
+
+    /// The databases that one of ours takes its entries from, in order. After each change
+    /// [`set_synchronised`](Self::set_synchronised) is to be called anew.
+    #[must_use]
+    pub fn peers(&self) -> &[SocketAddr] {
+        self.survey.as_ref().map(Survey::peers).unwrap_or_default()
+    }
+
+    /// Says whether our database holds what its peers hold: until then it is not announced where it has peers.
+    pub fn set_synchronised(&mut self, now: Instant, synchronised: bool) {
+        let is_news = self.survey.as_mut().is_some_and(|survey| survey.set_synchronised(synchronised));
+        self.explore(is_news, now);
+    }
+
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let idle = |pair: &Pair| match pair.phase {
+            Phase::Idle { .. } if pair.is_held() => None,
             Phase::Idle { at } => Some(at),
             Phase::Registering(_) | Phase::Leaving(_) => None,
         };
-        self.pairs.iter().filter_map(idle).min()
+        let survey = self.survey.as_ref().and_then(Survey::next_timeout);
+        self.pairs.iter().filter_map(idle).chain(survey).min()
     }
 
     /// Time has passed. Early calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.settle(now);
+        self.explore(false, now);
     }
 
     /// Brings what came of a call. Results of calls that nobody waits for are ignored.
@@ -276,6 +368,20 @@ impl Registrar {
         let waits =
             |pair: &&mut Pair| matches!(pair.phase, Phase::Registering(call) | Phase::Leaving(call) if call == id);
         let Some(pair) = self.pairs.iter_mut().find(waits) else { return };
+        let news = match (&pair.phase, &outcome) {
+            (Phase::Registering(_), Outcome::Done { interval }) => {
+                Some(News::Accepted { interval: interval.unwrap_or(self.config.interval) })
+            }
+            (Phase::Registering(_), Outcome::Refused { .. }) => Some(News::Refused),
+            (Phase::Registering(_), Outcome::Unreachable { .. }) => Some(News::Unreachable),
+            (Phase::Idle { .. } | Phase::Leaving(_), _) => None,
+        };
+        let is_news = match (&mut self.survey, news) {
+            (Some(survey), Some(news)) => {
+                survey.note(&pair.entry, &pair.parent.address, news, self.config, &mut self.lot, now)
+            }
+            _ => false,
+        };
         let at = match (pair.phase, outcome) {
             // A parent that does not answer may be back in a moment: to be asked again spares clients a server that is gone.
             (Phase::Leaving(_), Outcome::Unreachable { sentence })
@@ -321,18 +427,20 @@ impl Registrar {
         };
         pair.phase = Phase::Idle { at: if std::mem::take(&mut pair.stale) { now } else { at } };
         self.settle(now);
+        self.explore(is_news, now);
     }
 
-    /// How every entry stands at every parent, those on their way out included.
+    /// How every entry stands at every parent, those on their way out included; where no parent is found yet, at the first root.
     pub fn statuses(&self) -> impl Iterator<Item = Status<'_>> {
-        self.pairs.iter().map(|pair| Status {
+        let pairs = self.pairs.iter().map(|pair| Status {
             entry: &pair.entry,
             parent: &pair.parent.address,
             standing: if pair.wanted { pair.standing } else { Standing::Leaving },
             accepted_at: pair.accepted_at,
             failures: pair.failures,
-            error: pair.error.as_deref(),
-        })
+            error: pair.held.as_deref().filter(|_| pair.is_held()).or(pair.error.as_deref()),
+        });
+        pairs.chain(self.survey.iter().flat_map(Survey::statuses))
     }
 
     /// Starts what is due and drops what is done.
@@ -340,6 +448,9 @@ impl Registrar {
         let Self { pairs, calls, next_id, .. } = self;
         pairs.retain_mut(|pair| {
             let Phase::Idle { at } = pair.phase else { return true };
+            if pair.is_held() {
+                return true;
+            }
             // A refresh is not due yet, or the next try of a goodbye is not.
             if now < at && (pair.wanted || pair.goodbye_until.is_some()) {
                 return true;
@@ -362,17 +473,19 @@ impl Registrar {
                     strict: false,
                 })
             };
-            calls.push_back(Call { id, parent: pair.parent.clone(), request });
+            calls.push_back(Call { id, parent: pair.parent.clone(), authority: pair.authority.clone(), request });
             true
         });
     }
 }
 
 impl Pair {
-    fn new(entry: Register, parent: Parent, now: Instant) -> Self {
+    fn new(Wish { entry, parent, authority, held }: Wish, now: Instant) -> Self {
         Self {
             entry,
             parent,
+            authority,
+            held,
             wanted: true,
             phase: Phase::Idle { at: now },
             stale: false,
@@ -385,16 +498,24 @@ impl Pair {
         }
     }
 
-    fn want(&mut self, entry: &Register, parent: &Parent, now: Instant) {
+    /// It is wanted, but not to be announced yet.
+    fn is_held(&self) -> bool {
+        self.wanted && self.held.is_some()
+    }
+
+    fn want(&mut self, Wish { entry, parent, authority, held }: Wish, now: Instant) {
         let came_back = !std::mem::replace(&mut self.wanted, true);
         if came_back && self.goodbye_until.take().is_some() {
             self.phase = Phase::Idle { at: now };
         }
-        if self.entry == *entry && self.parent == *parent {
+        // What is registered already stays so.
+        self.held = held.filter(|_| self.accepted_at.is_none());
+        if self.entry == entry && self.parent == parent && self.authority == authority {
             return;
         }
-        self.entry = entry.clone();
-        self.parent = parent.clone();
+        self.entry = entry;
+        self.parent = parent;
+        self.authority = authority;
         match &mut self.phase {
             Phase::Idle { at } => *at = now,
             Phase::Registering(_) | Phase::Leaving(_) => self.stale = true,
@@ -403,11 +524,16 @@ impl Pair {
 
     /// Notes a failure; returns how long to wait.
     fn fail(&mut self, sentence: &str, first: Duration) -> Duration {
-        let doublings = self.failures.min(16);
+        let wait = backoff(first, self.failures);
         self.failures = self.failures.saturating_add(1);
         self.error = Some(sentence.chars().take(SENTENCE_CHARS_MAX).collect());
-        first.saturating_mul(1 << doublings).min(RETRY_MAX)
+        wait
     }
+}
+
+/// How long to wait after so many failures before the last one.
+fn backoff(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.min(16)).min(RETRY_MAX)
 }
 
 /// The key of an entry in a database: two REGISTERs with the same key are the same entry.

@@ -1,0 +1,416 @@
+//! The way down from the roots for one range and one country (draft-liefooghe-castgate-02 §4.1.2).
+//!
+//! Owns whom to ask next and when the way is at its end. Looks nothing up and sends nothing: whoever has a resolver and an HTTP
+//! client carries out one [`Step`] after the other, as for the [`Locator`](crate::hierarchy::locator::Locator).
+//!
+//! ```text
+//!   cached path ────────────────────────┐
+//!   roots: SRV, then addresses ──▶ all ─┤
+//!                                       ▼
+//!                 ┌──────▶ ask a member of the last step ──nothing below──▶ Found(path, decision)
+//!                 │             │ databases         │ failure
+//!                 └── push ◀────┘                   ▼
+//!                                     next member; all gone: the step above; all gone: the roots
+//! ```
+//! All roots are looked up before the first is asked: who registers at the roots registers at every one of them.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use castgate_wire::registry::{self, EntryType, Prefix, ProtocolFilter, Query, Request, Server};
+use ipnet::Ipv4Net;
+
+use super::{Decision, PathStep, Subject, decide};
+use crate::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
+pub use crate::hierarchy::locator::PATH_STEPS_MAX;
+use crate::hierarchy::locator::{ASKS_MAX, ServiceTarget};
+use crate::hierarchy::lot::Lot;
+use crate::hierarchy::member::{MEMBERS_MAX, Member, in_service_order};
+
+/// Names looked up in one walk: the roots and what their service records lead to.
+const NAMES_MAX: usize = 64;
+/// Longest sentence that is kept of a failure, in characters: it may quote a stranger.
+const SENTENCE_CHARS_MAX: usize = 300;
+
+/// What the driver shall do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Look up the SRV records of `name` (already with `_castgate._tcp.` in front), then [`Walk::handle_service`].
+    ResolveService {
+        /// The full name of the service.
+        name: String,
+    },
+    /// Look up the addresses of `name`, then [`Walk::handle_addresses`].
+    ResolveAddress {
+        /// The host name.
+        name: String,
+    },
+    /// Ask a database, then [`Walk::handle_answer`].
+    Ask(Ask),
+    /// Done: this is where we belong.
+    Found(Found),
+    /// Done: it cannot be told.
+    Failed(DiscoverError),
+}
+
+/// One HTTP request of a walk, without credentials: `GET target` at `address`. A walk has one under way at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// The `Host` field.
+    pub authority: String,
+    /// Path and query string.
+    pub target: String,
+}
+
+/// A way to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// From the roots down.
+    pub path: Vec<PathStep>,
+    /// What follows from it.
+    pub decision: Decision,
+    /// Every database asked and every name looked up, in order, with what came of it.
+    pub hops: Vec<Hop>,
+}
+
+/// No way, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscoverError {
+    /// Every database asked and every name looked up, in order, with what came of it.
+    pub hops: Vec<Hop>,
+}
+
+/// One question of a walk and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// Whom we asked: an address, or a name that was looked up.
+    pub asked: String,
+    /// How deep below the roots; 0 is a root, or a name of one.
+    pub depth: usize,
+    /// What came of it.
+    pub outcome: HopOutcome,
+}
+
+/// What came of one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HopOutcome {
+    /// The name has this many addresses or service records.
+    Resolved(usize),
+    /// So many databases below, found by a network of this length; 0: by the country.
+    Databases(usize, u8),
+    /// Nobody below: the way ends here.
+    Nothing,
+    /// No answer, in a sentence.
+    Failed(String),
+}
+
+/// The state machine of one walk. Make a new one for the next.
+///
+/// [`step`](Self::step) says what to do and keeps saying it until the matching `handle_*` brings the result; a result that
+/// nobody waits for is ignored.
+#[derive(Debug)]
+pub struct Walk {
+    subject: Subject,
+    query: String,
+    lot: Lot,
+    /// Roots not looked up yet; the last is next. Empty while a cached path is walked that has not failed.
+    unresolved: Vec<DatabaseAddress>,
+    /// What the roots turned out to be, until the last of them is known.
+    roots: Vec<Member>,
+    /// The configured roots, for when the cached path fails.
+    fallback: Option<Vec<DatabaseAddress>>,
+    path: Vec<WalkStep>,
+    asked: HashSet<SocketAddr>,
+    names: usize,
+    hops: Vec<Hop>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct WalkStep {
+    step: PathStep,
+    /// Members not asked yet; the last is next.
+    left: Vec<Member>,
+}
+
+#[derive(Debug)]
+enum State {
+    Service(String),
+    Address { name: String, port: u16, path: String },
+    Ask(Member),
+    Found(Box<Found>),
+    Failed,
+}
+
+impl Walk {
+    /// Starts a walk. `cached` is the upper part of an earlier path for the same subject, or nothing; where nobody of it answers,
+    /// the walk begins at the roots. `seed` decides which members are asked first.
+    #[must_use]
+    pub fn new(roots: Vec<DatabaseAddress>, subject: Subject, cached: &[PathStep], seed: u64) -> Self {
+        let mut walk = Self {
+            query: query(&subject),
+            subject,
+            lot: Lot::new(seed),
+            unresolved: Vec::new(),
+            roots: Vec::new(),
+            fallback: Some(roots),
+            path: Vec::new(),
+            asked: HashSet::new(),
+            names: 0,
+            hops: Vec::new(),
+            state: State::Failed,
+        };
+        for PathStep { members, matched } in cached.iter().take(PATH_STEPS_MAX) {
+            walk.descend(members.clone(), *matched);
+        }
+        walk.advance();
+        walk
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        match &self.state {
+            State::Service(name) => Step::ResolveService { name: format!("{SERVICE}.{name}") },
+            State::Address { name, .. } => Step::ResolveAddress { name: name.clone() },
+            State::Ask(Member { address, authority, path }) => Step::Ask(Ask {
+                address: *address,
+                authority: authority.clone(),
+                target: format!("{path}?{}", self.query),
+            }),
+            State::Found(found) => Step::Found(Found::clone(found)),
+            State::Failed => Step::Failed(DiscoverError { hops: self.hops.clone() }),
+        }
+    }
+
+    /// Whether something of this walk failed already, so that its end may be far.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.hops.iter().any(|hop| matches!(hop.outcome, HopOutcome::Failed(_)))
+    }
+
+    /// Brings the SRV records of [`Step::ResolveService`]; none or an error makes the name an ordinary host name.
+    pub fn handle_service(&mut self, result: Result<Vec<ServiceTarget>, String>) {
+        let State::Service(name) = &self.state else { return };
+        let name = name.clone();
+        match result {
+            // RFC 2782: a single target "." says that the service is decidedly not there.
+            Ok(targets) if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) => {
+                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Failed("the service is not there".to_owned()));
+            }
+            Ok(targets) if !targets.is_empty() => {
+                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Resolved(targets.len()));
+                let mut order = in_service_order(targets, &mut self.lot);
+                // The last one is next.
+                order.reverse();
+                self.unresolved.extend(order.into_iter().map(|target| DatabaseAddress {
+                    place: Place::Name { name: target.target.trim_end_matches('.').to_owned(), port: target.port },
+                    path: registry::PATH.to_owned(),
+                }));
+            }
+            Ok(_) | Err(_) => {
+                self.state = State::Address { name, port: DEFAULT_PORT, path: registry::PATH.to_owned() };
+                return;
+            }
+        }
+        self.advance();
+    }
+
+    /// Brings the addresses of [`Step::ResolveAddress`].
+    pub fn handle_addresses(&mut self, result: Result<Vec<IpAddr>, String>) {
+        let State::Address { name, port, path } = &self.state else { return };
+        let (name, port, path) = (name.clone(), *port, path.clone());
+        match result {
+            Ok(addresses) if addresses.is_empty() => {
+                self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
+            }
+            Ok(addresses) => {
+                self.hop(name.clone(), HopOutcome::Resolved(addresses.len()));
+                let member = |address| Member {
+                    address: SocketAddr::new(address, port),
+                    authority: format!("{name}:{port}"),
+                    path: path.clone(),
+                };
+                self.roots.extend(addresses.into_iter().map(member));
+            }
+            Err(sentence) => self.hop(name, HopOutcome::Failed(shortened(&sentence))),
+        }
+        self.advance();
+    }
+
+    /// Brings the list of [`Step::Ask`]; an error is a sentence: refused, timed out, a status other than 200, no XML.
+    pub fn handle_answer(&mut self, result: Result<Vec<Server>, String>) {
+        let State::Ask(member) = &self.state else { return };
+        let asked = member.address.to_string();
+        match result {
+            Err(sentence) => self.hop(asked, HopOutcome::Failed(shortened(&sentence))),
+            Ok(servers) => {
+                let (members, matched) = self.below(servers);
+                if members.is_empty() {
+                    self.hop(asked, HopOutcome::Nothing);
+                    return self.finish();
+                }
+                if self.path.len() < PATH_STEPS_MAX {
+                    self.hop(asked, HopOutcome::Databases(members.len(), matched));
+                    self.descend(members, Some(matched));
+                } else {
+                    let sentence = format!("it names further databases after {PATH_STEPS_MAX} steps");
+                    self.hop(asked, HopOutcome::Failed(sentence));
+                }
+            }
+        }
+        self.advance();
+    }
+
+    /// The databases of an answer that lead on, and by what they were found.
+    fn below(&self, servers: Vec<Server>) -> (Vec<Member>, u8) {
+        let databases = servers.into_iter().filter(|server| server.entry_type == EntryType::TunnelDatabase);
+        // Without a length there is no telling peers from parents: a parent is the careful guess.
+        let found = databases.map(|server| (server.prefix_len.unwrap_or(0), server));
+        let above: Vec<(u8, Server)> = found.filter(|(matched, _)| self.subject.is_above(*matched)).collect();
+        // One answer has one length; where a stranger's has several, the longest match counts.
+        let longest = above.iter().map(|(matched, _)| *matched).max().unwrap_or(0);
+        let mut members: Vec<Member> = Vec::new();
+        for (_, server) in above.iter().filter(|(matched, _)| *matched == longest) {
+            let member = Member::of_server(server);
+            if self.is_news(&member) && !members.contains(&member) {
+                members.push(member);
+            }
+        }
+        (members, longest)
+    }
+
+    /// The loop guard: neither ourselves, nor anybody whom this path already has.
+    fn is_news(&self, member: &Member) -> bool {
+        let seen = |step: &WalkStep| step.step.members.iter().any(|other| other.address == member.address);
+        !self.subject.is_ours(member.address) && !self.path.iter().any(seen)
+    }
+
+    /// One step deeper.
+    fn descend(&mut self, mut members: Vec<Member>, matched: Option<u8>) {
+        members.retain(|member| self.is_news(member));
+        let mut seen = HashSet::new();
+        members.retain(|member| seen.insert(member.address));
+        if members.is_empty() {
+            return;
+        }
+        self.lot.shuffle(&mut members);
+        members.truncate(MEMBERS_MAX);
+        let left = members.clone();
+        self.path.push(WalkStep { step: PathStep { members, matched }, left });
+    }
+
+    /// Other members, then the step above, then the roots (draft-liefooghe-castgate-02 leaves the failure open).
+    fn advance(&mut self) {
+        loop {
+            if let Some(step) = self.path.last_mut() {
+                match step.left.pop() {
+                    Some(member) if self.asked.len() >= ASKS_MAX => {
+                        let sentence = format!("{ASKS_MAX} databases were asked before it");
+                        self.hop(member.address.to_string(), HopOutcome::Failed(sentence));
+                        break;
+                    }
+                    Some(member) if self.asked.insert(member.address) => {
+                        self.state = State::Ask(member);
+                        return;
+                    }
+                    // It was asked on another way, and that way led nowhere.
+                    Some(_) => {}
+                    None => {
+                        self.path.pop();
+                    }
+                }
+                continue;
+            }
+            if let Some(roots) = self.fallback.take() {
+                self.unresolved = roots;
+            }
+            let Some(DatabaseAddress { place, path }) = self.unresolved.pop() else {
+                let roots = std::mem::take(&mut self.roots);
+                if roots.is_empty() {
+                    break;
+                }
+                self.descend(roots, None);
+                if self.path.is_empty() {
+                    let sentence = "there is no root but ourselves".to_owned();
+                    self.hop("the roots".to_owned(), HopOutcome::Failed(sentence));
+                    break;
+                }
+                continue;
+            };
+            match place {
+                Place::Socket(address) => {
+                    self.roots.push(Member { address, authority: address.to_string(), path });
+                    continue;
+                }
+                Place::Service(_) | Place::Name { .. } if self.names >= NAMES_MAX => continue,
+                Place::Service(name) => self.state = State::Service(name),
+                Place::Name { name, port } => self.state = State::Address { name, port, path },
+            }
+            self.names += 1;
+            return;
+        }
+        self.state = State::Failed;
+    }
+
+    fn finish(&mut self) {
+        let path: Vec<PathStep> = self.path.iter().map(|step| step.step.clone()).collect();
+        let decision = decide(&path, &self.subject);
+        self.state = State::Found(Box::new(Found { path, decision, hops: self.hops.clone() }));
+    }
+
+    fn hop(&mut self, asked: String, outcome: HopOutcome) {
+        let depth = self.path.len().saturating_sub(1);
+        self.hops.push(Hop { asked, depth, outcome });
+    }
+}
+
+/// What every database of the way is asked.
+fn query(subject: &Subject) -> String {
+    // Without NETWORK our own address would be matched. The range that no network holds leaves the country.
+    let everything = || Prefix::V4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("0 is a length of IPv4"));
+    Request::Query(Query {
+        entry_type: EntryType::TunnelDatabase,
+        country: subject.country,
+        protocol: ProtocolFilter::All,
+        network: Some(subject.range.unwrap_or_else(everything)),
+    })
+    .emit()
+}
+
+fn shortened(sentence: &str) -> String {
+    sentence.chars().take(SENTENCE_CHARS_MAX).collect()
+}
+
+impl fmt::Display for HopOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolved(count) => write!(f, "{count} found in DNS"),
+            Self::Databases(count, 0) => write!(f, "{count} databases by country"),
+            Self::Databases(count, matched) => write!(f, "{count} databases by a network of length {matched}"),
+            Self::Nothing => f.write_str("knows no database below it"),
+            Self::Failed(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+impl fmt::Display for DiscoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.hops.last() {
+            None => f.write_str("no database to register with was found: no root is configured"),
+            Some(Hop { asked, outcome, .. }) => write!(
+                f,
+                "no database to register with was found after {} questions; the last, {asked}: {outcome}",
+                self.hops.len()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DiscoverError {}
+
+#[cfg(test)]
+mod tests;

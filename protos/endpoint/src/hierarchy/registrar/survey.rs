@@ -1,0 +1,554 @@
+//! The parents of a registrar that has to find them: one search for each network, repeated at every fourth update.
+//!
+//! Owns the searches and what they found. What follows for the registrations is [`Survey::wishes`]; the registrar carries it out.
+//!
+//! ```text
+//!              due                        Found: again after 4 intervals, from the cached parents
+//!   Idle(at) ──────▶ Walking(questions) ──────────────────────────────────────────▶ Idle(at)
+//!                        │ Failed: 1, 2, 4 … 60 s, from the roots; what was found before stays ▲
+//!                        └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//! draft-liefooghe-castgate-02 §4.1.4 has the parents of one's parents asked again, so that new peers are told as well.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use castgate_wire::registry::{EntryType, Prefix, Register, Server};
+
+use super::{Config, Parent, RETRY_MAX, Standing, Status, Wish, backoff, jittered};
+use crate::hierarchy::address::{DatabaseAddress, Place};
+use crate::hierarchy::discovery::{Ask, Found, Member, PathStep, Role, Step, Subject, Walk};
+use crate::hierarchy::locator::ServiceTarget;
+use crate::hierarchy::lot::Lot;
+
+/// The parents are asked again at every update of this number (castgate UMTP notes).
+const UPDATES_PER_WALK: u32 = 4;
+/// Walks at one time: each has one question under way.
+const WALKS_MAX: usize = 8;
+/// A parent that its own parents do not name any more is left after so many updates. A walk proves little, and two in a row no more:
+/// who lost his memory, or was cut off, and names nobody gets it back within an interval or two.
+const MISSED_UPDATES: u32 = 3;
+
+/// How the databases to register with are found, where they are not named.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Discovery {
+    /// Where every walk begins.
+    pub roots: Vec<DatabaseAddress>,
+    /// Our login at every database that is found.
+    pub login: String,
+    /// Our password there.
+    pub password: String,
+    /// What a database of ours is to one with exactly the same network.
+    pub role: Role,
+    /// Whether a database of ours that has peers is announced only after [`set_synchronised`](super::Registrar::set_synchronised).
+    pub waits_for_peers: bool,
+}
+
+/// Passwords are not for logs.
+impl fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { roots, login, password: _, role, waits_for_peers } = self;
+        f.debug_struct("Discovery")
+            .field("roots", roots)
+            .field("login", login)
+            .field("role", role)
+            .field("waits_for_peers", waits_for_peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names a [`Question`] until its reply is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuestionId(u64);
+
+/// Something for the driver to find out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// To be handed back with the reply.
+    pub id: QuestionId,
+    /// What to find out.
+    pub lookup: Lookup,
+}
+
+/// What a [`Question`] is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The SRV records of this name; the reply is [`Reply::Services`].
+    Services(String),
+    /// The addresses of this name; the reply is [`Reply::Addresses`].
+    Addresses(String),
+    /// The list of a database, asked without credentials; the reply is [`Reply::Databases`].
+    Databases(Ask),
+}
+
+/// What came of a [`Question`]; an error is a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Of [`Lookup::Services`].
+    Services(Result<Vec<ServiceTarget>, String>),
+    /// Of [`Lookup::Addresses`].
+    Addresses(Result<Vec<IpAddr>, String>),
+    /// Of [`Lookup::Databases`].
+    Databases(Result<Vec<Server>, String>),
+}
+
+/// What came of a REGISTER, as far as it tells something of the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    Accepted { interval: Duration },
+    Refused,
+    Unreachable,
+}
+
+/// All searches of one registrar.
+#[derive(Debug)]
+pub(super) struct Survey {
+    discovery: Discovery,
+    entries: Vec<Register>,
+    searches: Vec<Search>,
+    questions: VecDeque<Question>,
+    next_id: u64,
+    /// The databases that ours takes its entries from, in order.
+    peers: Vec<SocketAddr>,
+    /// Whether our database holds what these peers hold.
+    synchronised: bool,
+}
+
+#[derive(Debug)]
+struct Search {
+    subject: Subject,
+    phase: Phase,
+    found: Option<Whereabouts>,
+    /// Of the walks since the last one that came to an end.
+    failures: u32,
+    /// Walks in a row that led to the same parents, who refuse us.
+    refusals: u32,
+    /// Whether the last walk is one of them.
+    is_refused: bool,
+    error: Option<String>,
+    /// How often the parents want to hear from us.
+    interval: Duration,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle { at: Instant },
+    Walking { walk: Box<Walk>, question: Option<QuestionId> },
+}
+
+/// What the last walk found.
+#[derive(Debug)]
+struct Whereabouts {
+    walked_at: Instant,
+    /// The path above those that we register with.
+    above: Vec<PathStep>,
+    parents: Vec<Known>,
+    peers: Vec<SocketAddr>,
+    /// It was announced once: a peer that comes later is one that takes over from us.
+    is_admitted: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    member: Member,
+    /// Since when walks do not find it.
+    missed_since: Option<Instant>,
+}
+
+impl Survey {
+    pub(super) fn new(discovery: Discovery, entries: &[Register], config: Config, now: Instant) -> Self {
+        let mut this = Self {
+            discovery,
+            entries: Vec::new(),
+            searches: Vec::new(),
+            questions: VecDeque::new(),
+            next_id: 0,
+            peers: Vec::new(),
+            synchronised: false,
+        };
+        this.set_entries(entries, config, now);
+        this
+    }
+
+    /// Goes on with other entries or other roots. What was found for networks that stay is kept.
+    pub(super) fn change(&mut self, discovery: Discovery, entries: &[Register], config: Config, now: Instant) {
+        let moved = self.discovery.roots != discovery.roots;
+        self.discovery = discovery;
+        self.set_entries(entries, config, now);
+        if moved {
+            for search in &mut self.searches {
+                if let Some(found) = &mut search.found {
+                    found.above.clear();
+                }
+                search.phase = Phase::Idle { at: now };
+            }
+        }
+    }
+
+    fn set_entries(&mut self, entries: &[Register], config: Config, now: Instant) {
+        self.entries = entries.to_vec();
+        let mut before = std::mem::take(&mut self.searches);
+        for subject in subjects(entries, self.discovery.role) {
+            if self.searches.iter().any(|search| search.subject == subject) {
+                continue;
+            }
+            let same = |search: &Search| {
+                let other = &search.subject;
+                (other.entry_type, other.range, other.country) == (subject.entry_type, subject.range, subject.country)
+            };
+            let search = match before.iter().position(same) {
+                Some(at) => {
+                    let mut search = before.swap_remove(at);
+                    if search.subject != subject {
+                        // Who we are decides where we belong.
+                        search.subject = subject;
+                        search.phase = Phase::Idle { at: now };
+                    }
+                    search
+                }
+                None => Search {
+                    subject,
+                    phase: Phase::Idle { at: now },
+                    found: None,
+                    failures: 0,
+                    refusals: 0,
+                    is_refused: false,
+                    error: None,
+                    interval: config.interval,
+                },
+            };
+            self.searches.push(search);
+        }
+        self.note_peers();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.searches.is_empty()
+    }
+
+    pub(super) fn poll_question(&mut self) -> Option<Question> {
+        self.questions.pop_front()
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        if self.walking() >= WALKS_MAX {
+            return None;
+        }
+        let idle = |search: &Search| match search.phase {
+            Phase::Idle { at } => Some(at),
+            Phase::Walking { .. } => None,
+        };
+        self.searches.iter().filter_map(idle).min()
+    }
+
+    fn walking(&self) -> usize {
+        self.searches.iter().filter(|search| matches!(search.phase, Phase::Walking { .. })).count()
+    }
+
+    /// Begins the walks that are due. Returns whether one of them is over already.
+    pub(super) fn start_due(&mut self, config: Config, lot: &mut Lot, now: Instant) -> bool {
+        let mut free = WALKS_MAX.saturating_sub(self.walking());
+        let mut is_news = false;
+        for number in 0..self.searches.len() {
+            let search = &mut self.searches[number];
+            if free == 0 || !matches!(search.phase, Phase::Idle { at } if at <= now) {
+                continue;
+            }
+            free -= 1;
+            let above = match &search.found {
+                Some(found) if search.failures == 0 => &found.above[..],
+                _ => &[],
+            };
+            let walk = Walk::new(self.discovery.roots.clone(), search.subject.clone(), above, lot.below(u64::MAX));
+            search.phase = Phase::Walking { walk: Box::new(walk), question: None };
+            is_news |= self.go_on(number, config, lot, now);
+        }
+        is_news
+    }
+
+    /// Brings the reply to a question. Returns whether a walk is over, or got into trouble: then others wait for it no longer.
+    pub(super) fn handle_reply(
+        &mut self,
+        id: QuestionId,
+        reply: Reply,
+        config: Config,
+        lot: &mut Lot,
+        now: Instant,
+    ) -> bool {
+        let waits = |search: &Search| matches!(search.phase, Phase::Walking { question, .. } if question == Some(id));
+        let Some(number) = self.searches.iter().position(waits) else { return false };
+        let Phase::Walking { walk, question } = &mut self.searches[number].phase else { return false };
+        *question = None;
+        match reply {
+            Reply::Services(result) => walk.handle_service(result),
+            Reply::Addresses(result) => walk.handle_addresses(result),
+            Reply::Databases(result) => walk.handle_answer(result),
+        }
+        let is_in_trouble = walk.is_in_trouble();
+        self.go_on(number, config, lot, now) || is_in_trouble
+    }
+
+    /// Asks the next question of a walk, or takes in its end.
+    fn go_on(&mut self, number: usize, config: Config, lot: &mut Lot, now: Instant) -> bool {
+        let search = &mut self.searches[number];
+        let Phase::Walking { walk, question } = &mut search.phase else { return false };
+        let lookup = match walk.step() {
+            Step::ResolveService { name } => Lookup::Services(name),
+            Step::ResolveAddress { name } => Lookup::Addresses(name),
+            Step::Ask(ask) => Lookup::Databases(ask),
+            Step::Found(found) => {
+                search.take(found, lot, now);
+                self.note_peers();
+                let waits = self.is_held(&self.searches[number]);
+                if waits {
+                    // Peers that are gone would be waited for in vain.
+                    self.searches[number].phase = Phase::Idle { at: now + RETRY_MAX };
+                }
+                return true;
+            }
+            Step::Failed(error) => {
+                search.error = Some(error.to_string());
+                search.phase = Phase::Idle { at: now + backoff(config.retry, search.failures) };
+                search.failures = search.failures.saturating_add(1);
+                return true;
+            }
+        };
+        let id = QuestionId(self.next_id);
+        self.next_id += 1;
+        *question = Some(id);
+        self.questions.push_back(Question { id, lookup });
+        false
+    }
+
+    /// Takes in what came of a REGISTER. Returns whether [`wishes`](Self::wishes) changed.
+    pub(super) fn note(
+        &mut self,
+        entry: &Register,
+        parent: &DatabaseAddress,
+        news: News,
+        config: Config,
+        lot: &mut Lot,
+        now: Instant,
+    ) -> bool {
+        let mut changed = false;
+        for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
+            let Some(found) = &mut search.found else { continue };
+            let Some(at) = found.parents.iter().position(|known| address(&known.member) == *parent) else { continue };
+            match news {
+                News::Accepted { interval } if interval != search.interval => {
+                    search.interval = interval;
+                    if let Phase::Idle { at } = &mut search.phase {
+                        *at = found.walked_at + jittered(lot, interval.saturating_mul(UPDATES_PER_WALK));
+                    }
+                }
+                // Its own parents do not name it any more: we belong somewhere else, or it is gone for good.
+                News::Refused if found.parents[at].missed_since.is_some() => {
+                    found.parents.remove(at);
+                    changed = true;
+                }
+                News::Unreachable if found.parents[at].is_gone(search.interval, now) => {
+                    found.parents.remove(at);
+                    changed = true;
+                }
+                News::Accepted { .. } => search.refusals = 0,
+                // Perhaps we belong somewhere else: whoever was to name our parents did not know them yet.
+                News::Refused => {
+                    if let Phase::Idle { at } = &mut search.phase
+                        && !std::mem::replace(&mut search.is_refused, true)
+                    {
+                        *at = (*at).min(now + backoff(config.retry, search.refusals));
+                        search.refusals = search.refusals.saturating_add(1);
+                    }
+                }
+                // There may be another one in its place.
+                News::Unreachable => {
+                    if let Phase::Idle { at } = &mut search.phase {
+                        *at = (*at).min(now + RETRY_MAX);
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    pub(super) fn set_synchronised(&mut self, synchronised: bool) -> bool {
+        std::mem::replace(&mut self.synchronised, synchronised) != synchronised
+    }
+
+    pub(super) fn peers(&self) -> &[SocketAddr] {
+        &self.peers
+    }
+
+    /// Collects the peers of all searches. With new ones our database is not synchronised until it says so.
+    fn note_peers(&mut self) {
+        let found = self.searches.iter().filter_map(|search| search.found.as_ref());
+        let mut peers: Vec<SocketAddr> = found.flat_map(|found| found.peers.iter().copied()).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        if peers != self.peers {
+            self.synchronised = false;
+            self.peers = peers;
+        }
+    }
+
+    /// Whether every search has been through once, or has met somebody who does not answer: the networks of one parent go there in
+    /// one REGISTER.
+    pub(super) fn is_ready(&self) -> bool {
+        let is_through = |search: &Search| {
+            let is_in_trouble = matches!(&search.phase, Phase::Walking { walk, .. } if walk.is_in_trouble());
+            search.found.is_some() || search.failures > 0 || is_in_trouble
+        };
+        self.searches.iter().all(is_through)
+    }
+
+    /// What is to be registered, and where: each parent gets the networks that led to it.
+    pub(super) fn wishes(&mut self) -> Vec<Wish> {
+        let mut wishes: Vec<Wish> = Vec::new();
+        for entry in &self.entries {
+            let first = wishes.len();
+            // What waits comes last: a parent that gets some networks now gets the others later.
+            for held in [false, true] {
+                for search in self.searches.iter().filter(|search| search.is_of(entry) && self.is_held(search) == held)
+                {
+                    let networks = entry.networks.iter().filter(|network| search.subject.range == specific(**network));
+                    let networks: Vec<Prefix> = networks.copied().collect();
+                    for known in search.found.iter().flat_map(|found| &found.parents) {
+                        let address = address(&known.member);
+                        match wishes[first..].iter_mut().find(|wish| wish.parent.address == address) {
+                            Some(wish) if held && wish.held.is_none() => {}
+                            Some(wish) => wish.entry.networks.extend(&networks),
+                            None => wishes.push(Wish {
+                                entry: Register { networks: networks.clone(), ..entry.clone() },
+                                parent: self.parent(address),
+                                authority: known.member.authority.clone(),
+                                held: held.then(|| Self::waiting(search)),
+                            }),
+                        }
+                    }
+                }
+            }
+        }
+        for number in 0..self.searches.len() {
+            let is_held = self.is_held(&self.searches[number]);
+            if let Some(found) = &mut self.searches[number].found {
+                found.is_admitted |= !is_held;
+            }
+        }
+        wishes
+    }
+
+    /// draft-liefooghe-castgate-02 §4.1.2: a database takes over the entries of its peers before it is announced, so that it is
+    /// never asked while empty.
+    fn is_held(&self, search: &Search) -> bool {
+        let waits = |found: &Whereabouts| !found.peers.is_empty() && !found.is_admitted;
+        self.discovery.waits_for_peers && !self.synchronised && search.found.as_ref().is_some_and(waits)
+    }
+
+    fn waiting(search: &Search) -> String {
+        let peers = search.found.iter().flat_map(|found| &found.peers);
+        let peers: Vec<String> = peers.map(ToString::to_string).collect();
+        format!("waits for the entries of its peers {}", peers.join(", "))
+    }
+
+    fn parent(&self, address: DatabaseAddress) -> Parent {
+        let Discovery { login, password, .. } = &self.discovery;
+        Parent { address, login: login.clone(), password: password.clone() }
+    }
+
+    /// The entries that have a network of which nobody knows yet where it belongs: each once, at the first root.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = Status<'_>> {
+        let root = self.discovery.roots.first();
+        self.entries.iter().filter_map(move |entry| {
+            let lost = self.searches.iter().filter(|search| search.is_of(entry) && search.found.is_none());
+            let lost = lost.max_by_key(|search| search.failures)?;
+            Some(Status {
+                entry,
+                parent: root?,
+                standing: Standing::Trying,
+                accepted_at: None,
+                failures: lost.failures,
+                error: lost.error.as_deref(),
+            })
+        })
+    }
+}
+
+impl Search {
+    /// Whether an entry has the network of this search.
+    fn is_of(&self, entry: &Register) -> bool {
+        let Subject { entry_type, range, country, .. } = &self.subject;
+        (entry.entry_type, entry.country) == (*entry_type, *country) && ranges(entry).any(|own| own == *range)
+    }
+
+    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) {
+        let found = self.found.take();
+        let is_admitted = found.as_ref().is_some_and(|found| found.is_admitted);
+        let is_known = |member: &Member| {
+            let known = found.iter().flat_map(|found| &found.parents);
+            known.into_iter().any(|known| address(&known.member) == address(member))
+        };
+        if !decision.register.iter().all(is_known) {
+            // One step further: the next one may follow at once.
+            self.refusals = 0;
+        }
+        self.is_refused = false;
+        let mut parents: Vec<Known> =
+            decision.register.into_iter().map(|member| Known { member, missed_since: None }).collect();
+        for mut known in found.into_iter().flat_map(|found| found.parents) {
+            let is_found = parents.iter().any(|other| address(&other.member) == address(&known.member));
+            let is_gone = known.is_gone(self.interval, now);
+            known.missed_since.get_or_insert(now);
+            // Where nothing was registered yet there is nothing to stay for.
+            if !is_found && is_admitted && !is_gone {
+                parents.push(known);
+            }
+        }
+        let mut above = path;
+        above.truncate(decision.step);
+        let peers = decision.transfer.iter().map(|member| member.address).collect();
+        self.found = Some(Whereabouts { walked_at: now, above, parents, peers, is_admitted });
+        self.failures = 0;
+        self.error = None;
+        self.phase = Phase::Idle { at: now + jittered(lot, self.interval.saturating_mul(UPDATES_PER_WALK)) };
+    }
+}
+
+impl Known {
+    fn is_gone(&self, interval: Duration, now: Instant) -> bool {
+        self.missed_since.is_some_and(|since| now.saturating_duration_since(since) >= interval * MISSED_UPDATES)
+    }
+}
+
+/// What has to be searched for these entries; the same may be there several times.
+fn subjects(entries: &[Register], role: Role) -> Vec<Subject> {
+    let databases = entries.iter().filter(|entry| entry.entry_type == EntryType::TunnelDatabase);
+    let own: Vec<SocketAddr> = databases.map(|entry| SocketAddr::new(entry.source, entry.port)).collect();
+    let subject = |entry: &Register, range| Subject {
+        entry_type: entry.entry_type,
+        range,
+        country: entry.country,
+        own: own.clone(),
+        role,
+    };
+    entries.iter().flat_map(|entry| ranges(entry).map(|range| subject(entry, range)).collect::<Vec<_>>()).collect()
+}
+
+/// The ranges that an entry is searched for; `None` where it has no network, or the one of everybody.
+fn ranges(entry: &Register) -> impl Iterator<Item = Option<Prefix>> {
+    let none = entry.networks.is_empty().then_some(None);
+    entry.networks.iter().map(|network| specific(*network)).chain(none)
+}
+
+fn specific(network: Prefix) -> Option<Prefix> {
+    (network.prefix_len() > 0).then(|| network.trunc())
+}
+
+/// A database that was found, as one that is named.
+fn address(member: &Member) -> DatabaseAddress {
+    DatabaseAddress { place: Place::Socket(member.address), path: member.path.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -243,7 +243,7 @@ fn the_next_root_is_asked_after_the_head_start_and_the_first_answer_wins() {
     let (first, first_id) = ask(&mut walk, start);
     assert_eq!(walk.poll(start), None);
     assert_eq!(walk.next_timeout(), Some(start + HEAD_START));
-    assert_eq!(walk.poll(start + HEAD_START - Duration::from_millis(1)), None);
+    assert_eq!(walk.poll(start + HEAD_START / 2), None);
     let (second, second_id) = ask(&mut walk, start + HEAD_START);
     assert_ne!(first, second);
     assert_eq!(walk.poll(start + HEAD_START), None, "the second has its head start, too");
@@ -357,7 +357,7 @@ fn a_race_has_so_many_runners_and_no_more() {
     let start = now();
     let mut walk = locator(&names, None);
     let running: Vec<TaskId> =
-        (0..).map_while(|turn| Some(walk.poll(start + HEAD_START * turn)?)).map(|step| asked(step).1).collect();
+        (0..).map_while(|turn| walk.poll(start + HEAD_START * turn)).map(|step| asked(step).1).collect();
     assert_eq!(running.len(), RACE_MAX);
     assert_eq!(walk.next_timeout(), None);
     walk.handle_answer(running[3], Err("no answer within 10 s".to_owned()));

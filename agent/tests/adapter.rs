@@ -347,6 +347,7 @@ impl Bed {
             key: key(agent),
             entries: entries("127.0.2.1", countries),
             parents: vec![parent(&self.database.local_address().to_string())],
+            discovery: None,
             interval_seconds: NonZeroU32::new(300).unwrap(),
         }
     }

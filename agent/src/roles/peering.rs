@@ -26,8 +26,13 @@ impl Default for Peering {
 }
 
 impl Peering {
-    /// The registrar: these are the peers that were found. The database is not synchronised with new ones until it says so.
+    /// The registrar: these are the peers that were found. The database is not synchronised with other ones until it says so,
+    /// after each such call; without any there is nothing to wait for.
     pub fn set_peers(&self, peers: Vec<SocketAddr>) {
+        // Before the peers are out: what the database says of them comes after it.
+        if *self.peers.borrow() != peers {
+            self.set_synchronised(peers.is_empty());
+        }
         self.peers.send_if_modified(|before| {
             let changed = *before != peers;
             *before = peers;
@@ -66,11 +71,17 @@ mod tests {
         board.clone().set_peers(vec![peer]);
         assert!(peers.has_changed().unwrap());
         assert_eq!(*peers.borrow_and_update(), [peer]);
+        assert!(!*synchronised.borrow_and_update(), "what was said before was not said of this peer");
         board.set_peers(vec![peer]);
         assert!(!peers.has_changed().unwrap());
+        board.set_synchronised(true);
+        board.set_peers(vec![peer]);
+        assert!(*synchronised.borrow_and_update(), "the same peers are as synchronised as before");
         board.set_synchronised(false);
         assert!(synchronised.has_changed().unwrap() && !*synchronised.borrow_and_update());
         board.set_synchronised(false);
         assert!(!synchronised.has_changed().unwrap());
+        board.set_peers(Vec::new());
+        assert!(*synchronised.borrow(), "there is nobody left to wait for");
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registrar::{Parent, Registration, check_entries, check_parents};
+use crate::registrar::{Parent, RegistrarDiscovery, Registration, check_discovery, check_entries, check_parents};
 use crate::{SnapshotError, integer};
 
 /// Most agents that one adapter registers.
@@ -55,7 +55,11 @@ pub struct AdapterClient {
     /// What it may announce; it says itself when.
     pub entries: Vec<Registration>,
     /// The databases that are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Parent>,
+    /// Instead of parents: where the walks to them begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<RegistrarDiscovery>,
     /// How often, in seconds; as in the registrar.
     #[serde(default = "crate::registrar::default_interval", deserialize_with = "integer::read")]
     pub interval_seconds: std::num::NonZeroU32,
@@ -64,12 +68,13 @@ pub struct AdapterClient {
 /// Without the key: a snapshot may end up in a log.
 impl fmt::Debug for AdapterClient {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { agent, key: _, entries, parents, interval_seconds } = self;
+        let Self { agent, key: _, entries, parents, discovery, interval_seconds } = self;
         formatter
             .debug_struct("AdapterClient")
             .field("agent", agent)
             .field("entries", entries)
             .field("parents", parents)
+            .field("discovery", discovery)
             .field("interval_seconds", interval_seconds)
             .finish_non_exhaustive()
     }
@@ -119,7 +124,8 @@ impl AdapterClient {
             return Err(SnapshotError::new("key", "is shorter than 32 characters"));
         }
         check_entries(&self.entries)?;
-        check_parents(&self.parents)
+        check_parents(&self.parents)?;
+        check_discovery(self.discovery.as_ref(), &self.parents, &self.entries)
     }
 }
 

@@ -25,7 +25,7 @@ pub use database::{Account, Allow, DatabaseSnapshot};
 pub use error::SnapshotError;
 pub use pattern::PatternSource;
 pub use place::{Place, PlaceError, is_host_address};
-pub use registrar::{Parent, RegistrarSnapshot, Registration};
+pub use registrar::{DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
 pub use upstream::{

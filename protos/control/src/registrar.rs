@@ -23,6 +23,9 @@ pub struct RegistrarSnapshot {
     /// Instead of parents: who tells them for us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterRef>,
+    /// Instead of parents: where the walks to them begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<RegistrarDiscovery>,
     /// How often, in seconds; a parent that answers with another interval is followed. Default: 300.
     #[serde(default = "default_interval", deserialize_with = "integer::read")]
     pub interval_seconds: NonZeroU32,
@@ -74,11 +77,63 @@ impl fmt::Debug for Parent {
     }
 }
 
+/// How the databases to register with are found (draft-liefooghe-castgate-02 §4.1.2, §4.1.3). The own addresses of a database are the
+/// sources of the entries.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegistrarDiscovery {
+    /// Databases at the top: `http://HOST[:PORT]`, `HOST[:PORT]`, or a bare name, which is tried as a service first.
+    pub roots: Vec<String>,
+    /// User name at every database that is found.
+    pub login: String,
+    /// Password at every database that is found.
+    pub password: String,
+    /// What a database is to one with exactly its network. Default: peer.
+    #[serde(default)]
+    pub role: DatabaseRole,
+}
+
+/// What a database is to another one with exactly the same network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DatabaseRole {
+    /// Another copy of it.
+    #[default]
+    Peer,
+    /// That of a customer inside the network: a child.
+    Customer,
+}
+
+/// Without the password: a snapshot may end up in a log.
+impl fmt::Debug for RegistrarDiscovery {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { roots, login, password: _, role } = self;
+        formatter
+            .debug_struct("RegistrarDiscovery")
+            .field("roots", roots)
+            .field("login", login)
+            .field("role", role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Roots of one registrar: each is looked up in every walk.
+const ROOTS_MAX: usize = 16;
+/// Networks of the entries of one registrar that finds its parents: each is looked for by a walk of its own.
+const NETWORKS_MAX: usize = 256;
+
 impl RegistrarSnapshot {
     /// A registrar with the default intervals.
     #[must_use]
     pub fn new(entries: Vec<Registration>, parents: Vec<Parent>) -> Self {
-        Self { entries, parents, adapter: None, interval_seconds: default_interval(), retry_seconds: default_retry() }
+        Self {
+            entries,
+            parents,
+            adapter: None,
+            discovery: None,
+            interval_seconds: default_interval(),
+            retry_seconds: default_retry(),
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
@@ -86,12 +141,41 @@ impl RegistrarSnapshot {
         check_parents(&self.parents)?;
         match &self.adapter {
             Some(_) if !self.parents.is_empty() => {
-                Err(SnapshotError::new("parents", "are there beside an adapter: one of the two announces"))
+                return Err(SnapshotError::new("parents", "are there beside an adapter: one of the two announces"));
             }
-            Some(adapter) => adapter.check().map_err(|error| error.within("adapter")),
-            None => Ok(()),
+            Some(_) if self.discovery.is_some() => {
+                return Err(SnapshotError::new("discovery", "is there beside an adapter: one of the two announces"));
+            }
+            Some(adapter) => adapter.check().map_err(|error| error.within("adapter"))?,
+            None if self.parents.is_empty() && self.discovery.is_none() && !self.entries.is_empty() => {
+                let what = "is empty: name the databases that are told, an adapter that tells them, or discovery";
+                return Err(SnapshotError::new("parents", what));
+            }
+            None => {}
         }
+        check_discovery(self.discovery.as_ref(), &self.parents, &self.entries)
     }
+}
+
+/// Parents are named or found, and found from somewhere.
+pub(crate) fn check_discovery(
+    discovery: Option<&RegistrarDiscovery>,
+    parents: &[Parent],
+    entries: &[Registration],
+) -> Result<(), SnapshotError> {
+    let Some(discovery) = discovery else { return Ok(()) };
+    if !parents.is_empty() {
+        return Err(SnapshotError::new("parents", "are there beside discovery: they are either named or found"));
+    }
+    discovery.check().map_err(|error| error.within("discovery"))?;
+    let mut networks: Vec<&IpNet> = entries.iter().flat_map(|entry| &entry.networks).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    if networks.len() > NETWORKS_MAX {
+        let what = format_args!("have {} networks; discovery looks for {NETWORKS_MAX} at most", networks.len());
+        return Err(SnapshotError::new("entries", what));
+    }
+    Ok(())
 }
 
 /// Every entry is one, and none is there twice.
@@ -147,11 +231,40 @@ impl Parent {
         if !good {
             return Err(SnapshotError::new("url", format_args!("{:?} is not http://HOST[:PORT]", self.url)));
         }
-        if self.login.is_empty() || self.login.contains(|c: char| c == ':' || c.is_control()) {
-            return Err(SnapshotError::new("login", format_args!("{:?} cannot be a login", self.login)));
-        }
-        Ok(())
+        check_login(&self.login)
     }
+}
+
+impl RegistrarDiscovery {
+    fn check(&self) -> Result<(), SnapshotError> {
+        if self.roots.is_empty() {
+            return Err(SnapshotError::new("roots", "is empty: every way begins at a root"));
+        }
+        if self.roots.len() > ROOTS_MAX {
+            return Err(SnapshotError::new("roots", format_args!("lists more than {ROOTS_MAX} databases")));
+        }
+        for (index, root) in self.roots.iter().enumerate() {
+            let field = format!("roots[{index}]");
+            // Whether it is the address of a database the agent says in more words.
+            if root.is_empty() || root.contains(|c: char| c.is_whitespace() || matches!(c, '@' | '?' | '#')) {
+                return Err(SnapshotError::new(
+                    field,
+                    format_args!("{root:?} is not http://HOST[:PORT] or HOST[:PORT]"),
+                ));
+            }
+            if self.roots[..index].contains(root) {
+                return Err(SnapshotError::new(field, format_args!("{root} is there twice")));
+            }
+        }
+        check_login(&self.login)
+    }
+}
+
+fn check_login(login: &str) -> Result<(), SnapshotError> {
+    if login.is_empty() || login.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(SnapshotError::new("login", format_args!("{login:?} cannot be a login")));
+    }
+    Ok(())
 }
 
 pub(crate) const fn default_interval() -> NonZeroU32 {

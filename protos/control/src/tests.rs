@@ -337,6 +337,14 @@ adapter:
     - { agent: demo/tdb-two@node-1, key: k3y-of-tdb-two-0123456789abcdef0123456789abcdef, entries: [], parents: [] }
 "#;
 
+const FOUND_FROM_THE_ROOTS: &str = r#"
+agent: demo/tdb-one@node-2
+registrar:
+  entries:
+    - { type: TDS, source: 192.0.2.1, port: 5632, networks: [10.0.0.0/8] }
+  discovery: { roots: [roots.example, "http://192.0.2.9:5632"], login: me, password: s3cret, role: customer }
+"#;
+
 const THROUGH_AN_ADAPTER: &str = r#"
 agent: demo/ts-one@node-2
 registrar:
@@ -354,6 +362,64 @@ fn an_adapter_is_read_with_its_defaults() {
     let registrar = AgentSnapshot::from_yaml(THROUGH_AN_ADAPTER).unwrap().registrar.unwrap();
     assert!(registrar.parents.is_empty());
     assert_eq!(registrar.adapter.unwrap().endpoint, "https://castgate-adapter.demo.svc:8444");
+}
+
+#[test]
+fn a_registrar_that_finds_its_parents_is_read_and_shows_no_password() {
+    let registrar = AgentSnapshot::from_yaml(FOUND_FROM_THE_ROOTS).unwrap().registrar.unwrap();
+    let discovery = registrar.discovery.clone().unwrap();
+    assert_eq!((discovery.roots.len(), discovery.role), (2, DatabaseRole::Customer));
+    assert_eq!(discovery.password, "s3cret");
+    assert!(!format!("{registrar:?}").contains("s3cret"));
+    let peer = FOUND_FROM_THE_ROOTS.replace(", role: customer", "");
+    let registrar = AgentSnapshot::from_yaml(&peer).unwrap().registrar.unwrap();
+    assert_eq!(registrar.discovery.unwrap().role, DatabaseRole::Peer);
+}
+
+#[test]
+fn a_bad_field_of_discovery_is_named_in_one_sentence() {
+    let many = (0..=255).map(|n| format!("10.{n}.0.0/16")).chain(["11.0.0.0/16".to_owned()]).collect::<Vec<_>>();
+    let many = format!("networks: [{}]", many.join(", "));
+    let cases = [
+        ("roots: [roots.example, \"http://192.0.2.9:5632\"]", "roots: []", "registrar.discovery.roots: is empty"),
+        ("roots.example", "'a b'", "registrar.discovery.roots[0]: \"a b\" is not http://HOST[:PORT] or HOST[:PORT]"),
+        (
+            "roots.example",
+            "\"http://192.0.2.9:5632\"",
+            "registrar.discovery.roots[1]: http://192.0.2.9:5632 is there twice",
+        ),
+        ("login: me", "login: 'a:b'", "registrar.discovery.login: \"a:b\" cannot be a login"),
+        ("role: customer", "role: child", "registrar.discovery.role: "),
+        (
+            "networks: [10.0.0.0/8]",
+            many.as_str(),
+            "registrar.entries: have 257 networks; discovery looks for 256 at most",
+        ),
+        (
+            "  discovery:",
+            "  parents: [{ url: \"http://db\", login: a, password: b }]\n  discovery:",
+            "registrar.parents: are there beside discovery: they are either named or found",
+        ),
+        (
+            "  discovery:",
+            "  adapter: { endpoint: \"https://a:1\", key: k }\n  discovery:",
+            "registrar.discovery: is there beside an adapter: one of the two announces",
+        ),
+        (
+            "  discovery: { roots: [roots.example, \"http://192.0.2.9:5632\"], login: me, password: s3cret, role: customer }",
+            "",
+            "registrar.parents: is empty: name the databases that are told, an adapter that tells them, or discovery",
+        ),
+    ];
+    for (good, bad, sentence) in cases {
+        assert!(FOUND_FROM_THE_ROOTS.contains(good), "the case {bad:?} replaces nothing");
+        let error = AgentSnapshot::from_yaml(&FOUND_FROM_THE_ROOTS.replacen(good, bad, 1)).expect_err(bad).to_string();
+        assert!(error.starts_with(sentence), "{bad}: {error}");
+    }
+    let found = "discovery: { roots: [r.example], login: one, password: x }";
+    let text = ADAPTER.replacen("      parents:", &format!("      {found}\n      parents:"), 1);
+    let error = AgentSnapshot::from_yaml(&text).unwrap_err().to_string();
+    assert!(error.starts_with("adapter.clients[0].parents: are there beside discovery"), "{error}");
 }
 
 #[test]
@@ -625,10 +691,13 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
 fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {
     let adapter = ("[a-z]{1,9}", any::<NonZeroU16>(), "[0-9a-f]{64}")
         .prop_map(|(host, port, key)| AdapterRef { endpoint: format!("https://{host}:{port}"), key });
-    (registrations(), parents(), proptest::option::of(adapter), any::<[NonZeroU32; 2]>()).prop_map(
-        |(entry, parent, adapter, [interval_seconds, retry_seconds])| RegistrarSnapshot {
+    let adapter = proptest::option::of(adapter);
+    let discovery = proptest::option::of(discoveries());
+    (registrations(), parents(), adapter, discovery, any::<[NonZeroU32; 2]>()).prop_map(
+        |(entry, parent, adapter, discovery, [interval_seconds, retry_seconds])| RegistrarSnapshot {
             entries: vec![entry],
-            parents: if adapter.is_some() { Vec::new() } else { vec![parent] },
+            parents: if adapter.is_some() || discovery.is_some() { Vec::new() } else { vec![parent] },
+            discovery: discovery.filter(|_| adapter.is_none()),
             adapter,
             interval_seconds,
             retry_seconds,
@@ -636,15 +705,26 @@ fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {
     )
 }
 
+fn discoveries() -> impl Strategy<Value = RegistrarDiscovery> {
+    let role = prop_oneof![Just(DatabaseRole::Peer), Just(DatabaseRole::Customer)];
+    ("[a-z]{1,9}", "\\PC{0,20}", role).prop_map(|(root, password, role)| RegistrarDiscovery {
+        roots: vec![root],
+        login: "me".to_owned(),
+        password,
+        role,
+    })
+}
+
 fn adapters() -> impl Strategy<Value = AdapterSnapshot> {
     let pem = "-----BEGIN [A-Z]{3,9}-----\n[A-Za-z0-9+/]{64}\n-----END [A-Z]{3,9}-----\n";
     let client =
-        ("[a-z]{1,8}/ts-[a-z]{1,8}@[a-z]{1,8}", "[0-9a-f]{64}", registrations(), parents(), any::<NonZeroU32>())
-            .prop_map(|(agent, key, entry, parent, interval_seconds)| AdapterClient {
+        ("[a-z]{1,8}/ts-[a-z]{1,8}@[a-z]{1,8}", "[0-9a-f]{64}", registrations(), registrars(), any::<NonZeroU32>())
+            .prop_map(|(agent, key, entry, registrar, interval_seconds)| AdapterClient {
                 agent,
                 key,
                 entries: vec![entry],
-                parents: vec![parent],
+                parents: registrar.parents,
+                discovery: registrar.discovery,
                 interval_seconds,
             });
     ((hosts(), any::<u16>()), pem, pem, proptest::option::of(client), any::<NonZeroU32>()).prop_map(

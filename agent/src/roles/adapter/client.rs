@@ -330,6 +330,10 @@ fn name(entry: &Registration) -> String {
 }
 
 fn snapshot(client: &AdapterClient, entries: Vec<Registration>) -> RegistrarSnapshot {
-    let AdapterClient { agent: _, key: _, entries: _, parents, interval_seconds } = client;
-    RegistrarSnapshot { interval_seconds: *interval_seconds, ..RegistrarSnapshot::new(entries, parents.clone()) }
+    let AdapterClient { agent: _, key: _, entries: _, parents, discovery, interval_seconds } = client;
+    RegistrarSnapshot {
+        discovery: discovery.clone(),
+        interval_seconds: *interval_seconds,
+        ..RegistrarSnapshot::new(entries, parents.clone())
+    }
 }

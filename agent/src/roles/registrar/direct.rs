@@ -2,26 +2,36 @@
 //! agent that an adapter works for.
 //!
 //! ```text
-//!   apply, stop ─▶ task: endpoint::hierarchy::registrar ─▶ calls ─▶ http::client ─▶ parents
-//!                                                     ◀─ outcomes ─┘
+//!   apply, stop ─▶ task: endpoint::hierarchy::registrar ─▶ calls ─────▶ http::client ─▶ parents
+//!                    │                                ◀─ outcomes ────┘
+//!                    │                                ─▶ questions ─▶ lookups ─▶ DNS, databases on the way to parents
+//!                    │                                ◀─ replies ─────┘
+//!                    └─ peers ─▶ peering ─▶ the database of this agent
+//!                     ◀─ synchronised ─┘
 //! ```
-//! Owns the task and its life; when and what to announce is the state machine's.
+//! Owns the task and its life; when and what to announce, and whom to ask for that, is the state machine's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use castgate_control::{RegistrarSnapshot, Registration};
-use castgate_endpoint::hierarchy::registrar::{self as endpoint, CallId, Config, Outcome, Parent, Standing, Status};
+use castgate_client::Dns;
+use castgate_control::{DatabaseRole, RegistrarDiscovery, RegistrarSnapshot, Registration};
+use castgate_endpoint::hierarchy::discovery::Role;
+use castgate_endpoint::hierarchy::registrar::{
+    self as endpoint, CallId, Config, Discovery, Outcome, Parent, QuestionId, Reply, Standing, Status,
+};
 use castgate_wire::registry::Register;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{RegistrarError, entry_name};
+use super::{RegistrarError, entry_name, lookups};
 use crate::http::client;
 use crate::report::RegistrationReport;
 use crate::roles::feeding::Feeding;
+use crate::roles::peering::Peering;
+use crate::surroundings::Surroundings;
 
 /// Time that the goodbyes get. What does not come through goes by itself after two intervals.
 const GOODBYE_TIME: Duration = Duration::from_secs(3);
@@ -31,6 +41,8 @@ const CALLS_MAX: usize = 16;
 /// Announces entries at parents for as long as it lives.
 #[derive(Debug)]
 pub struct Direct {
+    /// Whether a database among the entries is that of this agent.
+    is_beside: bool,
     orders: mpsc::UnboundedSender<Order>,
     /// Orders sent, and orders carried out.
     ordered: u64,
@@ -50,42 +62,66 @@ enum Order {
 struct Settings {
     config: Config,
     entries: Vec<Register>,
-    parents: Vec<Parent>,
+    above: Above,
+}
+
+/// Where entries are announced.
+#[derive(Debug)]
+enum Above {
+    Named(Vec<Parent>),
+    Found(Discovery),
 }
 
 impl Direct {
-    /// Announces everything at once and goes on refreshing it; `changed` is told whenever an entry stands otherwise.
+    /// Announces everything at once and goes on refreshing it; `changed` is told whenever an entry stands otherwise. The entries
+    /// are those of somebody else: a database among them is announced without waiting for its peers.
     ///
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.
     pub fn start(snapshot: RegistrarSnapshot, changed: &Arc<Notify>) -> Result<Self, RegistrarError> {
-        Self::start_with(snapshot, changed, &Feeding::default())
+        // Boards that nobody else reads: what they say does not matter to entries of others.
+        let board = Board { peering: Peering::default(), told: Vec::new() };
+        Self::start_with(snapshot, changed, board, &Feeding::default(), false)
     }
 
-    /// The same for a relay: its tunnel servers are announced with the chain that feeds them, whenever that changes.
+    /// The same for what this agent itself serves. Its database hears of its peers, and is announced when it holds what they
+    /// hold; its relays are announced with the chain that feeds them, whenever that changes.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_with(
+    /// [`RegistrarError`]; nothing runs then.
+    pub fn start_beside(snapshot: RegistrarSnapshot, around: &Surroundings) -> Result<Self, RegistrarError> {
+        let board = Board { peering: around.peering.clone(), told: Vec::new() };
+        Self::start_with(snapshot, &around.changed, board, &around.feeding, true)
+    }
+
+    fn start_with(
         snapshot: RegistrarSnapshot,
         changed: &Arc<Notify>,
+        board: Board,
         feeding: &Feeding,
+        is_beside: bool,
     ) -> Result<Self, RegistrarError> {
-        let settings = settings(snapshot)?;
+        let Settings { config, entries, above } = settings(snapshot, is_beside)?;
+        let dns = Dns::from_environment().map_err(|error| RegistrarError::Resolver(error.to_string()))?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
+        let seed = u64::from_le_bytes(seed);
         let (orders, received) = mpsc::unbounded_channel();
         let (publisher, statuses) = watch::channel(Vec::new());
         let (progress, carried_out) = watch::channel(0);
-        let Settings { config, entries, parents } = settings;
-        let mut machine =
-            endpoint::Registrar::new(config, &entries, &parents, u64::from_le_bytes(seed), Instant::now());
+        let mut machine = match above {
+            Above::Named(parents) => endpoint::Registrar::new(config, &entries, &parents, seed, Instant::now()),
+            Above::Found(discovery) => {
+                endpoint::Registrar::discovering(config, &entries, discovery, seed, Instant::now())
+            }
+        };
         let mut chain = feeding.chain();
         machine.set_fed_by(&chain.borrow_and_update(), Instant::now());
         let publisher = Publisher { statuses: publisher, carried_out: progress, changed: changed.clone() };
         publisher.publish(&machine, 0);
-        let task = tokio::spawn(run(machine, received, chain, publisher));
-        Ok(Self { orders, ordered: 0, carried_out, statuses, task })
+        let sides = Sides { board, chain, dns };
+        let task = tokio::spawn(run(machine, received, publisher, sides));
+        Ok(Self { is_beside, orders, ordered: 0, carried_out, statuses, task })
     }
 
     /// Proves a snapshot without running it.
@@ -93,7 +129,7 @@ impl Direct {
     /// # Errors
     /// [`RegistrarError`], as [`start`](Self::start) would give it.
     pub fn check(snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
-        settings(snapshot).map(|_| ())
+        settings(snapshot, false).map(|_| ())
     }
 
     /// Announces what is new or changed, takes back what is gone, leaves the rest in peace.
@@ -101,7 +137,7 @@ impl Direct {
     /// # Errors
     /// [`RegistrarError`]; the role goes on as before.
     pub fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
-        let settings = settings(snapshot)?;
+        let settings = settings(snapshot, self.is_beside)?;
         // The task ends with this handle only.
         let _ = self.orders.send(Order::Set(settings));
         self.ordered += 1;
@@ -153,17 +189,56 @@ impl Drop for Direct {
     }
 }
 
+/// What registrar and database of this agent tell each other.
+struct Board {
+    peering: Peering,
+    /// The peers that it was told.
+    told: Vec<SocketAddr>,
+}
+
+impl Board {
+    /// Tells the database who its peers are, and the machine whether it has their entries.
+    fn tell(&mut self, machine: &mut endpoint::Registrar) {
+        if self.told != machine.peers() {
+            machine.peers().clone_into(&mut self.told);
+            tracing::info!(peers = ?self.told, "other databases of our networks");
+            self.peering.set_peers(self.told.clone());
+            machine.set_synchronised(Instant::now(), *self.peering.synchronised().borrow());
+        }
+    }
+}
+
+/// What a registrar looks at besides its orders.
+struct Sides {
+    board: Board,
+    /// What feeds this agent's relays.
+    chain: watch::Receiver<Vec<IpAddr>>,
+    dns: Dns,
+}
+
 async fn run(
     mut machine: endpoint::Registrar,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    mut chain: watch::Receiver<Vec<IpAddr>>,
     publisher: Publisher,
+    sides: Sides,
 ) {
+    let Sides { mut board, mut chain, dns } = sides;
+    let mut synchronised = board.peering.synchronised();
+    machine.set_synchronised(Instant::now(), *synchronised.borrow_and_update());
+    let mut questions: JoinSet<(QuestionId, Reply)> = JoinSet::new();
     let mut carried_out = 0;
     let lines = Arc::new(Semaphore::new(CALLS_MAX));
     let mut calls: JoinSet<(CallId, Outcome)> = JoinSet::new();
     let mut stopping = false;
     loop {
+        board.tell(&mut machine);
+        while let Some(question) = machine.poll_question() {
+            let (lines, dns) = (lines.clone(), dns.clone());
+            questions.spawn(async move {
+                let _line = lines.acquire().await.expect("nobody closes the semaphore");
+                (question.id, lookups::find_out(&dns, question.lookup).await)
+            });
+        }
         while let Some(call) = machine.poll_call() {
             let lines = lines.clone();
             calls.spawn(async move {
@@ -187,8 +262,13 @@ async fn run(
         };
         tokio::select! {
             order = orders.recv(), if !stopping => match order {
-                Some(Order::Set(Settings { config, entries, parents })) => {
-                    machine.set(config, &entries, &parents, Instant::now());
+                Some(Order::Set(Settings { config, entries, above })) => {
+                    match above {
+                        Above::Named(parents) => machine.set(config, &entries, &parents, Instant::now()),
+                        Above::Found(discovery) => {
+                            machine.set_discovering(config, &entries, discovery, Instant::now());
+                        }
+                    }
                     carried_out += 1;
                 }
                 Some(Order::Stop) | None => {
@@ -209,6 +289,17 @@ async fn run(
                     return;
                 }
             },
+            Some(done) = questions.join_next() => match done {
+                Ok((id, reply)) => machine.handle_reply(Instant::now(), id, reply),
+                // Its walk would wait for ever.
+                Err(error) => {
+                    tracing::error!(%error, "a question to a database above was lost");
+                    return;
+                }
+            },
+            Ok(()) = synchronised.changed() => {
+                machine.set_synchronised(Instant::now(), *synchronised.borrow_and_update());
+            }
             () = due => machine.handle_timeout(Instant::now()),
         }
     }
@@ -261,8 +352,8 @@ fn report(status: &Status<'_>) -> RegistrationReport {
     }
 }
 
-fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {
-    let RegistrarSnapshot { entries, parents, adapter: _, interval_seconds, retry_seconds } = snapshot;
+fn settings(snapshot: RegistrarSnapshot, waits_for_peers: bool) -> Result<Settings, RegistrarError> {
+    let RegistrarSnapshot { entries, parents, adapter: _, discovery, interval_seconds, retry_seconds } = snapshot;
     let config = Config {
         interval: Duration::from_secs(interval_seconds.get().into()),
         retry: Duration::from_secs(retry_seconds.get().into()),
@@ -281,9 +372,24 @@ fn settings(snapshot: RegistrarSnapshot) -> Result<Settings, RegistrarError> {
         let address = url.parse().map_err(|error| RegistrarError::Parent(index, error))?;
         Ok(Parent { address, login, password })
     };
-    Ok(Settings {
-        config,
-        entries: entries.into_iter().map(entry).collect(),
-        parents: parents.into_iter().enumerate().map(parent).collect::<Result<_, RegistrarError>>()?,
+    let above = match discovery {
+        Some(discovery) => Above::Found(from_the_roots(discovery, waits_for_peers)?),
+        None => Above::Named(parents.into_iter().enumerate().map(parent).collect::<Result<_, RegistrarError>>()?),
+    };
+    Ok(Settings { config, entries: entries.into_iter().map(entry).collect(), above })
+}
+
+fn from_the_roots(discovery: RegistrarDiscovery, waits_for_peers: bool) -> Result<Discovery, RegistrarError> {
+    let RegistrarDiscovery { roots, login, password, role } = discovery;
+    let root = |(index, root): (usize, String)| root.parse().map_err(|error| RegistrarError::Root(index, error));
+    Ok(Discovery {
+        roots: roots.into_iter().enumerate().map(root).collect::<Result<_, _>>()?,
+        login,
+        password,
+        role: match role {
+            DatabaseRole::Peer => Role::Peer,
+            DatabaseRole::Customer => Role::Customer,
+        },
+        waits_for_peers,
     })
 }

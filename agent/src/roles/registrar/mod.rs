@@ -1,13 +1,14 @@
 //! The role `registrar`: announces what this agent serves at the databases above it.
 //!
 //! ```text
-//!   Registrar ─┬─ direct:  databases above, with accounts of our own
+//!   Registrar ─┬─ direct:  databases above, with accounts of our own; named, or found from the roots
 //!              └─ adapter: the adapter of our namespace, which has the accounts
 //! ```
 //! Owns which of the two it is. Going from one to the other is another start (`config::diff`).
 
 mod adapter;
 mod direct;
+mod lookups;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,6 +28,12 @@ pub enum RegistrarError {
     /// A parent is no address of a database.
     #[error("parents[{0}].url: {1}")]
     Parent(usize, AddressError),
+    /// A root is no address of a database.
+    #[error("discovery.roots[{0}]: {1}")]
+    Root(usize, AddressError),
+    /// The environment names a resolver that is none.
+    #[error("{0}")]
+    Resolver(String),
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),
@@ -91,7 +98,7 @@ impl Way {
     fn start(snapshot: RegistrarSnapshot, around: &Surroundings) -> Result<Self, RegistrarError> {
         match snapshot.adapter.clone() {
             Some(adapter) => Ok(Self::Through(Through::start(adapter, snapshot.entries, around))),
-            None => Direct::start_with(snapshot, &around.changed, &around.feeding).map(Self::Direct),
+            None => Direct::start_beside(snapshot, around).map(Self::Direct),
         }
     }
 }

@@ -147,7 +147,14 @@ fn servers_smaller_networks_and_other_lengths_in_an_answer_lead_nowhere() {
     let mut lab = Lab::new(&[(ROOT, &[], 0), (ISP, &[], 0)]);
     let answer = |entry_type, address: &str, prefix_len| {
         let address: SocketAddr = address.parse().unwrap();
-        Server { address: address.ip(), port: address.port(), entry_type, protocol: Some(Protocol::Tcp), prefix_len, fed_by: Vec::new() }
+        Server {
+            address: address.ip(),
+            port: address.port(),
+            entry_type,
+            protocol: Some(Protocol::Tcp),
+            prefix_len,
+            fed_by: Vec::new(),
+        }
     };
     lab.words.insert(
         ROOT,

@@ -18,6 +18,11 @@ use crate::units::TimeSpan;
         "self.parents.size() == 0 || self.networks.size() > 0 || has(self.country)",
         "parents need networks or a country: no client would be sent here",
     ),
+    rule(
+        "!has(self.discovery) || self.networks.size() > 0 || has(self.country)",
+        "discovery needs networks or a country: they are what is looked for",
+    ),
+    rule_at(".discovery", "!has(self.discovery) || self.parents.size() == 0", "name either parents or discovery"),
     rule_at(".parents",
         "self.parents.all(a, (!has(a.url) && !has(a.databaseRef)) || self.parents.exists_one(b, \
          has(a.url) ? has(b.url) && a.url == b.url : has(b.databaseRef) && a.databaseRef.name == b.databaseRef.name))",
@@ -29,6 +34,10 @@ pub struct Hierarchy {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub parents: Vec<Parent>,
+    /// Instead of parents: the databases it registers with are found, from the roots down, by its networks and its country.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Discovery")]
+    pub discovery: Option<Discovery>,
     /// Networks whose clients it is offered to, such as 192.0.2.0/24; 0.0.0.0/0 offers it to everybody as the last resort.
     #[serde(default)]
     #[schemars(schema_with = "schema::prefixes")]
@@ -45,7 +54,13 @@ pub struct Hierarchy {
 
 impl Default for Hierarchy {
     fn default() -> Self {
-        Self { parents: Vec::new(), networks: Vec::new(), country: None, update_interval: update_interval() }
+        Self {
+            parents: Vec::new(),
+            discovery: None,
+            networks: Vec::new(),
+            country: None,
+            update_interval: update_interval(),
+        }
     }
 }
 
@@ -71,6 +86,32 @@ pub struct Parent {
     pub database_ref: Option<DatabaseRef>,
     /// The Secret with the login and the password that its operator gave us, under the keys `login` and `password`.
     pub credentials_secret_ref: SecretRef,
+}
+
+/// Where the way to the databases that take our registration begins, and who we are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Discovery {
+    /// Databases at the top, such as `http://roots.example.net:5632` or `192.0.2.1:5632`. A bare name such as `roots.example.net`
+    /// is tried as the service `_castgate._tcp` first, then as a host at port 5632.
+    #[schemars(schema_with = "schema::roots")]
+    pub roots: Vec<String>,
+    /// The Secret with the login and the password that the operators of the databases on the way gave us, under the keys `login`
+    /// and `password`.
+    pub credentials_secret_ref: SecretRef,
+    /// What a database of ours is to one that has exactly its network.
+    #[serde(default)]
+    pub role: DatabaseRole,
+}
+
+/// What a database is to another one with exactly the same network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum DatabaseRole {
+    /// Another copy of it, registered beside it.
+    #[default]
+    Peer,
+    /// That of a customer, whose address is in the network: registered below it.
+    Customer,
 }
 
 /// Names a Secret of the same namespace.

@@ -319,6 +319,14 @@ pub(crate) fn url(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^http://[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 })
 }
 
+/// Roots of the hierarchy: URLs, or hosts with or without a port.
+pub(crate) fn roots(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 16, "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "pattern": "^(http://)?[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 },
+    })
+}
+
 /// What a list of conditions is, so that two who write different ones do not disturb each other.
 pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<Vec<Condition>>();

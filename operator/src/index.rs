@@ -187,16 +187,22 @@ fn sibling(endpoint: &TunnelEndpoint, name: &str) -> ObjectName {
     ObjectName { namespace: endpoint.metadata.namespace.clone().unwrap_or_default(), name: name.to_owned() }
 }
 
+/// Whether something is above an object: parents that it names, or roots from which they are found.
+pub(crate) fn registers(object: &Value) -> bool {
+    let hierarchy = &object["spec"]["hierarchy"];
+    let has_parents = hierarchy["parents"].as_array().is_some_and(|parents| !parents.is_empty());
+    has_parents || hierarchy["discovery"].is_object()
+}
+
 fn meta_of(object: &Value) -> ObjectMeta {
     let metadata = &object["metadata"];
-    let has_parents = object["spec"]["hierarchy"]["parents"].as_array().is_some_and(|parents| !parents.is_empty());
     let finalizers = metadata["finalizers"].as_array();
     let held = finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER));
     ObjectMeta {
         uid: text(&metadata["uid"]),
         generation: metadata["generation"].as_i64().unwrap_or_default(),
         deleting: metadata["deletionTimestamp"].is_string(),
-        registers: has_parents || held,
+        registers: registers(object) || held,
     }
 }
 
@@ -274,10 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn an_object_registers_as_long_as_it_has_parents_or_is_held() {
+    fn an_object_registers_as_long_as_it_has_parents_finds_them_or_is_held() {
         let object = |parents: Value, finalizers: Value| json!({"metadata": {"finalizers": finalizers}, "spec": {"hierarchy": {"parents": parents}}});
         assert!(meta_of(&object(json!([{}]), json!([]))).registers);
         assert!(meta_of(&object(json!([]), json!([FINALIZER]))).registers);
         assert!(!meta_of(&object(json!([]), json!(["other"]))).registers);
+        assert!(meta_of(&json!({"spec": {"hierarchy": {"discovery": {"roots": ["roots.example"]}}}})).registers);
     }
 }

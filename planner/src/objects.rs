@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use castgate_control::{Allow, AmtSnapshot, Country, LoopCheck, Ports, ServerLimits, ServerTimers, UpstreamSnapshot};
+use castgate_control::{
+    Allow, AmtSnapshot, Country, DatabaseRole, LoopCheck, Ports, ServerLimits, ServerTimers, UpstreamSnapshot,
+};
 use castgate_crds::placement::Toleration;
 use castgate_crds::tunnel_database::{Service, Storage};
 use castgate_crds::tunnels::AddressType;
@@ -271,14 +273,35 @@ pub struct Database {
 /// Where and for whom a server or a database registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// The databases above.
+    /// The databases above, where they are named.
     pub parents: Vec<Parent>,
+    /// How they are found, where they are not.
+    pub discovery: Option<FromTheRoots>,
     /// Networks whose clients it is offered to.
     pub networks: Vec<IpNet>,
     /// Country whose clients it is offered to.
     pub country: Option<Country>,
     /// How often the registration is refreshed: whole seconds.
     pub update_interval: Duration,
+}
+
+impl Hierarchy {
+    /// Whether something is above.
+    #[must_use]
+    pub fn registers(&self) -> bool {
+        !self.parents.is_empty() || self.discovery.is_some()
+    }
+}
+
+/// The way to the databases above begins here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromTheRoots {
+    /// Databases at the top, as they were named: a bare name is a service.
+    pub roots: Vec<String>,
+    /// Name of the Secret with `login` and `password`.
+    pub secret: String,
+    /// What a database is to one with exactly its network.
+    pub role: DatabaseRole,
 }
 
 /// A database above.

@@ -95,6 +95,72 @@ spec:
 }
 
 #[test]
+fn what_finds_its_parents_begins_at_the_roots_with_the_login_of_its_secret() {
+    let plan = planned(&[
+        "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: castgate}, stringData: {login: a, password: b}}",
+        "apiVersion: castgate.dev/v1alpha1
+kind: TunnelDatabase
+metadata: { name: customer, namespace: castgate }
+spec:
+  http: { address: 127.0.5.1 }
+  hierarchy:
+    networks: [127.0.5.0/24]
+    discovery: { roots: [roots.example.net, \"http://192.0.2.9\"], credentialsSecretRef: { name: s }, role: Customer }
+",
+    ]);
+    let registrar = plan.agents[0].registrar.as_ref().unwrap();
+    assert!(registrar.parents.is_empty());
+    let discovery = registrar.discovery.as_ref().unwrap();
+    assert_eq!(discovery.roots, ["roots.example.net", "http://192.0.2.9"]);
+    assert_eq!((discovery.login.as_str(), discovery.password.as_str()), ("a", "b"));
+    assert_eq!(discovery.role, castgate_control::DatabaseRole::Customer);
+    assert_eq!(registrar.entries[0].source.to_string(), "127.0.5.1");
+    assert_eq!(plan.roots, ["http://192.0.2.9", "roots.example.net"], "nobody here is a root");
+}
+
+#[test]
+fn what_is_wrong_with_discovery_is_said_in_one_sentence() {
+    let cases = [
+        (
+            "{ country: BE, discovery: { roots: [roots.example], credentialsSecretRef: { name: s } },
+               parents: [{ url: \"http://tds.example\", credentialsSecretRef: { name: s } }] }",
+            "spec.hierarchy.discovery: is there beside parents: they are either named or found",
+        ),
+        (
+            "{ discovery: { roots: [roots.example], credentialsSecretRef: { name: s } } }",
+            "spec.hierarchy: has discovery but neither networks nor a country: they are what is looked for",
+        ),
+        (
+            "{ country: BE, discovery: { roots: [], credentialsSecretRef: { name: s } } }",
+            "spec.hierarchy.discovery.roots: is empty: every way begins at a root",
+        ),
+        (
+            "{ country: BE, discovery: { roots: [\"a b\"], credentialsSecretRef: { name: s } } }",
+            "spec.hierarchy.discovery.roots[0]: \"a b\" is neither HOST, HOST:PORT nor a URL such as \
+             http://tds.example.net:5632",
+        ),
+        (
+            "{ country: BE, discovery: { roots: [a.example, a.example], credentialsSecretRef: { name: s } } }",
+            "spec.hierarchy.discovery.roots[1]: \"a.example\" is listed twice",
+        ),
+        (
+            "{ country: BE, discovery: { roots: [a.example], credentialsSecretRef: { name: missing } } }",
+            "spec.hierarchy.discovery.credentialsSecretRef.name: ",
+        ),
+    ];
+    for (hierarchy, sentence) in cases {
+        let object = format!(
+            "apiVersion: castgate.dev/v1alpha1\nkind: TunnelDatabase\nmetadata: {{ name: d, namespace: castgate }}\n\
+             spec: {{ http: {{ address: 127.0.5.1 }}, hierarchy: {hierarchy} }}\n"
+        );
+        let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: castgate}, stringData: {login: a, password: b}}";
+        let planned = load(named(&[secret, &object])).and_then(|objects| plan(&objects, &Machine::default()));
+        let problems = planned.unwrap_err().to_string();
+        assert!(problems.contains(&format!("TunnelDatabase castgate/d: {sentence}")), "{problems}");
+    }
+}
+
+#[test]
 fn two_that_listen_everywhere_cannot_be_on_one_machine() {
     let everywhere = "apiVersion: castgate.dev/v1alpha1
 kind: TunnelServer

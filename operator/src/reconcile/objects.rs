@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use super::View;
 use super::conditions::flips;
 use super::status::{self, Acceptance, DatabaseFacts, ServerFacts};
-use crate::index::{COMPONENT, FINALIZER, Index, OWNER, SERVED, component_of, kind_of, name_of, owner_reference};
+use crate::index::{
+    COMPONENT, FINALIZER, Index, OWNER, SERVED, component_of, kind_of, name_of, owner_reference, registers,
+};
 
 /// Owners of what a namespace shares, as owner references.
 #[derive(Debug, Default, PartialEq)]
@@ -46,10 +48,9 @@ pub fn owners_by_namespace(index: &Index) -> BTreeMap<String, Owners> {
 /// Whether an object needs the finalizer and does not have it.
 #[must_use]
 pub fn wants_hold(object: &Value) -> bool {
-    let parents = object["spec"]["hierarchy"]["parents"].as_array();
     let finalizers = object["metadata"]["finalizers"].as_array();
     SERVED.iter().any(|kind| object["kind"] == **kind)
-        && parents.is_some_and(|parents| !parents.is_empty())
+        && registers(object)
         && !object["metadata"]["deletionTimestamp"].is_string()
         && !finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
 }
@@ -192,10 +193,6 @@ fn carrier<'a>(
         registers: registers(object),
         selector: format!("{COMPONENT}={},{OWNER}={}", component_of(role), name.name),
     }
-}
-
-fn registers(object: &Value) -> bool {
-    object["spec"]["hierarchy"]["parents"].as_array().is_some_and(|parents| !parents.is_empty())
 }
 
 fn said<'a>(object: &'a Value, status: &impl Serialize, conditions: Vec<Condition>) -> Told<'a> {

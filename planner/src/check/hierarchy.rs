@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use castgate_control::DatabaseRole;
 use castgate_crds::tunnel_database::{Service, ServiceType, Storage};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
 use super::fields;
-use crate::objects::{Database, Hierarchy, Parent, ParentPlace};
+use crate::objects::{Database, FromTheRoots, Hierarchy, Parent, ParentPlace};
 use crate::problem::Reporter;
-use crate::url::DatabaseUrl;
+use crate::url::{DatabaseUrl, DatabaseUrlError};
 
 pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Database {
     let TunnelDatabaseSpec {
@@ -62,7 +63,7 @@ fn is_quantity(text: &str) -> bool {
 }
 
 pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hierarchy {
-    let spec::Hierarchy { parents: rows, networks, country, update_interval } = spec;
+    let spec::Hierarchy { parents: rows, discovery, networks, country, update_interval } = spec;
     let mut parents: Vec<Parent> = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
@@ -86,11 +87,50 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
         reporter
             .report("spec.hierarchy", "has parents but neither networks nor a country: no client would be sent here");
     }
+    if discovery.is_some() && networks.is_empty() && country.is_none() && !wrong {
+        reporter
+            .report("spec.hierarchy", "has discovery but neither networks nor a country: they are what is looked for");
+    }
+    if discovery.is_some() && !rows.is_empty() {
+        reporter.report("spec.hierarchy.discovery", "is there beside parents: they are either named or found");
+    }
     Hierarchy {
         parents,
+        discovery: discovery.as_ref().map(|discovery| from_the_roots(discovery, reporter)),
         networks: fields::prefixes(networks, "spec.hierarchy.networks", reporter),
         country: country.as_deref().and_then(|text| fields::country(text, "spec.hierarchy.country", reporter)),
         update_interval: fields::interval(update_interval, "spec.hierarchy.updateInterval", reporter),
+    }
+}
+
+fn from_the_roots(spec: &spec::Discovery, reporter: &mut Reporter) -> FromTheRoots {
+    let spec::Discovery { roots, credentials_secret_ref, role } = spec;
+    let path = "spec.hierarchy.discovery";
+    fields::label(&credentials_secret_ref.name, &format!("{path}.credentialsSecretRef.name"), reporter);
+    if roots.is_empty() {
+        reporter.report(format!("{path}.roots"), "is empty: every way begins at a root");
+    }
+    for (index, root) in roots.iter().enumerate() {
+        let path = format!("{path}.roots[{index}]");
+        // Without a scheme it is the same place; only the agent tells a service from a host.
+        let url = if root.contains("://") { root.clone() } else { format!("http://{root}") };
+        match url.parse::<DatabaseUrl>() {
+            Ok(_) if roots[..index].contains(root) => reporter.report(path, format_args!("{root} is listed twice")),
+            Ok(_) => {}
+            Err(DatabaseUrlError::Form(_)) => {
+                let what = "is neither HOST, HOST:PORT nor a URL such as http://tds.example.net:5632";
+                reporter.report(path, format_args!("\"{root}\" {what}"));
+            }
+            Err(error @ (DatabaseUrlError::Scheme(_) | DatabaseUrlError::Login)) => reporter.report(path, error),
+        }
+    }
+    FromTheRoots {
+        roots: roots.clone(),
+        secret: credentials_secret_ref.name.clone(),
+        role: match role {
+            spec::DatabaseRole::Peer => DatabaseRole::Peer,
+            spec::DatabaseRole::Customer => DatabaseRole::Customer,
+        },
     }
 }
 

@@ -13,7 +13,8 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, Database, Entry, Feed, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server, Upstream,
+    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server,
+    Upstream,
 };
 use crate::problem::{Problem, Reporter};
 
@@ -210,6 +211,16 @@ fn check_parents(
     hierarchy: &Hierarchy,
     reporter: &mut Reporter,
 ) {
+    if let Some(FromTheRoots { secret, .. }) = &hierarchy.discovery {
+        let field = "spec.hierarchy.discovery.credentialsSecretRef.name";
+        if known.exists(Kind::Secret, name, secret, field, reporter) {
+            let login = known.secret_text(name, secret, LOGIN, field, reporter);
+            known.secret_text(name, secret, PASSWORD, field, reporter);
+            if let Some(Err(reason)) = login.map(check_login) {
+                reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
+            }
+        }
+    }
     for (index, parent) in hierarchy.parents.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
         if let ParentPlace::Database(database) = &parent.place {

@@ -13,7 +13,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use castgate_control::{
-    AdapterClient, AdapterRef, AdapterSnapshot, AgentSnapshot, Parent, RegistrarSnapshot, Registration,
+    AdapterClient, AdapterRef, AdapterSnapshot, AgentSnapshot, Parent, RegistrarDiscovery, RegistrarSnapshot,
+    Registration,
 };
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -29,6 +30,7 @@ pub(super) struct Client {
     agent: String,
     entries: Vec<Registration>,
     parents: Vec<Parent>,
+    discovery: Option<RegistrarDiscovery>,
     interval: NonZeroU32,
 }
 
@@ -45,7 +47,8 @@ impl Client {
         // A URL may be that of a database which is named by reference too: it is told once.
         let mut seen = BTreeSet::new();
         parents.retain(|parent| seen.insert(parent.url.clone()));
-        if parents.is_empty() {
+        let discovery = agents::discovery(world.objects, name, hierarchy);
+        if parents.is_empty() && discovery.is_none() {
             return None;
         }
         Some(Self {
@@ -53,6 +56,7 @@ impl Client {
             agent: agent.to_owned(),
             entries: entries(),
             parents,
+            discovery,
             interval: agents::whole_seconds(hierarchy.update_interval),
         })
     }
@@ -80,12 +84,14 @@ pub(super) fn plan(world: World, fleet: &mut Fleet, clients: Vec<Client>) {
     }
     for (namespace, facts) in &world.facts.adapters {
         let mut rows = Vec::new();
-        for Client { agent, entries, parents, interval, .. } in by_namespace.remove(namespace).unwrap_or_default() {
+        for Client { namespace: _, agent, entries, parents, discovery, interval } in
+            by_namespace.remove(namespace).unwrap_or_default()
+        {
             let key = key(&facts.agents_key, &agent);
             if let Some(snapshot) = fleet.snapshots.get_mut(&agent) {
                 snapshot.registrar = Some(registrar(namespace, key.clone(), entries.clone(), interval));
             }
-            rows.push(AdapterClient { agent, key, entries, parents, interval_seconds: interval });
+            rows.push(AdapterClient { agent, key, entries, parents, discovery, interval_seconds: interval });
         }
         let Some(node) = world.facts.adapter_nodes.get(namespace) else { continue };
         let agent = names::adapter_agent(namespace, node);

@@ -51,7 +51,7 @@ fn serve(
         return Some(error.to_string());
     }
     fleet.snapshots.insert(agent.clone(), snapshot);
-    if database.hierarchy.parents.is_empty() {
+    if !database.hierarchy.registers() {
         return None;
     }
     match outer(world, name, database, node) {

@@ -11,7 +11,7 @@ mod server;
 use serde_json::{Value, json};
 
 use super::{Fleet, World, names};
-use crate::objects::ObjectName;
+use crate::objects::{Hierarchy, ObjectName};
 
 /// An object to apply.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,7 @@ fn owners(world: World, namespace: &str, wanted: impl Fn(bool) -> bool) -> Vec<V
             names::DATABASE => world.objects.databases.get(name).map(|entry| &entry.object.hierarchy),
             _ => return false,
         };
-        wanted(meta.registers || hierarchy.is_some_and(|hierarchy| !hierarchy.parents.is_empty()))
+        wanted(meta.registers || hierarchy.is_some_and(Hierarchy::registers))
     });
     wanted.map(|((kind, name), meta)| reference(kind, name, &meta.uid, false)).collect()
 }

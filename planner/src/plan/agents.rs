@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use castgate_control::{
     Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, LoopCheck,
-    Parent, PatternSource, Protocol, RegistrarSnapshot, Registration, ServerSnapshot, UpstreamSnapshot,
+    Parent, PatternSource, Protocol, RegistrarDiscovery, RegistrarSnapshot, Registration, ServerSnapshot,
+    UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
 use super::{Machine, password};
 use crate::document::Kind;
 use crate::objects::{
-    self, Amt, Bundle, BundleChannel, Database, Entry, Feed, Hierarchy, ObjectName, Objects, ParentPlace, Place,
-    Server, Upstream,
+    self, Amt, Bundle, BundleChannel, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
+    Place, Server, Upstream,
 };
 use crate::problem::{Problem, Reporter};
 use crate::url::DatabaseUrl;
@@ -23,7 +24,7 @@ use crate::url::DatabaseUrl;
 /// Makes every snapshot: databases with those first that register nowhere, then servers, then relays.
 pub(super) fn agents(objects: &Objects, machine: &Machine, problems: &mut Vec<Problem>) -> Vec<AgentSnapshot> {
     let (roots, others): (Vec<_>, Vec<_>) =
-        objects.databases.iter().partition(|(_, entry)| entry.object.hierarchy.parents.is_empty());
+        objects.databases.iter().partition(|(_, entry)| !entry.object.hierarchy.registers());
     let mut agents = Vec::new();
     for (name, Entry { file, object, .. }) in roots.into_iter().chain(others) {
         let mut snapshot = empty("tdb", name);
@@ -201,11 +202,12 @@ fn registrar(
     hierarchy: &Hierarchy,
     entries: impl Fn() -> Vec<Registration>,
 ) -> Option<RegistrarSnapshot> {
-    if hierarchy.parents.is_empty() {
+    if !hierarchy.registers() {
         return None;
     }
     let url = |place: &ParentPlace| Some(url_of(objects, name, place));
     let mut snapshot = RegistrarSnapshot::new(entries(), parents(objects, name, hierarchy, url));
+    snapshot.discovery = discovery(objects, name, hierarchy);
     snapshot.interval_seconds = whole_seconds(hierarchy.update_interval);
     Some(snapshot)
 }
@@ -224,6 +226,14 @@ pub(crate) fn parents(
         Some(Parent { url, login, password })
     };
     hierarchy.parents.iter().filter_map(parent).collect()
+}
+
+/// How the databases above are found, with the login that they gave us.
+pub(crate) fn discovery(objects: &Objects, name: &ObjectName, hierarchy: &Hierarchy) -> Option<RegistrarDiscovery> {
+    let FromTheRoots { roots, secret, role } = hierarchy.discovery.as_ref()?;
+    let login = text(objects, name, secret, "login")?.to_owned();
+    let password = text(objects, name, secret, "password")?.to_owned();
+    Some(RegistrarDiscovery { roots: roots.clone(), login, password, role: *role })
 }
 
 /// The channels of a server, each with the name of its bundle. (What refers to nothing was reported; it carries nothing.)

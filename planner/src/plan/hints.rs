@@ -53,17 +53,21 @@ pub struct ClientHints {
 
 pub(super) fn roots(objects: &Objects) -> Vec<String> {
     let databases = objects.databases.iter().map(|(name, entry)| (name, &entry.object));
-    let own = databases.clone().filter(|(_, database)| database.hierarchy.parents.is_empty());
+    let own = databases.clone().filter(|(_, database)| !database.hierarchy.registers());
     let own: Vec<_> = own.map(|(_, database)| reachable(database.listen).to_string()).collect();
     if !own.is_empty() {
         return own;
     }
     // Everything registers with strangers: those are where one asks.
     let servers = objects.carriers().map(|(_, name, entry)| (name, &entry.object.hierarchy));
-    let registered = databases.map(|(name, database)| (name, &database.hierarchy)).chain(servers);
-    let parents = registered.flat_map(|(name, hierarchy)| hierarchy.parents.iter().map(move |parent| (name, parent)));
+    let registered: Vec<_> = databases.map(|(name, database)| (name, &database.hierarchy)).chain(servers).collect();
+    let found = registered.iter().filter_map(|(_, hierarchy)| hierarchy.discovery.as_ref());
+    let found = found.flat_map(|discovery| discovery.roots.iter().cloned());
+    let parents =
+        registered.iter().flat_map(|(name, hierarchy)| hierarchy.parents.iter().map(move |parent| (name, parent)));
     let urls = parents.map(|(name, parent)| url_of(objects, name, &parent.place));
-    let hosts: BTreeSet<_> = urls.map(|url| format!("{}:{}", url.host(), url.port())).collect();
+    let named = urls.map(|url| format!("{}:{}", url.host(), url.port()));
+    let hosts: BTreeSet<_> = named.chain(found).collect();
     hosts.into_iter().collect()
 }
 

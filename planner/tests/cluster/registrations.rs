@@ -40,6 +40,25 @@ fn the_adapter_lets_each_agent_announce_what_it_will_announce() {
 }
 
 #[test]
+fn the_adapter_finds_the_parents_of_who_names_roots() {
+    let mut world = World::isp();
+    let hierarchy = &mut world.spec("TunnelServer")["hierarchy"];
+    hierarchy.as_object_mut().unwrap().remove("parents");
+    hierarchy["discovery"] =
+        json!({ "roots": ["roots.example.net"], "credentialsSecretRef": { "name": "edge-at-isp" } });
+    let fleet = world.plan();
+    let adapter = snapshot(&fleet, "castgate/adapter@n3").adapter.as_ref().unwrap();
+    assert_eq!(adapter.clients.len(), 2);
+    for client in &adapter.clients {
+        assert!(client.parents.is_empty());
+        let discovery = client.discovery.as_ref().unwrap();
+        assert_eq!((discovery.roots[0].as_str(), discovery.login.as_str()), ("roots.example.net", "edge"));
+        let registrar = snapshot(&fleet, &client.agent).registrar.as_ref().unwrap();
+        assert!(registrar.adapter.is_some() && registrar.discovery.is_none(), "no credential is on the node");
+    }
+}
+
+#[test]
 fn keys_are_those_of_hmac_sha256_and_differ() {
     let fleet = World::isp().plan();
     let key = |agent: &str| {

@@ -14,6 +14,14 @@ pub fn object(kind: &str) -> Value {
 /// The full objects of a kind: together they hold every field.
 pub fn objects(kind: &str) -> Vec<Value> {
     let mut objects = vec![object(kind)];
+    if object(kind)["spec"]["hierarchy"].is_object() {
+        let mut object = object(kind);
+        object["spec"]["hierarchy"] = json!({
+            "discovery": { "roots": ["tds.example.net"], "credentialsSecretRef": { "name": "s" }, "role": "Peer" },
+            "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
+        });
+        objects.push(object);
+    }
     if kind == "TunnelRelay" {
         let ways = [
             json!({ "discovery": "Hierarchy", "tds": ["tds.example.net:5632"], "country": "BE" }),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use castgate_agent::roles::database::{Database, DatabaseError};
-use castgate_control::{Account, AgentSnapshot, Allow, DatabaseSnapshot, EntryType};
+use castgate_control::{Account, AgentSnapshot, Allow, DatabaseSnapshot, EntryType, PeersSnapshot};
 use raw_http::{Reply, basic, exchange, get};
 use rustix::process::Signal;
 use support::program::Program;
@@ -239,7 +239,7 @@ async fn malformed_requests_are_answered_with_a_status_and_change_nothing() {
         (ours("ACTION=REGISTER&TYPE=TS&SOURCE=10.0.0.1&PORT=1&NETWORKS=all"), 400),
         (ours("ACTION=BYE&SOURCE=10.0.0.1"), 400),
         (ours("ACTION=QUERY&TYPE=%ff%fe"), 400),
-        (ours("ACTION=TRANSFER"), 501),
+        (ours("ACTION=TRANSFER"), 401),
         (ours(&format!("ACTION=QUERY&TYPE=TS&X={long}")), 414),
         (ours(&format!("ACTION=QUERY&TYPE=TS&X={monstrous}")), 431),
         (ours("ACTION=QUERY&TYPE=TS").replace("GET", "HEAD"), 405),
@@ -419,6 +419,98 @@ fn address_of(program: &Program) -> SocketAddr {
 }
 
 /// A database with its folder.
+#[tokio::test]
+async fn a_peer_gets_every_entry_and_nobody_else_does() {
+    let room = Room::start(with_peers(&[]), TempDir::new().unwrap()).await;
+    for n in 1..=200 {
+        let register = format!("ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.{n}&PORT=10100&PROTOCOL=UDP&COUNTRY=BE");
+        assert_eq!(room.get(&register, Some("be:s3cret")).await.status, 200);
+    }
+    for credentials in [None, Some("be:s3cret"), Some("peer:wrong")] {
+        assert_eq!(room.get("ACTION=TRANSFER", credentials).await.status, 401, "{credentials:?}");
+    }
+    // To HTTP/1.0 without chunks, so that the body is what it is.
+    let request = format!("GET /script/castgate.cgs?ACTION=TRANSFER HTTP/1.0\r\n{}\r\n", basic("peer:p33r"));
+    let all = exchange(room.address, request.as_bytes()).await;
+    assert_eq!((all.status, all.field("content-type")), (200, Some("text/xml; charset=utf-8")));
+    let entries = castgate_wire::registry::xml::parse_transfer(all.body.as_bytes()).unwrap();
+    assert_eq!(entries.len(), 200);
+    assert!(entries.iter().all(|entry| entry.login == "be" && entry.password.starts_with("$argon2id$")));
+    assert_eq!(room.post("/script/castgate.cgs", "ACTION=TRANSFER&LOGIN=peer&PASSWORD=p33r", "").await.status, 200);
+    let audit = std::fs::read_to_string(room.state.path().join("audit.log")).unwrap();
+    let count = |part: &str| audit.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(count("\"action\":\"register\""), 200);
+    assert_eq!((count("\"action\":\"transfer\""), count("\"refused\"")), (4, 2));
+}
+
+#[tokio::test]
+async fn a_database_that_starts_is_never_asked_before_it_knows_what_its_peer_knows() {
+    let old = Room::start(with_peers(&[]), TempDir::new().unwrap()).await;
+    assert_eq!(old.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let peers = ["127.0.0.1:1".to_owned(), old.address.to_string()];
+    let new = Room::start(with_peers(&peers), TempDir::new().unwrap()).await;
+    let answered = async {
+        loop {
+            let answer = new.get(QUERY, None).await;
+            match answer.status {
+                200 => return answer,
+                503 => assert_eq!(answer.field("retry-after"), Some("1")),
+                status => panic!("{status}"),
+            }
+        }
+    };
+    let first = timeout(Duration::from_secs(20), answered).await.expect("a transfer in time");
+    let servers = castgate_wire::registry::xml::parse_servers(first.body.as_bytes()).unwrap();
+    assert_eq!(servers.len(), 1, "its first answer holds what the peer knows");
+    assert_eq!(new.get("ACTION=BYE&SOURCE=127.0.2.1&PORT=10100", Some("be:s3cret")).await.status, 200);
+    assert_eq!((old.database.report().entries, new.database.report().entries), (1, 0));
+}
+
+#[tokio::test]
+async fn a_database_whose_peers_are_all_away_serves_what_its_store_holds_after_a_while() {
+    let state = TempDir::new().unwrap();
+    let room = Room::start(with_peers(&[]), state).await;
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let Room { database, state, .. } = room;
+    database.stop().await;
+    let mut alone = with_peers(&["127.0.0.1:1".to_owned()]);
+    alone.peers.as_mut().unwrap().wait_seconds = NonZeroU32::MIN;
+    let room = Room::start(alone, state).await;
+    assert_eq!(room.get(QUERY, None).await.status, 503);
+    assert_eq!(room.get(REGISTER, Some("be:s3cret")).await.status, 200, "those who register are not put off");
+    let answered = async {
+        while room.get(QUERY, None).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), answered).await.expect("it does not wait for ever");
+    assert_eq!(room.database.report().entries, 2);
+}
+
+#[tokio::test]
+async fn a_password_is_changed_without_turning_anybody_away() {
+    let mut room = Room::new().await;
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let mut both = snapshot();
+    both.accounts[0].previous_password_hash =
+        Some(std::mem::replace(&mut both.accounts[0].password_hash, hash("fresh")));
+    room.database.apply(both.clone()).unwrap();
+    for password in ["s3cret", "fresh", "s3cret"] {
+        assert_eq!(room.get(BY_COUNTRY, Some(&format!("be:{password}"))).await.status, 200);
+    }
+    both.accounts[0].previous_password_hash = None;
+    room.database.apply(both).unwrap();
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 401);
+    assert_eq!(room.get(BY_COUNTRY, Some("be:fresh")).await.status, 200);
+    assert_eq!(room.database.report().entries, 1);
+}
+
+/// A snapshot with this peer set.
+fn with_peers(members: &[String]) -> DatabaseSnapshot {
+    let peers = PeersSnapshot::new(members.to_vec(), "peer".to_owned(), "p33r".to_owned());
+    DatabaseSnapshot { peers: Some(peers), ..snapshot() }
+}
+
 struct Room {
     database: Database,
     address: SocketAddr,
@@ -457,8 +549,12 @@ fn snapshot() -> DatabaseSnapshot {
         countries: vec!["BE".parse().unwrap()],
         sources: vec!["134.184.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
     };
-    let account =
-        |login: &str| Account { login: login.to_owned(), password_hash: hash("s3cret"), allow: allow.clone() };
+    let account = |login: &str| Account {
+        login: login.to_owned(),
+        password_hash: hash("s3cret"),
+        previous_password_hash: None,
+        allow: allow.clone(),
+    };
     snapshot.accounts = vec![account("be"), account("fr")];
     snapshot
 }

@@ -1,22 +1,26 @@
-//! Makes one request to a database above us: a call of the registrar with its login, or a question of its walks without.
+//! Makes one request to a database above us or beside us: a call of the registrar with its login, a question of its walks
+//! without, or the TRANSFER of a peer's entries.
 
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::discovery::Ask;
 use castgate_endpoint::hierarchy::locator;
 use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
 use castgate_endpoint::hierarchy::registrar::{Call, Outcome};
-use castgate_wire::registry::{Server, xml};
+use castgate_wire::registry::{Request, Server, Transfer, TransferEntry, xml};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::UPDATE_INTERVAL;
@@ -25,6 +29,10 @@ use super::UPDATE_INTERVAL;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// Time of the whole exchange (castgate UMTP notes).
 const TOTAL_TIME: Duration = Duration::from_secs(10);
+/// Time of a whole transfer: as long as the peer takes for its answer.
+const TRANSFER_TIME: Duration = Duration::from_mins(10);
+/// Parts of an answer that wait to be read; then the peer waits.
+const PARTS_MAX: usize = 16;
 /// Longest target that goes into a GET; what is longer goes into a POST before anybody has to say 414.
 const TARGET_BYTES_MAX: usize = 2_000;
 /// Octets of an answer that are read: a status says all, the rest is a sentence.
@@ -106,11 +114,129 @@ fn aim(redirect: &Redirect, target: &str) -> String {
     pairs.map_or_else(|| redirect.path.clone(), |pairs| format!("{}?{pairs}", redirect.path))
 }
 
+/// Why a peer's entries are not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub(crate) struct TransferFailure {
+    /// What happened.
+    pub(crate) sentence: String,
+}
+
+/// Asks a peer for its entries and hands them on while they come, from a thread that may block; `None` after the last. Returns what
+/// `take` returned last, and how many entries could not be read.
+pub(crate) async fn transfer<T: Default + Send + 'static>(
+    peer: &DatabaseAddress,
+    login: &str,
+    password: &str,
+    take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
+) -> Result<(T, usize), TransferFailure> {
+    let outcome = timeout(TRANSFER_TIME, receive(peer, login, password, take)).await;
+    let late = || Err(format!("no end within {} s", TRANSFER_TIME.as_secs()));
+    outcome.unwrap_or_else(|_| late()).map_err(|sentence| TransferFailure { sentence })
+}
+
+async fn receive<T: Default + Send + 'static>(
+    peer: &DatabaseAddress,
+    login: &str,
+    password: &str,
+    mut take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
+) -> Result<(T, usize), String> {
+    let stream = connect(peer).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let request = hyper::Request::get(format!("{}?{}", peer.path, Request::Transfer(Transfer::default()).emit()))
+        .header(HOST, peer.authority())
+        .header(AUTHORIZATION, authorization(login, password))
+        .header(CONNECTION, "close")
+        .body(Full::<Bytes>::default())
+        .map_err(|error| error.to_string())?;
+    let answer = timeout(TOTAL_TIME, sender.send_request(request)).await;
+    let answer = answer.map_err(|_| format!("no answer within {} s", TOTAL_TIME.as_secs()))?;
+    let (head, mut body) = answer.map_err(|error| error.to_string())?.into_parts();
+    if head.status != StatusCode::OK {
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
+        return Err(sentence(head.status, &head.headers, &body));
+    }
+    let (parts, received) = mpsc::channel(PARTS_MAX);
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut unreadable = 0;
+        let source = Received { parts: received, current: Bytes::new(), ended: false };
+        let read = xml::read_transfer(source, |entry| match entry {
+            Ok(entry) => drop(take(Some(entry))),
+            Err(_) => unreadable += 1,
+        });
+        // What came before a break is good.
+        let last = take(None);
+        read.map(|()| (last, unreadable)).map_err(|error| error.to_string())
+    });
+    loop {
+        let frame = timeout(TOTAL_TIME, body.frame()).await;
+        let part = match frame {
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_) => continue,
+            },
+            Ok(Some(Err(error))) => Err(error.to_string()),
+            Ok(None) => break,
+            Err(_) => Err(format!("nothing more within {} s", TOTAL_TIME.as_secs())),
+        };
+        let broken = part.is_err();
+        // The reader may have refused what it got; it says why.
+        if parts.send(part).await.is_err() || broken {
+            break;
+        }
+    }
+    drop(parts);
+    reader.await.map_err(|error| error.to_string())?
+}
+
+/// The parts of a body as something to read from, in a thread that may block.
+struct Received {
+    parts: mpsc::Receiver<Result<Bytes, String>>,
+    current: Bytes,
+    ended: bool,
+}
+
+impl std::io::Read for Received {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let from = self.fill_buf()?;
+        let len = from.len().min(into.len());
+        into[..len].copy_from_slice(&from[..len]);
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl BufRead for Received {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        while self.current.is_empty() && !self.ended {
+            match self.parts.blocking_recv() {
+                Some(Ok(part)) => self.current = part,
+                Some(Err(error)) => return Err(std::io::Error::other(error)),
+                None => self.ended = true,
+            }
+        }
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.current.advance(len);
+    }
+}
+
+fn authorization(login: &str, password: &str) -> HeaderValue {
+    let basic = STANDARD.encode(format!("{login}:{password}"));
+    let mut value = HeaderValue::from_str(&format!("Basic {basic}")).expect("base64 is visible ASCII");
+    value.set_sensitive(true);
+    value
+}
+
 async fn send(call: &Call, method: Method, target: &str, body: String) -> Result<Sent, String> {
     let stream = connect(&call.parent.address).await?;
-    let basic = STANDARD.encode(format!("{}:{}", call.parent.login, call.parent.password));
-    let mut authorization = HeaderValue::from_str(&format!("Basic {basic}")).expect("base64 is visible ASCII");
-    authorization.set_sensitive(true);
+    let authorization = authorization(&call.parent.login, &call.parent.password);
     let line =
         Line { authority: &call.authority, authorization: Some(authorization), answer_bytes_max: ANSWER_BYTES_MAX };
     line.send(stream, method, target, body).await
@@ -211,14 +337,18 @@ impl Sent {
         if status == StatusCode::OK {
             return Outcome::Done { interval: seconds(UPDATE_INTERVAL).filter(|interval| !interval.is_zero()) };
         }
-        let is_text = header
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.to_ascii_lowercase().starts_with("text/plain"));
         let body = body.unwrap_or_default();
-        let said = if is_text { String::from_utf8_lossy(&body) } else { "".into() };
-        let said = said.split(char::is_control).find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-        let sentence = if said.is_empty() { status.to_string() } else { format!("{}: {said}", status.as_u16()) };
-        Outcome::Refused { sentence, retry_after: seconds(RETRY_AFTER.as_str()) }
+        Outcome::Refused { sentence: sentence(status, &header, &body), retry_after: seconds(RETRY_AFTER.as_str()) }
     }
+}
+
+/// Status and first line of a refusal.
+fn sentence(status: StatusCode, header: &HeaderMap, body: &[u8]) -> String {
+    let is_text = header
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.to_ascii_lowercase().starts_with("text/plain"));
+    let said = if is_text { String::from_utf8_lossy(body) } else { "".into() };
+    let said = said.split(char::is_control).find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    if said.is_empty() { status.to_string() } else { format!("{}: {said}", status.as_u16()) }
 }

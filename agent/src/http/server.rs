@@ -12,19 +12,22 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -38,6 +41,8 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Time of a connection, whatever happens on it.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
+/// Time beyond that for an answer in parts: a whole database to a peer far away. Strangers get none.
+const LONG_ANSWER_TIME: Duration = Duration::from_mins(10);
 /// Octets of the header of a request. Above the longest request line that hyper takes, so that we can say 414.
 const HEADER_BYTES_MAX: usize = 80 * 1024;
 /// Octets of the body of a request.
@@ -63,7 +68,89 @@ pub(crate) struct Request {
 }
 
 /// An answer.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Content>;
+
+/// The body of an answer: whole, or part by part as it is made.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// What most answers are.
+    Whole(Full<Bytes>),
+    /// One that may be long; it is broken off when its maker goes without [`Part::End`].
+    Parts(mpsc::Receiver<Part>),
+    /// All parts are sent.
+    Ended,
+}
+
+/// A part of a long answer.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Octets.
+    Data(Bytes),
+    /// That was all.
+    End,
+}
+
+/// The maker of a long answer is gone before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is not complete")]
+pub(crate) struct Incomplete;
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Whole(Full::new(Bytes::from(text)))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Incomplete;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+        let (outcome, ended) = match &mut *self {
+            Self::Whole(body) => {
+                return Pin::new(body)
+                    .poll_frame(context)
+                    .map(|frame| frame.map(|frame| frame.map_err(|never| match never {})));
+            }
+            Self::Ended => return Poll::Ready(None),
+            Self::Parts(parts) => match std::task::ready!(parts.poll_recv(context)) {
+                Some(Part::Data(data)) => (Some(Ok(Frame::data(data))), false),
+                Some(Part::End) => (None, true),
+                // Without its end, whoever reads it shall not take it for the whole.
+                None => (Some(Err(Incomplete)), true),
+            },
+        };
+        if ended {
+            *self = Self::Ended;
+        }
+        Poll::Ready(outcome)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Parts(_) => false,
+            Self::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Parts(_) => SizeHint::default(),
+            Self::Ended => SizeHint::with_exact(0),
+        }
+    }
+}
 
 /// What a request means.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -74,7 +161,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<Self::Admitted, Box<Answer>>;
 
     /// Answers one request.
-    fn handle(&self, admitted: Self::Admitted, request: Request) -> impl Future<Output = Answer> + Send;
+    fn handle(self: &Arc<Self>, admitted: Self::Admitted, request: Request) -> impl Future<Output = Answer> + Send;
 
     /// Answers a request whose body is not to be had.
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer;
@@ -134,9 +221,15 @@ async fn connection<H: Handler>(
     mut stop: watch::Receiver<bool>,
 ) {
     let Ok(local) = stream.local_addr() else { return };
+    let is_long = Arc::new(AtomicBool::new(false));
+    let mark = is_long.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
-        async move { Ok::<_, Infallible>(answer(&*handler, &large_bodies, request, peer, local).await) }
+        let (handler, large_bodies, mark) = (handler.clone(), large_bodies.clone(), mark.clone());
+        async move {
+            let answer = answer(&handler, &large_bodies, request, peer, local).await;
+            mark.store(matches!(answer.body(), Content::Parts(_)), Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -144,7 +237,7 @@ async fn connection<H: Handler>(
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let served = timeout(CONNECTION_TIME, async {
+    let mut served = std::pin::pin!(async {
         tokio::select! {
             served = connection.as_mut() => return served,
             _ = stop.wait_for(|stop| *stop) => {}
@@ -152,7 +245,11 @@ async fn connection<H: Handler>(
         connection.as_mut().graceful_shutdown();
         connection.await
     });
-    match served.await {
+    let mut outcome = timeout(CONNECTION_TIME, served.as_mut()).await;
+    if outcome.is_err() && is_long.load(Ordering::Relaxed) {
+        outcome = timeout(LONG_ANSWER_TIME, served).await;
+    }
+    match outcome {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::trace!(%peer, %error, "connection broken"),
         Err(_) => tracing::debug!(%peer, "connection took too long"),
@@ -160,7 +257,7 @@ async fn connection<H: Handler>(
 }
 
 async fn answer<H: Handler>(
-    handler: &H,
+    handler: &Arc<H>,
     large_bodies: &Semaphore,
     request: hyper::Request<Incoming>,
     peer: SocketAddr,

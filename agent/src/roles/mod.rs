@@ -123,7 +123,7 @@ impl Role for database::Database {
     const NAME: &str = "database";
 
     async fn start(part: &DatabaseSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start(part.clone(), &around.state_dir).await
+        Self::start_beside(part.clone(), &around.state_dir, around.peering.clone()).await
     }
 
     async fn apply(&mut self, part: &DatabaseSnapshot) -> Result<(), Self::Error> {

@@ -33,6 +33,7 @@ pub fn database(listen: &str) -> DatabaseSnapshot {
     let account = Account {
         login: "be".to_owned(),
         password_hash: cheap.hash_password(b"s3cret", &salt).unwrap().to_string(),
+        previous_password_hash: None,
         allow: Allow {
             types: vec![EntryType::TunnelServer],
             networks: vec!["134.0.0.0/8".parse().unwrap()],

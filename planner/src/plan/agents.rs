@@ -81,6 +81,7 @@ pub(crate) fn database(
         Some(Account {
             login: account.login.clone(),
             password_hash: password::hash(name, &account.login, password),
+            previous_password_hash: None,
             allow: account.allow.clone(),
         })
     });

@@ -1,5 +1,6 @@
 //! The database role: where it answers and who may register.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
@@ -33,6 +34,43 @@ pub struct DatabaseSnapshot {
     /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<IpNet>,
+    /// The databases that hold the same entries. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeersSnapshot>,
+}
+
+/// The peers of a database: whom it takes its entries from when it starts, and who may take them from it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeersSnapshot {
+    /// `HOST[:PORT]` or `http://HOST[:PORT]` of each; port 5632 when absent. The database itself may be among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+    /// User name that all of them have in common.
+    pub login: String,
+    /// Their password.
+    pub password: String,
+    /// Whether those who show it get our entries. Default: true.
+    #[serde(default = "yes")]
+    pub serve: bool,
+    /// How long a start waits for peers none of which can give anything, in seconds, before it serves what its own store holds:
+    /// two that start together do not wait for each other for ever. Default: 30.
+    #[serde(default = "default_wait", deserialize_with = "integer::read")]
+    pub wait_seconds: NonZeroU32,
+}
+
+/// Without the password: a snapshot may end up in a log.
+impl fmt::Debug for PeersSnapshot {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { members, login, password: _, serve, wait_seconds } = self;
+        formatter
+            .debug_struct("PeersSnapshot")
+            .field("members", members)
+            .field("login", login)
+            .field("serve", serve)
+            .field("wait_seconds", wait_seconds)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A login that this database granted.
@@ -43,6 +81,9 @@ pub struct Account {
     pub login: String,
     /// Password as a PHC string of argon2id (`$argon2id$v=19$…`); the password itself never gets here.
     pub password_hash: String,
+    /// The hash of the password before, while its owner goes over to the new one: both are taken. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_password_hash: Option<String>,
     /// What the account may register.
     #[serde(default)]
     pub allow: Allow,
@@ -76,12 +117,16 @@ impl DatabaseSnapshot {
             entries_per_account_max: default_entries_per_account_max(),
             requests_per_minute_max: default_requests_per_minute_max(),
             trusted_proxies: Vec::new(),
+            peers: None,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
         if matches!(self.listen.ip(), ip if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255])) {
             return Err(SnapshotError::new("listen", format_args!("{} is not an address of a host", self.listen.ip())));
+        }
+        if let Some(peers) = &self.peers {
+            peers.check().map_err(|error| error.within("peers"))?;
         }
         for (index, account) in self.accounts.iter().enumerate() {
             let field = format!("accounts[{index}]");
@@ -95,11 +140,40 @@ impl DatabaseSnapshot {
     }
 }
 
+/// RFC 7617 §2: a colon ends the user-id.
+fn check_login(login: &str) -> Result<(), SnapshotError> {
+    if login.is_empty() || login.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(SnapshotError::new("login", format_args!("{login:?} cannot be a login")));
+    }
+    Ok(())
+}
+
+impl PeersSnapshot {
+    /// Peers with the default waiting time, that get our entries as well.
+    #[must_use]
+    pub fn new(members: Vec<String>, login: String, password: String) -> Self {
+        Self { members, login, password, serve: true, wait_seconds: default_wait() }
+    }
+
+    fn check(&self) -> Result<(), SnapshotError> {
+        check_login(&self.login)?;
+        if self.password.is_empty() || self.password.contains(char::is_control) {
+            return Err(SnapshotError::new("password", "is empty or has control characters"));
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            if member.trim().is_empty() {
+                return Err(SnapshotError::new(format!("members[{index}]"), "is empty"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Account {
     fn check(&self) -> Result<(), SnapshotError> {
-        // RFC 7617 §2: a colon ends the user-id.
-        if self.login.is_empty() || self.login.contains(|c: char| c == ':' || c.is_control()) {
-            return Err(SnapshotError::new("login", format_args!("{:?} cannot be a login", self.login)));
+        check_login(&self.login)?;
+        if self.previous_password_hash.as_ref().is_some_and(|hash| !hash.starts_with("$argon2id$")) {
+            return Err(SnapshotError::new("previousPasswordHash", "is not a PHC string of argon2id"));
         }
         if !self.password_hash.starts_with("$argon2id$") {
             return Err(SnapshotError::new("passwordHash", "is not a PHC string of argon2id"));
@@ -110,6 +184,14 @@ impl Account {
 
 const fn non_zero(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).expect("the constants of this file are not zero")
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_wait() -> NonZeroU32 {
+    non_zero(30)
 }
 
 const fn default_update_interval() -> NonZeroU32 {

@@ -21,7 +21,7 @@ mod words;
 
 pub use adapter::{AdapterClient, AdapterRef, AdapterSnapshot, TlsIdentity};
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
-pub use database::{Account, Allow, DatabaseSnapshot};
+pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};
 pub use error::SnapshotError;
 pub use pattern::PatternSource;
 pub use place::{Place, PlaceError, is_host_address};

@@ -659,6 +659,7 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
     let account = ("[^:\\p{C}]{1,12}", prefixes(), countries()).prop_map(|(login, network, country)| Account {
         login,
         password_hash: "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
+        previous_password_hash: Some("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$b2xk".to_owned()),
         allow: Allow {
             types: vec![EntryType::TunnelDatabase],
             networks: vec![network],
@@ -684,6 +685,11 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                 entries_per_account_max: per_account,
                 requests_per_minute_max: requests,
                 trusted_proxies: vec![proxy],
+                peers: Some(PeersSnapshot::new(
+                    vec!["192.0.2.1:5632".to_owned()],
+                    "peer".to_owned(),
+                    "s3cret".to_owned(),
+                )),
             }
         })
 }

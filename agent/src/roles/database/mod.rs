@@ -6,10 +6,14 @@
 //!                  passwords ▼  │ committed    ▼
 //!              (blocking threads) ◀───────── store (one thread, redb)
 //! ```
+//! Beside it a task keeps up with the peers ([`peers`]), and every change is written down ([`audit`]).
+//!
 //! Owns tasks and their life. A REGISTER is answered after its entry is on disk, so that a kill -9 takes nothing back that
 //! was promised. A database that starts again holds each entry until its old deadline, but for one update interval at least:
 //! the servers below had nowhere to refresh while it was down.
 
+mod audit;
+mod peers;
 mod rate;
 mod service;
 mod source;
@@ -23,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use castgate_control::DatabaseSnapshot;
 use castgate_endpoint::hierarchy::accounts::{Account, AccountError, Allow};
+use castgate_endpoint::hierarchy::address::AddressError;
 use castgate_endpoint::hierarchy::database::{self as endpoint, Config, StoredEntry};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -32,7 +37,10 @@ use tokio::task::JoinHandle;
 pub use store::StoreError;
 
 use crate::http::server;
-use service::Service;
+use crate::roles::peering::Peering;
+use audit::Act;
+use peers::{Peers, Settings};
+use service::{PeerLogin, Service};
 use store::Store;
 
 /// Why the role does not run, or not like this: one sentence that names the field, the address or the file.
@@ -41,6 +49,9 @@ pub enum DatabaseError {
     /// An account cannot be used.
     #[error("accounts: {0}")]
     Account(#[from] AccountError),
+    /// A peer's address is none.
+    #[error("peers: {0}")]
+    Peer(#[from] AddressError),
     /// The address cannot be listened on.
     #[error("listen: {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -82,6 +93,7 @@ pub struct Database {
     listen: SocketAddr,
     asked_for: SocketAddr,
     service: Arc<Service>,
+    peers: watch::Sender<Option<Settings>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -96,7 +108,23 @@ impl Database {
     /// # Panics
     /// When opening the store panics.
     pub async fn start(snapshot: DatabaseSnapshot, state_dir: &Path) -> Result<Self, DatabaseError> {
+        Self::start_beside(snapshot, state_dir, Peering::default()).await
+    }
+
+    /// [`start`](Self::start) beside a registrar that finds peers, and waits until we know what they know.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing runs then.
+    ///
+    /// # Panics
+    /// When opening the store panics.
+    pub async fn start_beside(
+        snapshot: DatabaseSnapshot,
+        state_dir: &Path,
+        board: Peering,
+    ) -> Result<Self, DatabaseError> {
         let (config, accounts) = settings(&snapshot)?;
+        let (peer_login, peer_settings) = peers_of(&snapshot)?;
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| DatabaseError::Random(error.to_string()))?;
         let asked_for = snapshot.listen;
@@ -105,7 +133,13 @@ impl Database {
 
         let database = endpoint::Database::new(config, accounts, key);
         let requests_per_minute = snapshot.requests_per_minute_max.get();
-        let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies));
+        let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies, state_dir));
+        service.set_peer_login(peer_login);
+        let peers = watch::Sender::new(peer_settings);
+        let found = board.peers();
+        let together = Peers { service: service.clone(), own: listen, settings: peers.subscribe(), found, board };
+        // Before the first question can come.
+        service.set_synchronised(!together.has_members());
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
 
@@ -123,8 +157,9 @@ impl Database {
         restore(&service, entries);
         service.start(store);
         tracing::info!(%listen, entries = service.database().len(), "database started");
-        let expiry = tokio::spawn(expire(service.clone(), stopped));
-        Ok(Self { listen, asked_for, service, stop, tasks: vec![server, expiry] })
+        let expiry = tokio::spawn(expire(service.clone(), stopped.clone()));
+        let together = tokio::spawn(together.run(stopped));
+        Ok(Self { listen, asked_for, service, peers, stop, tasks: vec![server, expiry, together] })
     }
 
     /// Goes over to other accounts, bounds and intervals. Entries that their account may no longer claim are gone at once.
@@ -136,9 +171,35 @@ impl Database {
             return Err(DatabaseError::Moved(self.asked_for));
         }
         let (config, accounts) = settings(&snapshot)?;
-        drop(self.service.change(|database| database.set(config, accounts)));
+        let (peer_login, peer_settings) = peers_of(&snapshot)?;
+        let act = Act { action: "accounts", login: None, source: None };
+        self.audit_accounts(act, &accounts);
+        drop(self.service.change(act, |database| database.set(config, accounts)));
+        self.service.set_peer_login(peer_login);
+        self.peers.send_if_modified(|before| {
+            let changed = *before != peer_settings;
+            *before = peer_settings;
+            changed
+        });
         self.service.set_limits(snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies);
         Ok(())
+    }
+
+    /// Which accounts come, go or change, before they do.
+    fn audit_accounts(&self, act: Act<'_>, accounts: &[Account]) {
+        let database = self.service.database();
+        let before = database.accounts();
+        let audit = self.service.audit();
+        for account in accounts {
+            match before.account(account.login()) {
+                Some(same) if same == account => {}
+                Some(_) => audit.write(act, "changed", account.login()),
+                None => audit.write(act, "added", account.login()),
+            }
+        }
+        for login in before.logins().filter(|login| accounts.iter().all(|account| account.login() != *login)) {
+            audit.write(act, "removed", login);
+        }
     }
 
     /// What it carries at this moment.
@@ -200,13 +261,14 @@ impl Drop for Database {
 
 fn restore(service: &Service, entries: Vec<StoredEntry>) {
     let (now, wall) = (Instant::now(), SystemTime::now().into());
-    let mut database = service.database();
-    for stored in entries {
-        match stored.to_entry() {
-            Ok(entry) => database.restore(now, wall, entry, stored.expires()),
-            Err(error) => tracing::warn!(%error, "stored entry dropped"),
+    service.restore(|database| {
+        for stored in entries {
+            match stored.to_entry() {
+                Ok(entry) => database.restore(now, wall, entry, stored.expires()),
+                Err(error) => tracing::warn!(%error, "stored entry dropped"),
+            }
         }
-    }
+    });
 }
 
 /// Lets entries go when their time is up.
@@ -225,12 +287,22 @@ async fn expire(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
             () = due => {}
         }
         let before = service.database().len();
-        drop(service.change(|database| database.handle_timeout(Instant::now())));
+        let act = Act { action: "expire", login: None, source: None };
+        drop(service.change(act, |database| database.handle_timeout(Instant::now())));
+        // Many may go at once: whoever asks has his turn in between.
+        tokio::task::yield_now().await;
         let gone = before.saturating_sub(service.database().len());
         if gone > 0 {
             tracing::info!(entries = gone, "no longer refreshed, removed");
         }
     }
+}
+
+/// Who may take all entries, and whom we take them from.
+fn peers_of(snapshot: &DatabaseSnapshot) -> Result<(Option<PeerLogin>, Option<Settings>), DatabaseError> {
+    let Some(peers) = &snapshot.peers else { return Ok((None, None)) };
+    let login = PeerLogin::new(&peers.login, &peers.password, peers.serve);
+    Ok((Some(login), Some(Settings::read(peers)?)))
 }
 
 fn settings(snapshot: &DatabaseSnapshot) -> Result<(Config, Vec<Account>), DatabaseError> {
@@ -245,7 +317,8 @@ fn settings(snapshot: &DatabaseSnapshot) -> Result<(Config, Vec<Account>), Datab
     let account = |account: &castgate_control::Account| {
         let castgate_control::Allow { types, networks, countries, sources } = account.allow.clone();
         let allow = Allow { types, networks, countries, sources };
-        Account::new(account.login.clone(), account.password_hash.clone(), allow)
+        Account::new(account.login.clone(), account.password_hash.clone(), allow)?
+            .with_previous(account.previous_password_hash.clone())
     };
     let accounts = snapshot.accounts.iter().map(account).collect::<Result<_, _>>()?;
     Ok((config, accounts))

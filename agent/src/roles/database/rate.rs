@@ -1,7 +1,11 @@
-//! How many requests an address may make: a bucket that fills with time, in a table of fixed size.
+//! How many requests an address may make, and how many wrong passwords a login may get: a bucket that fills with time, in tables
+//! of fixed size.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Addresses remembered. When a flood from more than these comes, those beyond share one bucket.
@@ -13,11 +17,20 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A host holds a whole IPv6 network of this length.
 const IPV6_PREFIX_LEN: u32 = 64;
 
-/// A limit per address.
+/// Tables side by side, so that requests of different sources do not wait for each other.
+const SHARDS: usize = 16;
+
+/// A limit for each key: an address, or a login.
 #[derive(Debug)]
-pub(super) struct Rate {
-    per_minute: u32,
-    buckets: HashMap<IpAddr, Bucket>,
+pub(super) struct Rate<K> {
+    per_minute: AtomicU32,
+    shards: Box<[Mutex<Shard<K>>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Shard<K> {
+    buckets: HashMap<K, Bucket>,
     overflow: Bucket,
     swept_at: Instant,
 }
@@ -29,34 +42,50 @@ struct Bucket {
     at: Instant,
 }
 
-impl Rate {
+impl<K: Hash + Eq + Copy> Rate<K> {
     /// So many requests at once, and as many in each minute.
     pub(super) fn new(per_minute: u32, now: Instant) -> Self {
-        let full = Bucket { level: u64::from(per_minute) * 60, at: now };
-        Self { per_minute, buckets: HashMap::new(), overflow: full, swept_at: now }
+        let shard = || {
+            let overflow = Bucket { level: full(per_minute), at: now };
+            Mutex::new(Shard { buckets: HashMap::new(), overflow, swept_at: now })
+        };
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Self { per_minute: AtomicU32::new(per_minute), shards, hasher: RandomState::new() }
     }
 
-    pub(super) fn set(&mut self, per_minute: u32) {
-        self.per_minute = per_minute;
+    pub(super) fn set(&self, per_minute: u32) {
+        self.per_minute.store(per_minute, Ordering::Relaxed);
     }
 
     /// Takes one request, or says how long to wait for it.
-    pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> Result<(), Duration> {
-        let per_minute = self.per_minute;
-        self.bucket(source, now).take(per_minute, now)
+    pub(super) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        let per_minute = self.per_minute.load(Ordering::Relaxed);
+        self.shard(key).bucket(key, per_minute, now).take(per_minute, now)
     }
 
     /// Whether a request would be taken.
-    pub(super) fn look(&mut self, source: IpAddr, now: Instant) -> Result<(), Duration> {
-        let per_minute = self.per_minute;
-        let mut bucket = *self.bucket(source, now);
+    pub(super) fn look(&self, key: K, now: Instant) -> Result<(), Duration> {
+        let per_minute = self.per_minute.load(Ordering::Relaxed);
+        let mut bucket = *self.shard(key).bucket(key, per_minute, now);
         bucket.take(per_minute, now)
     }
 
-    fn bucket(&mut self, source: IpAddr, now: Instant) -> &mut Bucket {
-        let source = host(source);
-        let per_minute = self.per_minute;
-        if self.buckets.len() >= SOURCES_MAX && !self.buckets.contains_key(&source) {
+    fn shard(&self, key: K) -> MutexGuard<'_, Shard<K>> {
+        let number = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).expect("below 16");
+        // What is inside is whole between any two statements that can panic.
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Buckets that are not full: for tests.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap().buckets.len()).sum()
+    }
+}
+
+impl<K: Hash + Eq + Copy> Shard<K> {
+    fn bucket(&mut self, key: K, per_minute: u32, now: Instant) -> &mut Bucket {
+        if self.buckets.len() >= SOURCES_MAX / SHARDS && !self.buckets.contains_key(&key) {
             if now.duration_since(self.swept_at) >= SWEEP_INTERVAL {
                 self.swept_at = now;
                 self.buckets.retain(|_, bucket| {
@@ -64,11 +93,11 @@ impl Rate {
                     bucket.level < full(per_minute)
                 });
             }
-            if self.buckets.len() >= SOURCES_MAX {
+            if self.buckets.len() >= SOURCES_MAX / SHARDS {
                 return &mut self.overflow;
             }
         }
-        self.buckets.entry(source).or_insert(Bucket { level: full(per_minute), at: now })
+        self.buckets.entry(key).or_insert(Bucket { level: full(per_minute), at: now })
     }
 }
 
@@ -97,8 +126,8 @@ impl Bucket {
     }
 }
 
-/// Whoever has an IPv6 network has as many addresses as he likes.
-fn host(source: IpAddr) -> IpAddr {
+/// The key of an address. Whoever has an IPv6 network has as many addresses as he likes.
+pub(super) fn host(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> (128 - IPV6_PREFIX_LEN) << (128 - IPV6_PREFIX_LEN)))
@@ -116,7 +145,7 @@ mod tests {
     #[test]
     fn a_minute_of_requests_may_come_at_once_and_then_one_at_a_time() {
         let start = Instant::now();
-        let mut rate = Rate::new(60, start);
+        let rate = Rate::new(60, start);
         let source = IpAddr::from([192, 0, 2, 1]);
         assert_eq!((0..100).filter(|_| rate.take(source, start).is_ok()).count(), 60);
         assert_eq!(rate.take(source, start), Err(SECOND));
@@ -131,26 +160,33 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_strangers_beyond_it_share_a_bucket() {
         let start = Instant::now();
-        let mut rate = Rate::new(60, start);
-        for n in 0..SOURCES_MAX {
+        let rate = Rate::new(60, start);
+        // So many that every shard is full.
+        for n in 0..2 * SOURCES_MAX {
             let source = IpAddr::V4(u32::try_from(n).unwrap().into());
-            rate.take(source, start).unwrap();
+            let _ = rate.take(source, start);
         }
-        let strangers = (0..100_u8).filter(|n| rate.take(IpAddr::from([192, 0, 2, *n]), start).is_ok());
-        assert_eq!(strangers.count(), 60);
-        assert_eq!(rate.buckets.len(), SOURCES_MAX);
-        assert!(rate.take(IpAddr::from([192, 0, 2, 200]), start + 2 * SECOND).is_ok());
-        assert_eq!(rate.buckets.len(), 1, "those who were quiet are forgotten");
+        assert_eq!(rate.len(), SOURCES_MAX);
+        let strangers = (0..=255_u8).filter(|n| rate.take(IpAddr::from([192, 0, 2, *n]), start).is_ok());
+        assert_eq!(strangers.count(), 0, "others came before them");
+        assert_eq!(rate.len(), SOURCES_MAX);
+        let later = start + 2 * SECOND;
+        assert!(rate.take(IpAddr::from([192, 0, 2, 200]), later).is_ok());
+        assert_eq!(
+            rate.len(),
+            SOURCES_MAX - SOURCES_MAX / SHARDS + 1,
+            "those of its shard who were quiet are forgotten"
+        );
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_source() {
         let start = Instant::now();
-        let mut rate = Rate::new(1, start);
-        assert!(rate.take("2001:db8::1".parse().unwrap(), start).is_ok());
-        assert!(rate.take("2001:db8::ffff:2".parse().unwrap(), start).is_err());
-        assert!(rate.take("2001:db8:0:1::1".parse().unwrap(), start).is_ok());
-        assert!(rate.take("::ffff:192.0.2.1".parse().unwrap(), start).is_ok());
-        assert!(rate.take("192.0.2.1".parse().unwrap(), start).is_err(), "mapped or not, it is one host");
+        let rate = Rate::new(1, start);
+        assert!(rate.take(host("2001:db8::1".parse().unwrap()), start).is_ok());
+        assert!(rate.take(host("2001:db8::ffff:2".parse().unwrap()), start).is_err());
+        assert!(rate.take(host("2001:db8:0:1::1".parse().unwrap()), start).is_ok());
+        assert!(rate.take(host("::ffff:192.0.2.1".parse().unwrap()), start).is_ok());
+        assert!(rate.take(host("192.0.2.1".parse().unwrap()), start).is_err(), "mapped or not, it is one host");
     }
 }

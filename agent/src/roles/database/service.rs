@@ -4,21 +4,23 @@
 //!   path, method, length ─▶ rate ─▶ started? ─▶ pairs ─▶ QUERY    ─────────────────────▶ 200 XML
 //!     404    405    414     429      503         400 ├─▶ REGISTER ─▶ password ─▶ claims ─▶ on disk ─▶ 200
 //!                                                    ├─▶ BYE          401, 429    403 …     503
-//!                                                    └─▶ TRANSFER 501
+//!                                                    └─▶ TRANSFER ─▶ peers' login ─▶ synchronised? ─▶ 200 XML in parts
 //! ```
 
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use castgate_endpoint::hierarchy::accounts::{Check, PasswordCheck};
-use castgate_endpoint::hierarchy::database::{Caller, Database, Refusal, Tier};
-use castgate_wire::registry::{self, Bye, Login, Query, Register, Request as Action, xml};
-use http_body_util::Full;
+use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Refusal, Tier};
+use castgate_wire::registry::{self, Bye, Login, Query, Register, Request as Action, Transfer, xml};
 use hyper::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
@@ -26,12 +28,14 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use ipnet::IpNet;
-use tokio::sync::{Notify, Semaphore, watch};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-use super::rate::Rate;
+use super::audit::{Act, Audit};
+use super::rate::{Rate, host};
 use super::source;
 use super::store::{Committed, Store};
-use crate::http::server::{Answer, Handler, Request};
+use crate::http::server::{Answer, Content, Handler, Part, Request};
 use crate::http::{MATCH, UPDATE_INTERVAL};
 
 /// Longest target of a GET; the caller switches to POST.
@@ -42,24 +46,39 @@ const CHECKS_MAX: usize = 2;
 const CHECKS_WAITING_MAX: usize = 64;
 /// Wrong passwords that an address may send in a minute.
 const WRONG_PASSWORDS_PER_MINUTE: u32 = 60;
+/// Wrong passwords that a login may get in a minute, from wherever: guessing with a thousand machines is no faster than with two.
+const WRONG_PASSWORDS_PER_LOGIN: u32 = 120;
+/// Logins remembered with the addresses from which their password was right; they are not held up by others who guess.
+const GOOD_PLACES_MAX: usize = 16_384;
+/// Parts of an answer to a peer that wait to be sent; then its maker waits.
+const PARTS_MAX: usize = 4;
 /// What a caller is told to wait while the database starts or its store is stuck.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+const NOT_SYNCHRONISED: &str = "this database does not know yet what its peers know";
 
 /// Everything that requests share.
 #[derive(Debug)]
 pub(super) struct Service {
-    database: Mutex<Database>,
+    /// Any number of questions at one time; a change waits for them, and holds them up for microseconds.
+    database: RwLock<Database>,
     /// Absent until the entries are restored.
     store: OnceLock<Store>,
     started: AtomicBool,
-    rate: Mutex<Rate>,
-    wrong_passwords: Mutex<Rate>,
-    trusted_proxies: Mutex<Vec<IpNet>>,
+    rate: Rate<IpAddr>,
+    wrong_passwords: Rate<IpAddr>,
+    wrong_for_login: Rate<u64>,
+    good_places: Mutex<GoodPlaces>,
+    trusted_proxies: RwLock<Vec<IpNet>>,
+    /// Who gets all entries; `None`: nobody.
+    peer_login: RwLock<Option<PeerLogin>>,
+    audit: Audit,
     checks: Semaphore,
     checks_waiting: AtomicUsize,
     /// Another entry is the next to go.
     pub(super) deadline_changed: Notify,
     entries: watch::Sender<usize>,
+    hasher: RandomState,
     pub(super) counters: Counters,
 }
 
@@ -74,20 +93,70 @@ pub(super) struct Counters {
     pub(super) password_checks: AtomicU64,
 }
 
+/// The login that peers have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PeerLogin {
+    proof: [u8; 32],
+    /// Whether they get anything.
+    serve: bool,
+}
+
+impl PeerLogin {
+    pub(super) fn new(login: &str, password: &str, serve: bool) -> Self {
+        Self { proof: proof(login, password), serve }
+    }
+}
+
+/// Equal for equal pairs; how long it takes to compare says nothing about either.
+fn proof(login: &str, password: &str) -> [u8; 32] {
+    // No login has a colon.
+    Sha256::digest(format!("{login}:{password}")).into()
+}
+
+/// Logins, each with an address from which it was proven; the oldest is forgotten first.
+#[derive(Debug, Default)]
+struct GoodPlaces {
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl GoodPlaces {
+    fn remember(&mut self, place: u64) {
+        if self.known.insert(place) {
+            self.order.push_back(place);
+        }
+        if self.order.len() > GOOD_PLACES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
 impl Service {
-    pub(super) fn new(database: Database, requests_per_minute: u32, trusted_proxies: Vec<IpNet>) -> Self {
+    pub(super) fn new(
+        database: Database,
+        requests_per_minute: u32,
+        trusted_proxies: Vec<IpNet>,
+        state_dir: &Path,
+    ) -> Self {
         let now = Instant::now();
         Self {
-            database: Mutex::new(database),
+            database: RwLock::new(database),
             store: OnceLock::new(),
             started: AtomicBool::new(false),
-            rate: Mutex::new(Rate::new(requests_per_minute, now)),
-            wrong_passwords: Mutex::new(Rate::new(WRONG_PASSWORDS_PER_MINUTE, now)),
-            trusted_proxies: Mutex::new(trusted_proxies),
+            rate: Rate::new(requests_per_minute, now),
+            wrong_passwords: Rate::new(WRONG_PASSWORDS_PER_MINUTE, now),
+            wrong_for_login: Rate::new(WRONG_PASSWORDS_PER_LOGIN, now),
+            good_places: Mutex::default(),
+            trusted_proxies: RwLock::new(trusted_proxies),
+            peer_login: RwLock::new(None),
+            audit: Audit::new(state_dir),
             checks: Semaphore::new(CHECKS_MAX),
             checks_waiting: AtomicUsize::new(0),
             deadline_changed: Notify::new(),
             entries: watch::Sender::new(0),
+            hasher: RandomState::new(),
             counters: Counters::default(),
         }
     }
@@ -97,21 +166,42 @@ impl Service {
         if self.store.set(store).is_err() {
             unreachable!("a service starts once");
         }
-        drop(self.change(|_| ()));
+        drop(self.change(Act { action: "restore", login: None, source: None }, |_| ()));
         self.started.store(true, Ordering::Release);
     }
 
     pub(super) fn set_limits(&self, requests_per_minute: u32, trusted_proxies: Vec<IpNet>) {
-        lock(&self.rate).set(requests_per_minute);
-        *lock(&self.trusted_proxies) = trusted_proxies;
+        self.rate.set(requests_per_minute);
+        *self.trusted_proxies.write().unwrap_or_else(PoisonError::into_inner) = trusted_proxies;
+    }
+
+    pub(super) fn set_peer_login(&self, peer_login: Option<PeerLogin>) {
+        *self.peer_login.write().unwrap_or_else(PoisonError::into_inner) = peer_login;
+    }
+
+    /// Whether QUERY and TRANSFER are answered.
+    pub(super) fn set_synchronised(&self, synchronised: bool) {
+        if self.database().is_synchronised() != synchronised {
+            self.database.write().unwrap_or_else(PoisonError::into_inner).set_synchronised(synchronised);
+        }
+    }
+
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     pub(super) fn store(&self) -> Option<&Store> {
         self.store.get()
     }
 
-    pub(super) fn database(&self) -> MutexGuard<'_, Database> {
-        lock(&self.database)
+    pub(super) fn database(&self) -> RwLockReadGuard<'_, Database> {
+        // What is inside is whole between any two statements that can panic.
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the database from what is in the store already.
+    pub(super) fn restore(&self, restore: impl FnOnce(&mut Database)) {
+        restore(&mut self.database.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// How many entries there are, whenever that changes.
@@ -119,14 +209,26 @@ impl Service {
         self.entries.subscribe()
     }
 
-    /// Changes the database and sends what changed to the store, in the same order.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Database) -> T) -> (T, Option<Committed>) {
-        let mut database = self.database();
+    /// Changes the database, sends what changed to the store, in the same order, and writes down who did it.
+    pub(super) fn change<T>(&self, act: Act<'_>, change: impl FnOnce(&mut Database) -> T) -> (T, Option<Committed>) {
+        let mut lines: Vec<(&str, String)> = Vec::new();
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let deadline = database.next_timeout();
         let outcome = change(&mut database);
-        let mut changes = std::iter::from_fn(|| database.poll_change()).peekable();
-        let store = self.store.get().filter(|_| changes.peek().is_some());
-        let committed = store.map(|store| store.follow(changes));
+        let mut changes = Vec::new();
+        while let Some(change) = database.poll_change() {
+            match &change {
+                Change::Put(key, _) => lines.push(("put", key.to_string())),
+                Change::Delete(key) => lines.push(("gone", key.to_string())),
+                // Whoever happened to be served when it was noticed had no part in it.
+                Change::Expire(key) => lines.push(("expired", key.to_string())),
+                // Its owner changes nothing; what peers tell is told as one line with their number.
+                Change::Refresh(..) => {}
+            }
+            changes.push(change);
+        }
+        let store = self.store.get().filter(|_| !changes.is_empty());
+        let committed = store.and_then(|store| store.follow(changes.into_iter()));
         let entries = database.len();
         self.entries.send_if_modified(|before| std::mem::replace(before, entries) != entries);
         let same_deadline = deadline == database.next_timeout();
@@ -134,10 +236,14 @@ impl Service {
         if !same_deadline {
             self.deadline_changed.notify_one();
         }
+        for (outcome, about) in lines {
+            let act = if outcome == "expired" { Act { action: "expire", login: None, source: None } } else { act };
+            self.audit.write(act, outcome, &about);
+        }
         (outcome, committed)
     }
 
-    async fn act(&self, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
+    async fn act(self: &Arc<Self>, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
         let Request { parts, body, local } = request;
         let query = parts.uri.query().unwrap_or_default();
         let pairs = match parts.method {
@@ -148,34 +254,85 @@ impl Service {
         // A password in a URL ends up in logs and histories: there it is not taken.
         let login = login.filter(|_| parts.method == Method::POST);
         match action {
-            Action::Query(query) => Ok(self.query(Caller { address: source, asked_at: Some(*local) }, &query)),
+            Action::Query(query) => self.query(Caller { address: source, asked_at: Some(*local) }, &query),
             Action::Register(register) => {
                 let login = self.authenticate(source, &parts.headers, login).await?;
-                self.register(&login, &register).await
+                self.register(source, &login, &register).await
             }
             Action::Bye(bye) => {
                 let login = self.authenticate(source, &parts.headers, login).await?;
-                self.bye(&login, &bye).await
+                self.bye(source, &login, &bye).await
             }
-            Action::Transfer(_) => {
-                Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "this database does not answer TRANSFER"))
-            }
+            Action::Transfer(transfer) => self.transfer(source, basic(&parts.headers).or(login), transfer),
         }
     }
 
-    fn query(&self, caller: Caller, query: &Query) -> Answer {
+    fn query(&self, caller: Caller, query: &Query) -> Result<Answer, Failure> {
         self.counters.queries.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let (answer, _) = self.change(|database| database.query(now, caller, query));
+        let answer = {
+            let database = self.database();
+            if !database.is_synchronised() {
+                return Err(Failure::busy(NOT_SYNCHRONISED));
+            }
+            database.query(now, caller, query)
+        };
         let mut response = with(StatusCode::OK, "text/xml; charset=utf-8", xml::emit_servers(&answer.servers));
         let tier = HeaderValue::from_static(answer.tier.map_or("none", Tier::word));
         response.headers_mut().insert(HeaderName::from_static(MATCH), tier);
-        response
+        Ok(response)
     }
 
-    async fn register(&self, login: &str, register: &Register) -> Result<Answer, Failure> {
+    /// All entries to a peer, part by part: other callers are answered between two parts.
+    fn transfer(self: &Arc<Self>, source: IpAddr, login: Option<Login>, transfer: Transfer) -> Result<Answer, Failure> {
+        let Login { login, password } = login.ok_or_else(Failure::unauthorized)?;
+        let now = Instant::now();
+        self.wrong_passwords.look(host(source), now).map_err(Failure::too_many)?;
+        let peers = self.peer_login.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let act = Act { action: "transfer", login: Some(&login), source: Some(source) };
+        let Some(peers) = peers.filter(|peers| peers.proof == proof(&login, &password)) else {
+            let _ = self.wrong_passwords.take(host(source), now);
+            self.audit.write(act, "refused", "not the login of a peer");
+            return Err(Failure::unauthorized());
+        };
+        if !peers.serve {
+            return Err(Failure::new(StatusCode::FORBIDDEN, "this database gives its entries to nobody"));
+        }
+        if !self.database().is_synchronised() {
+            return Err(Failure::busy(NOT_SYNCHRONISED));
+        }
+        self.audit.write(act, "done", "all entries");
+        let (parts, receiver) = mpsc::channel(PARTS_MAX);
+        let service = self.clone();
+        tokio::task::spawn_blocking(move || service.send_parts(&transfer, &parts));
+        let mut answer = with(StatusCode::OK, "text/xml; charset=utf-8", String::new());
+        *answer.body_mut() = Content::Parts(receiver);
+        Ok(answer)
+    }
+
+    /// Blocks while the peer is slower than we are; ends when it is gone.
+    fn send_parts(&self, transfer: &Transfer, parts: &mpsc::Sender<Part>) {
+        let mut from = Some(0);
+        let mut xml = xml::TRANSFER_BEGIN.to_owned();
+        while let Some(at) = from {
+            let part = self.database().transfer_part(Instant::now(), transfer, at);
+            xml::emit_transfer_entries(&mut xml, &part.entries);
+            from = part.next;
+            if from.is_none() {
+                xml.push_str(xml::TRANSFER_END);
+            }
+            if !xml.is_empty() && parts.blocking_send(Part::Data(Bytes::from(std::mem::take(&mut xml)))).is_err() {
+                return;
+            }
+        }
+        // Nobody listens when the connection is gone.
+        let _ = parts.blocking_send(Part::End);
+    }
+
+    async fn register(&self, source: IpAddr, login: &str, register: &Register) -> Result<Answer, Failure> {
         let (now, wall) = (Instant::now(), SystemTime::now().into());
-        let (outcome, committed) = self.change(|database| database.register(now, wall, login, register));
+        let act = Act { action: "register", login: Some(login), source: Some(source) };
+        let (outcome, committed) = self.change(act, |database| database.register(now, wall, login, register));
         let registered = outcome?;
         on_disk(committed).await?;
         self.counters.registers.fetch_add(1, Ordering::Relaxed);
@@ -189,9 +346,10 @@ impl Service {
         Ok(response)
     }
 
-    async fn bye(&self, login: &str, bye: &Bye) -> Result<Answer, Failure> {
+    async fn bye(&self, source: IpAddr, login: &str, bye: &Bye) -> Result<Answer, Failure> {
         let now = Instant::now();
-        let (outcome, committed) = self.change(|database| database.bye(now, login, bye));
+        let act = Act { action: "bye", login: Some(login), source: Some(source) };
+        let (outcome, committed) = self.change(act, |database| database.bye(now, login, bye));
         let gone = outcome?;
         on_disk(committed).await?;
         self.counters.byes.fetch_add(1, Ordering::Relaxed);
@@ -214,13 +372,35 @@ impl Service {
             Check::Verified => return Ok(login),
             Check::Run(check) => check,
         };
-        lock(&self.wrong_passwords).look(source, Instant::now()).map_err(Failure::too_many)?;
+        let now = Instant::now();
+        self.wrong_passwords.look(host(source), now).map_err(Failure::too_many)?;
+        let place = self.hasher.hash_one((&login, host(source)));
+        let key = self.hasher.hash_one(&login);
+        // Others who guess shall not lock the owner out: where it was right before, or where the account may come from at all,
+        // only its own guesses count.
+        let at_home = lock(&self.good_places).known.contains(&place) || {
+            let database = self.database();
+            let sources = database.accounts().account(&login).map(|account| account.allow().sources.as_slice());
+            sources.is_some_and(|sources| sources.iter().any(|range| range.contains(&source)))
+        };
+        if !at_home {
+            self.wrong_for_login.look(key, now).map_err(Failure::too_many)?;
+        }
         let (check, right) = self.run(check).await?;
-        if self.database().accounts_mut().note(&check, right) {
+        if self.database.write().unwrap_or_else(PoisonError::into_inner).accounts_mut().note(&check, right) {
+            lock(&self.good_places).remember(place);
             return Ok(login);
         }
         // Whether there was room for it was looked at before; two at once may both have seen the last place.
-        let _ = lock(&self.wrong_passwords).take(source, Instant::now());
+        let _ = self.wrong_passwords.take(host(source), now);
+        if self.wrong_for_login.take(key, now).is_err() {
+            tracing::warn!(login, %source, "somebody guesses the password of this login");
+        }
+        self.audit.write(
+            Act { action: "login", login: Some(&login), source: Some(source) },
+            "refused",
+            "wrong password",
+        );
         tracing::debug!(%source, login, "wrong login or password");
         Err(Failure::unauthorized())
     }
@@ -246,15 +426,17 @@ impl Handler for Service {
     type Admitted = IpAddr;
 
     fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Box<Answer>> {
-        let source = source::of(peer.ip(), &header.headers, &lock(&self.trusted_proxies));
+        let trusted = self.trusted_proxies.read().unwrap_or_else(PoisonError::into_inner);
+        let source = source::of(peer.ip(), &header.headers, &trusted);
+        drop(trusted);
         let admitted = admit(header).and_then(|()| {
-            lock(&self.rate).take(source, Instant::now()).map_err(Failure::too_many)?;
+            self.rate.take(host(source), Instant::now()).map_err(Failure::too_many)?;
             if self.started.load(Ordering::Acquire) { Ok(()) } else { Err(Failure::busy("the database is starting")) }
         });
         admitted.map(|()| source).map_err(|failure| Box::new(self.failed(source, failure)))
     }
 
-    async fn handle(&self, source: IpAddr, request: Request) -> Answer {
+    async fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Answer {
         let outcome = self.act(&request, source).await;
         outcome.unwrap_or_else(|failure| self.failed(source, failure))
     }
@@ -382,13 +564,13 @@ impl From<Refusal> for Failure {
 fn with(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut answer = empty(status);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    *answer.body_mut() = Full::new(Bytes::from(body));
+    *answer.body_mut() = Content::from(body);
     answer
 }
 
 /// Every answer depends on who asks and when: nobody keeps it (castgate UMTP notes).
 fn empty(status: StatusCode) -> Answer {
-    let mut answer = Answer::new(Full::default());
+    let mut answer = Answer::new(Content::default());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
@@ -421,11 +603,12 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use castgate_endpoint::hierarchy::accounts::{Account, Allow};
     use castgate_endpoint::hierarchy::database::Config;
 
     #[tokio::test]
     async fn a_database_that_starts_says_when_to_come_again() {
-        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
+        let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
         let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
         let answer = ask(&service, request(query)).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -439,7 +622,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_passwords_than_can_be_checked_are_sent_away() {
-        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
+        let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
         let waiting: Vec<Place<'_>> = std::iter::from_fn(|| Place::take(&service.checks_waiting)).collect();
         assert_eq!(waiting.len(), CHECKS_WAITING_MAX);
         let Check::Run(check) = service.database().accounts().check("x", "y") else { panic!("nobody knows x") };
@@ -452,7 +635,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_of_ours_names_the_source_that_is_counted() {
         let trusted = vec!["192.0.2.0/24".parse().unwrap()];
-        let service = Service::new(Database::new(Config::default(), Vec::new(), [7; 16]), 1, trusted);
+        let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 1, trusted);
         let folder = tempfile::TempDir::new().unwrap();
         service.start(Store::open(folder.path()).unwrap().0);
         let mut statuses = Vec::new();
@@ -462,6 +645,64 @@ mod tests {
             statuses.push(ask(&service, request).await.status().as_u16());
         }
         assert_eq!(statuses, [200, 200, 429]);
+    }
+
+    #[tokio::test]
+    async fn before_region_transfer_is_finished_questions_are_put_off() {
+        let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
+        let folder = tempfile::TempDir::new().unwrap();
+        service.start(Store::open(folder.path()).unwrap().0);
+        service.set_peer_login(Some(PeerLogin::new("peer", "s3cret", true)));
+        service.set_synchronised(false);
+        let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
+        let mut transfer = request("/script/castgate.cgs?ACTION=TRANSFER");
+        let coded = format!("Basic {}", STANDARD.encode("peer:s3cret"));
+        transfer.parts.headers.insert(AUTHORIZATION, coded.parse().unwrap());
+        let again = || Request { local: transfer.local, parts: transfer.parts.clone(), body: Vec::new() };
+        assert_eq!(ask(&service, request(query)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let put_off = ask(&service, again()).await;
+        assert_eq!(
+            (put_off.status(), &put_off.headers()[RETRY_AFTER]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+        );
+        let register = "/script/castgate.cgs?ACTION=REGISTER&TYPE=TS&SOURCE=10.0.0.1&PORT=1&COUNTRY=BE";
+        assert_eq!(
+            ask(&service, request(register)).await.status(),
+            StatusCode::UNAUTHORIZED,
+            "it is taken, with a login"
+        );
+        service.set_synchronised(true);
+        assert_eq!(ask(&service, request(query)).await.status(), StatusCode::OK);
+        let all = ask(&service, again()).await.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(xml::parse_transfer(&all), Ok(Vec::new()));
+        assert_eq!(
+            ask(&service, request("/script/castgate.cgs?ACTION=TRANSFER")).await.status(),
+            StatusCode::UNAUTHORIZED
+        );
+        service.set_peer_login(Some(PeerLogin::new("peer", "s3cret", false)));
+        assert_eq!(ask(&service, again()).await.status(), StatusCode::FORBIDDEN);
+    }
+
+    #[tokio::test]
+    async fn a_login_that_strangers_guess_is_slow_for_them_and_open_to_its_owner() {
+        let hash = "$argon2id$v=19$m=8,t=1,p=1$YSBzYWx0IGZvciB0ZXN0cw$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let allow = Allow { sources: vec!["10.0.0.0/8".parse().unwrap()], ..Allow::default() };
+        let account = Account::new("be".to_owned(), hash.to_owned(), allow).unwrap();
+        let service = fresh(Database::new(Config::default(), vec![account], [7; 16]), 600, Vec::new());
+        let mut header = HeaderMap::new();
+        header.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode("be:guess")).parse().unwrap());
+        let guess = async |source: [u8; 4]| {
+            service.authenticate(IpAddr::from(source), &header, None).await.unwrap_err().status.as_u16()
+        };
+        for n in 0..WRONG_PASSWORDS_PER_LOGIN {
+            let [.., high, low] = n.to_be_bytes();
+            assert_eq!(guess([198, 51, high, low]).await, 401);
+        }
+        assert_eq!(guess([203, 0, 113, 1]).await, 429, "the guesses of all are counted together");
+        assert_eq!(guess([10, 0, 0, 1]).await, 401, "where the owner is, he is heard");
+        lock(&service.good_places)
+            .remember(service.hasher.hash_one((&"be".to_owned(), IpAddr::from([203, 0, 113, 2]))));
+        assert_eq!(guess([203, 0, 113, 2]).await, 401, "and where he was right before");
     }
 
     #[tokio::test]
@@ -489,8 +730,13 @@ mod tests {
         }
     }
 
+    fn fresh(database: Database, requests_per_minute: u32, trusted: Vec<IpNet>) -> Arc<Service> {
+        // Nobody reads the audit log of these tests.
+        Arc::new(Service::new(database, requests_per_minute, trusted, Path::new("/nonexistent")))
+    }
+
     /// As the server does it.
-    async fn ask(service: &Service, request: Request) -> Answer {
+    async fn ask(service: &Arc<Service>, request: Request) -> Answer {
         match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts) {
             Ok(source) => service.handle(source, request).await,
             Err(answer) => *answer,

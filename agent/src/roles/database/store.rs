@@ -7,18 +7,26 @@
 //!   follow(changes) ─▶ Pending: last change of each key, who waits ─▶ writer: one transaction, one flush ─▶ waiters
 //! ```
 //! Pending holds one change for each key at most, so that it is bounded by the entries of the database.
+//!
+//! A refresh that changes nothing is promised without a flush, and written with the next commit or within [`LAZY_TIME`]: after a
+//! kill -9 its entry is there, because it was before, and lives for an interval, because every entry of the store does. Only while
+//! an earlier change of the same entry is not on disk yet, a refresh waits for that one.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use castgate_endpoint::hierarchy::database::{Change, StoredEntry};
-use redb::{Durability, TableDefinition};
+use redb::{Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::oneshot;
 
 /// Key of an entry as text → the entry as JSON.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
+/// How long a refresh may stay in memory alone. Far below an update interval: what an entry loses by a kill -9 is this much of its
+/// second interval.
+const LAZY_TIME: Duration = Duration::from_secs(5);
 /// Name of the file below the agent's state directory.
 pub(super) const FILE: &str = "database.redb";
 
@@ -54,10 +62,41 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// `None`: to be deleted.
-    changes: HashMap<String, Option<Vec<u8>>>,
+    changes: Changes,
+    /// What is written at this moment.
+    writing: Arc<Changes>,
     waiters: Vec<oneshot::Sender<Result<(), String>>>,
+    /// A change is there that does not wait for company.
+    urgent: bool,
+    /// When the first of those came that do.
+    lazy_since: Option<Instant>,
     close: bool,
+}
+
+type Changes = HashMap<String, Planned>;
+
+/// A change of one key.
+#[derive(Debug, Clone)]
+struct Planned {
+    /// `None`: to be deleted.
+    json: Option<Vec<u8>>,
+    urgent: bool,
+}
+
+impl Pending {
+    /// Whether the entry itself, and not only its deadline, is still to be written.
+    fn is_owed(&self, key: &str) -> bool {
+        [&self.changes, &*self.writing].into_iter().filter_map(|changes| changes.get(key)).any(|planned| planned.urgent)
+    }
+
+    /// How long the writer may rest: `None` for not at all.
+    fn rest(&self) -> Option<Duration> {
+        if self.close || self.urgent || !self.waiters.is_empty() {
+            return None;
+        }
+        let rest = self.lazy_since.map_or(Duration::MAX, |since| LAZY_TIME.saturating_sub(since.elapsed()));
+        (!rest.is_zero()).then_some(rest)
+    }
 }
 
 impl Store {
@@ -78,29 +117,42 @@ impl Store {
         Ok((Self { shared, writer: Mutex::new(Some(writer)) }, entries))
     }
 
-    /// Takes changes in their order. Call it while holding whatever keeps them in order.
-    pub(super) fn follow(&self, changes: impl Iterator<Item = Change>) -> Committed {
-        let (waiter, committed) = oneshot::channel();
+    /// Takes changes in their order. Call it while holding whatever keeps them in order. `None` when there is nothing to wait for.
+    pub(super) fn follow(&self, changes: impl Iterator<Item = Change>) -> Option<Committed> {
+        let json = |entry: &StoredEntry| serde_json::to_vec(entry).expect("texts and numbers can be written as JSON");
+        // Written down before the lock is taken: the writer and others want it too.
+        let changes: Vec<_> = changes
+            .map(|change| match change {
+                Change::Put(key, entry) => (key.to_string(), Some(json(&entry)), true),
+                Change::Refresh(key, entry) => (key.to_string(), Some(json(&entry)), false),
+                Change::Delete(key) => (key.to_string(), None, true),
+                // After a restart it would live for an interval more, as after a longer absence.
+                Change::Expire(key) => (key.to_string(), None, false),
+            })
+            .collect();
         let mut pending = self.shared.lock();
-        for change in changes {
-            match change {
-                Change::Put(key, entry) => {
-                    let json = serde_json::to_vec(&entry).expect("texts and numbers can be written as JSON");
-                    pending.changes.insert(key.to_string(), Some(json));
-                }
-                Change::Delete(key) => {
-                    pending.changes.insert(key.to_string(), None);
-                }
-            }
+        let mut any_urgent = false;
+        for (key, json, urgent) in changes {
+            let urgent = urgent || pending.is_owed(&key);
+            any_urgent |= urgent;
+            pending.changes.insert(key, Planned { json, urgent });
         }
+        let (waiter, committed) = oneshot::channel();
         if pending.close {
             // Dropping the waiter tells the caller that nothing is written any more.
-            return committed;
+            return Some(committed);
         }
-        pending.waiters.push(waiter);
+        let first = !pending.changes.is_empty() && pending.lazy_since.is_none();
+        pending.lazy_since.get_or_insert_with(Instant::now);
+        if any_urgent {
+            pending.urgent = true;
+            pending.waiters.push(waiter);
+        }
         drop(pending);
-        self.shared.work.notify_one();
-        committed
+        if any_urgent || first {
+            self.shared.work.notify_one();
+        }
+        any_urgent.then_some(committed)
     }
 
     /// Writes what is pending and closes the file. Blocks.
@@ -128,43 +180,57 @@ impl Shared {
 
 fn read(file: &redb::Database) -> Result<Vec<StoredEntry>, redb::Error> {
     let mut entries = Vec::new();
-    let writing = file.begin_write()?;
-    writing.open_table(ENTRIES)?.retain(|key, json| {
-        let entry = serde_json::from_slice(json).map_err(|error| error.to_string());
-        match entry.and_then(|entry: StoredEntry| entry.to_entry().map(|_| entry).map_err(|error| error.to_string())) {
-            Ok(entry) => entries.push(entry),
-            Err(error) => {
-                tracing::warn!(key, error, "stored entry dropped");
-                return false;
+    let mut broken = Vec::new();
+    match file.begin_read()?.open_table(ENTRIES) {
+        Ok(table) => {
+            for row in table.iter()? {
+                let (key, json) = row?;
+                let entry = serde_json::from_slice::<StoredEntry>(json.value()).map_err(|error| error.to_string());
+                match entry.and_then(|entry| entry.to_entry().map(|_| entry).map_err(|error| error.to_string())) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => {
+                        tracing::warn!(key = key.value(), error, "stored entry dropped");
+                        broken.push((key.value().to_owned(), Planned { json: None, urgent: false }));
+                    }
+                }
             }
         }
-        true
-    })?;
-    writing.commit()?;
+        // Nothing was ever written.
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !broken.is_empty() {
+        commit(file, &broken.into_iter().collect())?;
+    }
     Ok(entries)
 }
 
 fn write(file: &redb::Database, shared: &Shared) {
     loop {
         let mut pending = shared.lock();
-        while pending.changes.is_empty() && pending.waiters.is_empty() && !pending.close {
-            pending = shared.work.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        while let Some(rest) = pending.rest() {
+            pending = shared.work.wait_timeout(pending, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let changes = std::mem::take(&mut pending.changes);
+        let changes = Arc::new(std::mem::take(&mut pending.changes));
+        pending.writing = changes.clone();
         let waiters = std::mem::take(&mut pending.waiters);
+        (pending.urgent, pending.lazy_since) = (false, None);
         let close = pending.close;
         drop(pending);
 
         let outcome =
             if changes.is_empty() { Ok(()) } else { commit(file, &changes).map_err(|error| error.to_string()) };
+        let mut pending = shared.lock();
+        pending.writing = Arc::default();
         if let Err(error) = &outcome {
             tracing::error!(error, entries = changes.len(), "entries not written");
             // They go with the next commit, unless something newer came for the same key.
-            let mut pending = shared.lock();
-            for (key, change) in changes {
-                pending.changes.entry(key).or_insert(change);
+            for (key, change) in &*changes {
+                pending.changes.entry(key.clone()).or_insert_with(|| change.clone());
             }
+            pending.lazy_since.get_or_insert_with(Instant::now);
         }
+        drop(pending);
         for waiter in waiters {
             // Nobody listens when the connection is gone.
             let _ = waiter.send(outcome.clone());
@@ -181,13 +247,16 @@ fn write(file: &redb::Database, shared: &Shared) {
     }
 }
 
-fn commit(file: &redb::Database, changes: &HashMap<String, Option<Vec<u8>>>) -> Result<(), redb::Error> {
+fn commit(file: &redb::Database, changes: &Changes) -> Result<(), redb::Error> {
     let mut writing = file.begin_write()?;
     writing.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
     {
         let mut table = writing.open_table(ENTRIES)?;
-        for (key, change) in changes {
-            match change {
+        // In the order of the table: neighbours share its pages.
+        let mut changes: Vec<_> = changes.iter().collect();
+        changes.sort_unstable_by_key(|(key, _)| *key);
+        for (key, Planned { json, urgent: _ }) in changes {
+            match json {
                 Some(json) => drop(table.insert(key.as_str(), json.as_slice())?),
                 None => drop(table.remove(key.as_str())?),
             }
@@ -214,11 +283,13 @@ mod tests {
         assert!(entries.is_empty());
         let (first, second) = (put(1), put(2));
         let delete = match &second {
-            Change::Put(key, _) | Change::Delete(key) => Change::Delete(key.clone()),
+            Change::Put(key, _) | Change::Refresh(key, _) | Change::Delete(key) | Change::Expire(key) => {
+                Change::Delete(key.clone())
+            }
         };
-        store.follow([first, second].into_iter()).blocking_recv().unwrap().unwrap();
+        store.follow([first, second].into_iter()).unwrap().blocking_recv().unwrap().unwrap();
         assert_eq!(ports(copy(folder.path()).path()), [1, 2]);
-        store.follow([delete].into_iter()).blocking_recv().unwrap().unwrap();
+        store.follow([delete].into_iter()).unwrap().blocking_recv().unwrap().unwrap();
         assert_eq!(ports(copy(folder.path()).path()), [1]);
     }
 
@@ -233,7 +304,7 @@ mod tests {
             Change::Put(key.clone(), entry),
             Change::Delete(key),
         ];
-        store.follow(changes.into_iter()).blocking_recv().unwrap().unwrap();
+        store.follow(changes.into_iter()).unwrap().blocking_recv().unwrap().unwrap();
         assert!(ports(copy(folder.path()).path()).is_empty());
     }
 
@@ -241,23 +312,43 @@ mod tests {
     fn closing_writes_what_is_pending_and_nothing_is_promised_afterwards() {
         let folder = TempDir::new().unwrap();
         let (store, _) = Store::open(folder.path()).unwrap();
-        let mut committed = store.follow([put(1)].into_iter());
+        let mut committed = store.follow([put(1)].into_iter()).unwrap();
         store.close();
         assert!(matches!(committed.try_recv(), Ok(Ok(()))));
-        assert!(store.follow([put(2)].into_iter()).blocking_recv().is_err());
+        assert!(store.follow([put(2)].into_iter()).unwrap().blocking_recv().is_err());
         drop(store);
         let (_, entries) = Store::open(folder.path()).unwrap();
         assert_eq!(entries.len(), 1);
     }
 
     #[test]
+    fn a_refresh_waits_for_its_entry_alone_and_is_written_at_the_end() {
+        let folder = TempDir::new().unwrap();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let Change::Put(key, entry) = put(1) else { unreachable!("that is what it makes") };
+        let refresh = || Change::Refresh(key.clone(), entry.clone());
+        {
+            // While the entry itself is not written, a refresh promises no more than is there.
+            let mut pending = store.shared.lock();
+            pending.writing = Arc::new([(key.to_string(), Planned { json: None, urgent: true })].into());
+        }
+        let committed = store.follow([refresh()].into_iter()).expect("the entry is owed");
+        committed.blocking_recv().unwrap().unwrap();
+        assert!(store.follow([refresh()].into_iter()).is_none(), "now it is there");
+        assert!(store.follow([put(2)].into_iter()).is_some());
+        store.close();
+        assert_eq!(ports(copy(folder.path()).path()), [1, 2]);
+    }
+
+    #[test]
     fn a_row_that_cannot_be_read_is_dropped_and_the_others_are_not() {
         let folder = TempDir::new().unwrap();
         let (store, _) = Store::open(folder.path()).unwrap();
-        store.follow([put(1)].into_iter()).blocking_recv().unwrap().unwrap();
+        store.follow([put(1)].into_iter()).unwrap().blocking_recv().unwrap().unwrap();
         drop(store);
         let file = redb::Database::create(folder.path().join(FILE)).unwrap();
-        let broken = HashMap::from([("x".to_owned(), Some(b"{".to_vec())), ("y".to_owned(), Some(b"{}".to_vec()))]);
+        let broken = ["{", "{}"].map(|json| (json.to_owned(), Planned { json: Some(json.into()), urgent: true }));
+        let broken = Changes::from(broken);
         commit(&file, &broken).unwrap();
         drop(file);
         assert_eq!(ports(folder.path()), [1]);

@@ -35,6 +35,8 @@ const LANES_MAX: u32 = 16;
 pub struct Account {
     login: String,
     password_hash: String,
+    /// Of the password before: taken as well while its owner goes over to the new one.
+    previous_password_hash: Option<String>,
     allow: Allow,
 }
 
@@ -90,19 +92,30 @@ impl Account {
     /// # Errors
     /// [`AccountError`] when `password_hash` is not a PHC string of argon2id with bearable costs.
     pub fn new(login: String, password_hash: String, allow: Allow) -> Result<Self, AccountError> {
-        let hash = PasswordHash::new(&password_hash)
-            .map_err(|error| AccountError::NotPhc(login.clone(), error.to_string()))?;
-        if hash.algorithm != Algorithm::Argon2id.ident() {
-            return Err(AccountError::NotArgon2id(login, hash.algorithm.to_string()));
+        check_hash(&login, &password_hash)?;
+        Ok(Self { login, password_hash, previous_password_hash: None, allow })
+    }
+
+    /// The same account while its password is changed: the one before is good as well, so that nobody is turned away between
+    /// our change and his.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_previous(self, password_hash: Option<String>) -> Result<Self, AccountError> {
+        if let Some(hash) = &password_hash {
+            check_hash(&self.login, hash)?;
         }
-        let params = Params::try_from(&hash).map_err(|error| AccountError::NotPhc(login.clone(), error.to_string()))?;
-        if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
-            return Err(AccountError::TooExpensive(login));
-        }
-        if hash.salt.is_none() || hash.hash.is_none() {
-            return Err(AccountError::NotPhc(login, "salt or hash is missing".to_owned()));
-        }
-        Ok(Self { login, password_hash, allow })
+        Ok(Self { previous_password_hash: password_hash, ..self })
+    }
+
+    /// The hash of its password, as peers get it.
+    #[must_use]
+    pub fn password_hash(&self) -> &str {
+        &self.password_hash
+    }
+
+    fn hashes(&self) -> Vec<String> {
+        std::iter::once(&self.password_hash).chain(&self.previous_password_hash).cloned().collect()
     }
 
     /// The user name.
@@ -118,10 +131,26 @@ impl Account {
     }
 }
 
+fn check_hash(login: &str, password_hash: &str) -> Result<(), AccountError> {
+    let not_phc = |error: argon2::password_hash::Error| AccountError::NotPhc(login.to_owned(), error.to_string());
+    let hash = PasswordHash::new(password_hash).map_err(not_phc)?;
+    if hash.algorithm != Algorithm::Argon2id.ident() {
+        return Err(AccountError::NotArgon2id(login.to_owned(), hash.algorithm.to_string()));
+    }
+    let params = Params::try_from(&hash).map_err(not_phc)?;
+    if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
+        return Err(AccountError::TooExpensive(login.to_owned()));
+    }
+    if hash.salt.is_none() || hash.hash.is_none() {
+        return Err(AccountError::NotPhc(login.to_owned(), "salt or hash is missing".to_owned()));
+    }
+    Ok(())
+}
+
 /// Hashes are not for logs.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { login, password_hash: _, allow } = self;
+        let Self { login, password_hash: _, previous_password_hash: _, allow } = self;
         f.debug_struct("Account").field("login", login).field("allow", allow).finish_non_exhaustive()
     }
 }
@@ -176,8 +205,8 @@ pub enum Check {
 pub struct PasswordCheck {
     login: String,
     password: Vec<u8>,
-    /// `None`: there is no such login.
-    hash: Option<String>,
+    /// One, or two while a password is changed; none: there is no such login.
+    hashes: Vec<String>,
     tag: u128,
 }
 
@@ -193,13 +222,15 @@ impl PasswordCheck {
     /// the time tells nobody which logins exist.
     #[must_use]
     pub fn run(&self) -> bool {
-        let Some(hash) = &self.hash else {
+        if self.hashes.is_empty() {
             let mut unused = [0; Params::DEFAULT_OUTPUT_LEN];
             let decoy = Argon2::default().hash_password_into(&self.password, b"no such login", &mut unused);
             debug_assert!(decoy.is_ok(), "the salt has a good length and the password is bounded");
             return false;
-        };
-        PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(&self.password, &hash).is_ok())
+        }
+        self.hashes.iter().any(|hash| {
+            PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(&self.password, &hash).is_ok())
+        })
     }
 }
 
@@ -234,6 +265,11 @@ impl Accounts {
         self.by_login.get(login)
     }
 
+    /// The login of each.
+    pub fn logins(&self) -> impl Iterator<Item = &str> {
+        self.by_login.keys().map(String::as_str)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -250,13 +286,16 @@ impl Accounts {
     #[must_use]
     pub fn check(&self, login: &str, password: &str) -> Check {
         let account = self.by_login.get(login).filter(|_| password.len() <= PASSWORD_BYTES_MAX);
-        let hash = account.map(|account| account.password_hash.clone());
         let password = &password.as_bytes()[..password.len().min(PASSWORD_BYTES_MAX)];
-        let tag = self.tag(login, password, hash.as_deref().unwrap_or_default());
-        if hash.is_some() && self.verified.contains(&tag) {
+        let none: &str = "";
+        let hash = account.map_or(none, |account| &account.password_hash);
+        let previous = account.and_then(|account| account.previous_password_hash.as_deref()).unwrap_or(none);
+        let tag = self.tag(login, password, hash, previous);
+        if account.is_some() && self.verified.contains(&tag) {
             return Check::Verified;
         }
-        Check::Run(PasswordCheck { login: login.to_owned(), password: password.to_vec(), hash, tag })
+        let hashes = account.map(Account::hashes).unwrap_or_default();
+        Check::Run(PasswordCheck { login: login.to_owned(), password: password.to_vec(), hashes, tag })
     }
 
     /// Remembers a password that proved right. Whether the login is (still) good is what it returns: the account may have
@@ -264,7 +303,7 @@ impl Accounts {
     pub fn note(&mut self, check: &PasswordCheck, right: bool) -> bool {
         let account = self.by_login.get(&check.login);
         let still_good =
-            right && check.hash.is_some() && account.map(|account| &account.password_hash) == check.hash.as_ref();
+            right && !check.hashes.is_empty() && account.is_some_and(|account| account.hashes() == check.hashes);
         if still_good && self.verified.insert(check.tag) {
             self.verified_order.push_back(check.tag);
             if self.verified_order.len() > VERIFIED_MAX
@@ -276,9 +315,10 @@ impl Accounts {
         still_good
     }
 
-    fn tag(&self, login: &str, password: &[u8], hash: &str) -> u128 {
+    /// Of both hashes: when one of them is taken away, everybody shows once more what he knows.
+    fn tag(&self, login: &str, password: &[u8], hash: &str, previous: &str) -> u128 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
-        for part in [login.as_bytes(), password, hash.as_bytes()] {
+        for part in [login.as_bytes(), password, hash.as_bytes(), previous.as_bytes()] {
             hasher.write_usize(part.len());
             hasher.write(part);
         }
@@ -335,6 +375,23 @@ mod tests {
         accounts.set(Vec::new());
         assert!(matches!(accounts.check("be", "old"), Check::Run(_)));
         assert!(accounts.is_empty());
+    }
+
+    #[test]
+    fn while_a_password_is_changed_both_are_good_and_afterwards_the_new_one_alone() {
+        let prove = |accounts: &mut Accounts, password: &str| match accounts.check("be", password) {
+            Check::Verified => true,
+            Check::Run(check) => accounts.note(&check, check.run()),
+        };
+        let mut accounts = Accounts::new(vec![account("be", "old")], [7; 16]);
+        assert!(prove(&mut accounts, "old") && !prove(&mut accounts, "new"));
+        accounts.set(vec![account("be", "new").with_previous(Some(hash("old"))).unwrap()]);
+        for _ in 0..2 {
+            assert!(prove(&mut accounts, "old") && prove(&mut accounts, "new") && !prove(&mut accounts, "other"));
+        }
+        accounts.set(vec![account("be", "new")]);
+        assert!(prove(&mut accounts, "new") && !prove(&mut accounts, "old"), "the old one is not remembered either");
+        assert!(account("be", "new").with_previous(Some("plain".to_owned())).is_err());
     }
 
     #[test]

@@ -219,17 +219,20 @@ pub struct TransferEntry {
     pub countries: Vec<Country>,
     /// The networks that it serves.
     pub networks: Vec<Prefix>,
+    /// For how long it lives unless it is refreshed, if the peer says so.
+    pub expires_in_seconds: Option<u32>,
 }
 
 /// Passwords are not for logs.
 impl fmt::Debug for TransferEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server, login, password: _, countries, networks } = self;
+        let Self { server, login, password: _, countries, networks, expires_in_seconds } = self;
         f.debug_struct("TransferEntry")
             .field("server", server)
             .field("login", login)
             .field("countries", countries)
             .field("networks", networks)
+            .field("expires_in_seconds", expires_in_seconds)
             .finish_non_exhaustive()
     }
 }
@@ -302,6 +305,7 @@ mod tests {
             password: "u12!56D".into(),
             countries: Vec::new(),
             networks: Vec::new(),
+            expires_in_seconds: None,
         };
         assert!(!format!("{entry:?}").contains("u12"));
     }

@@ -104,6 +104,7 @@ fn the_transfer_of_the_draft_holds_in_both_directions() {
         networks: ["134.184.1.0/24", "134.184.5.0/24", "134.184.50.0/24"]
             .map(|net| net.parse().expect("a net"))
             .to_vec(),
+        expires_in_seconds: None,
     }];
     assert_eq!(parse_transfer(TRANSFER.as_bytes()).as_deref(), Ok(&entries[..]));
     assert_eq!(emit_transfer(&entries), TRANSFER);

@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, Register, Server};
 use serde::{Deserialize, Serialize};
 
+use super::bag::{Kind, Member, Ticket};
+use super::logins::LoginId;
+use super::slab::Slot;
 use crate::hierarchy::clock::UnixMillis;
 
 /// What makes two REGISTERs the same entry (castgate UMTP notes: TYPE, SOURCE, PORT, PROTOCOL).
@@ -65,15 +68,19 @@ pub struct StoredError {
 
 impl Key {
     pub(super) fn of_register(register: &Register) -> Self {
-        let usual = match register.entry_type {
-            EntryType::TunnelServer => Protocol::Udp,
-            EntryType::TunnelDatabase => Protocol::Tcp,
-        };
         Self {
             entry_type: register.entry_type,
             source: register.source,
             port: register.port,
-            protocol: register.protocol.clone().unwrap_or(usual),
+            protocol: register.protocol.clone().unwrap_or_else(|| Self::usual_protocol(register.entry_type)),
+        }
+    }
+
+    /// What an entry has that says no PROTOCOL.
+    pub(super) fn usual_protocol(entry_type: EntryType) -> Protocol {
+        match entry_type {
+            EntryType::TunnelServer => Protocol::Udp,
+            EntryType::TunnelDatabase => Protocol::Tcp,
         }
     }
 }
@@ -87,42 +94,24 @@ impl fmt::Display for Key {
 
 impl Entry {
     pub(super) fn of_register(register: &Register, login: &str) -> Self {
-        // The same network twice would be given back twice when the entry goes.
-        let mut networks = register.networks.clone();
-        networks.sort_unstable();
-        networks.dedup();
+        let countries = register.country.into_iter().collect();
         Self {
             key: Key::of_register(register),
             login: login.to_owned(),
-            networks,
-            countries: register.country.into_iter().collect(),
+            networks: register.networks.clone(),
+            countries,
             fed_by: register.fed_by.clone(),
         }
+        .tidied()
     }
 
-    /// Networks that the prefix tier looks at. A prefix of length 0 contains everybody: there it would hide every country.
-    pub(super) fn specific_networks(&self) -> impl Iterator<Item = &Prefix> {
-        self.networks.iter().filter(|network| network.prefix_len() > 0)
-    }
-
-    /// Without a network of its own: for whole countries, or public.
-    pub(super) fn is_unspecific(&self) -> bool {
-        self.specific_networks().next().is_none()
-    }
-
-    /// For everybody: `0.0.0.0/0` (or `::/0`) and no country.
-    pub(super) fn is_public(&self) -> bool {
-        self.countries.is_empty() && self.networks.iter().any(|network| network.prefix_len() == 0)
-    }
-
-    /// Whether a client of this country is meant, as far as countries go.
-    pub(super) fn serves(&self, country: Option<Country>) -> bool {
-        self.countries.is_empty() || country.is_some_and(|country| self.countries.contains(&country))
-    }
-
-    pub(super) fn to_server(&self, prefix_len: Option<u8>) -> Server {
-        let Key { entry_type, source, port, protocol } = self.key.clone();
-        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: self.fed_by.clone() }
+    /// Each network and country once: the same one twice would be given back twice when the entry goes.
+    pub(super) fn tidied(mut self) -> Self {
+        self.networks.sort_unstable();
+        self.networks.dedup();
+        self.countries.sort_unstable();
+        self.countries.dedup();
+        self
     }
 
     pub(super) fn to_stored(&self, expires: UnixMillis) -> StoredEntry {
@@ -137,6 +126,100 @@ impl Entry {
             countries: countries.iter().map(ToString::to_string).collect(),
             fed_by,
             expires,
+        }
+    }
+}
+
+/// An [`Entry`] as the database keeps it: a hundred octets, and 18 for each network.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) key: Key,
+    pub(super) login: LoginId,
+    /// Of source and port: its place in the table of keys, and on the ring of every bag.
+    pub(super) hash: u32,
+    pub(super) networks: Box<[Prefix]>,
+    countries: Countries,
+    /// The chain that feeds it, which most servers do not have.
+    fed_by: Box<[IpAddr]>,
+    /// When it goes, in milliseconds since the origin of the database.
+    pub(super) deadline: u64,
+    /// Until when somebody vouches for it: its owner with a REGISTER, or a peer that has it from there. No later than its deadline,
+    /// and what we tell peers: an entry that they gave us does not grow older than they said by going around.
+    pub(super) vouched: u64,
+    /// A peer told us about it and its owner did not, or not since.
+    pub(super) hearsay: bool,
+}
+
+/// One country, as a REGISTER has it, needs no memory of its own.
+#[derive(Debug)]
+enum Countries {
+    None,
+    One(Country),
+    Many(Box<[Country]>),
+}
+
+impl Held {
+    pub(super) fn new(entry: Entry, login: LoginId, hash: u32) -> Self {
+        let Entry { key, login: _, networks, countries, fed_by } = entry;
+        let countries = match countries.as_slice() {
+            [] => Countries::None,
+            [country] => Countries::One(*country),
+            [..] => Countries::Many(countries.into_boxed_slice()),
+        };
+        let networks = networks.into_boxed_slice();
+        let fed_by = fed_by.into_boxed_slice();
+        Self { key, login, hash, networks, countries, fed_by, deadline: 0, vouched: 0, hearsay: false }
+    }
+
+    pub(super) fn countries(&self) -> &[Country] {
+        match &self.countries {
+            Countries::None => &[],
+            Countries::One(country) => std::slice::from_ref(country),
+            Countries::Many(countries) => countries,
+        }
+    }
+
+    pub(super) fn member(&self, slot: Slot) -> Member {
+        Member::new(Kind::of(&self.key), Ticket::new(self.hash), slot)
+    }
+
+    /// Networks that the prefix tier looks at. A prefix of length 0 contains everybody: there it would hide every country.
+    pub(super) fn specific_networks(&self) -> impl Iterator<Item = &Prefix> {
+        self.networks.iter().filter(|network| network.prefix_len() > 0)
+    }
+
+    /// Without a network of its own: for whole countries, or public.
+    pub(super) fn is_unspecific(&self) -> bool {
+        self.specific_networks().next().is_none()
+    }
+
+    /// For everybody: `0.0.0.0/0` (or `::/0`) and no country.
+    pub(super) fn is_public(&self) -> bool {
+        self.countries().is_empty() && self.networks.iter().any(|network| network.prefix_len() == 0)
+    }
+
+    /// Whether a client of this country is meant, as far as countries go.
+    pub(super) fn serves(&self, country: Option<Country>) -> bool {
+        self.countries().is_empty() || country.is_some_and(|country| self.countries().contains(&country))
+    }
+
+    /// Whether it says the same as `entry`, whose key and login are those of this one.
+    pub(super) fn says(&self, entry: &Entry) -> bool {
+        *self.networks == *entry.networks && *self.countries() == *entry.countries && *self.fed_by == *entry.fed_by
+    }
+
+    pub(super) fn to_server(&self, prefix_len: Option<u8>) -> Server {
+        let Key { entry_type, source, port, protocol } = self.key.clone();
+        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: self.fed_by.to_vec() }
+    }
+
+    pub(super) fn to_entry(&self, login: &str) -> Entry {
+        Entry {
+            key: self.key.clone(),
+            login: login.to_owned(),
+            networks: self.networks.to_vec(),
+            countries: self.countries().to_vec(),
+            fed_by: self.fed_by.to_vec(),
         }
     }
 }

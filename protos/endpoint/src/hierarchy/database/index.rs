@@ -1,90 +1,144 @@
 //! Where the entries for a client are found: by network, by country, and those for everybody.
 //!
-//! Owns numbers of entries only, one [`Slot`] each; the entries themselves are the database's.
+//! Owns numbers of entries only; the entries themselves are the database's. Most networks have one entry: it stands in the trie
+//! itself, and only a second one makes a bag of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use castgate_wire::registry::{Country, Prefix};
-use prefix_trie::joint::map::JointPrefixMap;
+use ipnet::IpNet;
 
-use super::entry::Entry;
+use super::bag::Bag;
+use super::entry::Held;
+use super::slab::{NONE, Slab, Slot};
+use super::trie::Trie;
 use crate::hierarchy::region::Region;
 
-/// The number of an entry for as long as it is in the database.
-pub(super) type Slot = u64;
+/// Marks a number in a trie as that of a bag.
+const IS_BAG: u32 = 1 << 31;
 
 /// Every entry is in at least one of these: a REGISTER that would be in none is refused.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Networks of length above 0, of all entries.
-    networks: JointPrefixMap<Prefix, BTreeSet<Slot>>,
+    /// Networks of length above 0, of all entries: the slot of the only one, or the number of a bag.
+    v4: Trie<u32>,
+    v6: Trie<u128>,
+    bags: Slab<Bag>,
     /// Entries without such a network, by each of their countries.
-    countries: HashMap<Country, BTreeSet<Slot>>,
+    countries: HashMap<Country, Bag>,
     /// Entries for everybody, those with networks of their own as well included.
-    public: BTreeSet<Slot>,
+    public: Bag,
+}
+
+/// The entries of a network.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Posting<'a> {
+    One(Slot),
+    Many(&'a Bag),
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, slot: Slot, entry: &Entry) {
-        for network in entry.specific_networks() {
-            self.networks.entry(*network).or_default().insert(slot);
+    /// Puts the entry of a slot where it belongs.
+    pub(super) fn insert(&mut self, slot: Slot, entries: &Slab<Held>) {
+        let held = &entries[slot];
+        let member = held.member(slot);
+        for network in held.specific_networks() {
+            let value = match network {
+                IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
+                IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
+            };
+            if *value == NONE {
+                *value = slot;
+                continue;
+            }
+            if *value & IS_BAG == 0 {
+                let mut bag = Bag::default();
+                bag.insert(entries[*value].member(*value));
+                *value = self.bags.insert(bag) | IS_BAG;
+            }
+            self.bags[*value & !IS_BAG].insert(member);
         }
-        if entry.is_unspecific() {
-            for country in &entry.countries {
-                self.countries.entry(*country).or_default().insert(slot);
+        if held.is_unspecific() {
+            for country in held.countries() {
+                self.countries.entry(*country).or_default().insert(member);
             }
         }
-        if entry.is_public() {
-            self.public.insert(slot);
+        if held.is_public() {
+            self.public.insert(member);
         }
     }
 
-    pub(super) fn remove(&mut self, slot: Slot, entry: &Entry) {
-        for network in entry.specific_networks() {
-            if let Some(slots) = self.networks.get_mut(network) {
-                slots.remove(&slot);
-                if slots.is_empty() {
-                    self.networks.remove(network);
+    /// Takes the entry of a slot out; it is still what it was when it was put in.
+    pub(super) fn remove(&mut self, slot: Slot, entries: &Slab<Held>) {
+        let held = &entries[slot];
+        let member = held.member(slot);
+        for network in held.specific_networks() {
+            let value = match network {
+                IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
+                IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
+            };
+            if *value & IS_BAG == 0 {
+                match network {
+                    IpNet::V4(net) => self.v4.remove(net.network().to_bits(), net.prefix_len()),
+                    IpNet::V6(net) => self.v6.remove(net.network().to_bits(), net.prefix_len()),
+                }
+                continue;
+            }
+            let number = *value & !IS_BAG;
+            self.bags[number].remove(member);
+            if let Some(last) = self.bags[number].single() {
+                *value = last.slot();
+                self.bags.remove(number);
+            }
+        }
+        if held.is_unspecific() {
+            for country in held.countries() {
+                if let Some(bag) = self.countries.get_mut(country) {
+                    bag.remove(member);
+                    if bag.is_empty() {
+                        self.countries.remove(country);
+                    }
                 }
             }
         }
-        for country in &entry.countries {
-            if let Some(slots) = self.countries.get_mut(country) {
-                slots.remove(&slot);
-                if slots.is_empty() {
-                    self.countries.remove(country);
-                }
-            }
+        self.public.remove(member);
+    }
+
+    /// The networks that contain all of `range`, the longest first: length and entries.
+    pub(super) fn around(&self, range: Prefix) -> impl Iterator<Item = (u8, Posting<'_>)> {
+        let mut from_the_root = Vec::new();
+        let each = |len, value| from_the_root.push((len, value));
+        match range {
+            IpNet::V4(net) => self.v4.around(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V6(net) => self.v6.around(net.network().to_bits(), net.prefix_len(), each),
         }
-        self.public.remove(&slot);
+        from_the_root.into_iter().rev().map(|(len, value)| {
+            let posting =
+                if value & IS_BAG == 0 { Posting::One(value) } else { Posting::Many(&self.bags[value & !IS_BAG]) };
+            (len, posting)
+        })
     }
 
-    /// The networks that contain all of `range`, the longest first, each with its entries.
-    pub(super) fn around(&self, range: Prefix) -> impl Iterator<Item = (Prefix, &BTreeSet<Slot>)> {
-        let mut from_the_root: Vec<_> = self.networks.cover(&range).collect();
-        from_the_root.reverse();
-        from_the_root.into_iter()
+    pub(super) fn in_country(&self, country: Country) -> Option<&Bag> {
+        self.countries.get(&country)
     }
 
-    pub(super) fn in_country(&self, country: Country) -> impl Iterator<Item = Slot> {
-        self.countries.get(&country).into_iter().flatten().copied()
-    }
-
-    /// Entries of any country of the region, each once.
-    pub(super) fn in_region_of(&self, country: Country) -> BTreeSet<Slot> {
+    /// Of each country of the region that has entries.
+    pub(super) fn in_region_of(&self, country: Country) -> impl Iterator<Item = &Bag> {
         let neighbours = Region::of(country).into_iter().flat_map(Region::countries);
-        neighbours.flat_map(|neighbour| self.in_country(neighbour)).collect()
+        neighbours.filter_map(|neighbour| self.in_country(neighbour))
     }
 
-    pub(super) fn public(&self) -> impl Iterator<Item = Slot> {
-        self.public.iter().copied()
+    pub(super) fn public(&self) -> &Bag {
+        &self.public
     }
 
     /// Nothing is left behind: for tests.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.countries.is_empty() && self.public.is_empty()
+        let no_network = self.v4.is_empty() && self.v6.is_empty() && self.bags.len() == 0;
+        no_network && self.countries.is_empty() && self.public.is_empty()
     }
 }
 

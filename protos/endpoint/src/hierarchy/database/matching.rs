@@ -8,15 +8,15 @@
 //! knows it best.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 
-use castgate_wire::registry::{EntryType, Query, Server};
-use siphasher::sip::SipHasher13;
+use castgate_wire::registry::{EntryType, ProtocolFilter, Query, Server};
 
 use super::Database;
-use super::entry::Entry;
-use super::index::{Slot, host};
+use super::bag::{Kind, Member, Ticket};
+use super::entry::{Held, Key};
+use super::index::{Posting, host};
+use super::slab::Slot;
 
 /// Servers in one answer: what a client can make use of, and far below the size it refuses to read.
 pub const ANSWER_SERVERS_MAX: usize = 256;
@@ -74,101 +74,126 @@ pub struct Answer {
     pub tier: Option<Tier>,
 }
 
+/// A QUERY while it is answered.
+struct Ask<'a> {
+    /// In milliseconds since the origin of the database: what should have gone by now is gone.
+    now: u64,
+    caller: Caller,
+    query: &'a Query,
+    /// Where the caller stands on the ring of every bag.
+    start: Ticket,
+}
+
+/// What a tier found.
+type Found = (Tier, Vec<Slot>, Option<u8>);
+
 impl Database {
-    pub(super) fn find(&self, caller: Caller, query: &Query) -> Answer {
+    pub(super) fn find(&self, now: u64, caller: Caller, query: &Query) -> Answer {
+        let start = Ticket::new(self.hash(caller.address.to_canonical(), 0));
+        let ask = Ask { now, caller, query, start };
         let found = match query.entry_type {
-            EntryType::TunnelServer => self.find_servers(caller, query),
-            EntryType::TunnelDatabase => self.find_databases(caller, query),
+            EntryType::TunnelServer => self.find_servers(&ask),
+            EntryType::TunnelDatabase => self.find_databases(&ask),
         };
         match found {
-            Some((tier, entries, prefix_len)) => {
-                let servers = share(entries, caller.address).into_iter().map(|entry| entry.to_server(prefix_len));
+            Some((tier, slots, prefix_len)) => {
+                let servers = slots.into_iter().map(|slot| self.held[slot].to_server(prefix_len));
                 Answer { servers: servers.collect(), tier: Some(tier) }
             }
             None => Answer { servers: Vec::new(), tier: None },
         }
     }
 
-    /// TYPE=TS: the five tiers.
-    fn find_servers(&self, caller: Caller, query: &Query) -> Option<(Tier, Vec<&Entry>, Option<u8>)> {
-        // PROTOCOL filters tunnel servers only: what a database below has, it says itself.
-        let wanted = |entry: &&Entry| {
-            entry.key.entry_type == EntryType::TunnelDatabase || query.protocol.matches(Some(&entry.key.protocol))
-        };
-        let pick = |slots: &mut dyn Iterator<Item = Slot>| {
-            let entries = self.below(slots, caller).filter(wanted).collect();
-            delegated(entries)
-        };
+    /// TYPE=TS: the five tiers. A policy, when there is one, comes first.
+    fn find_servers(&self, ask: &Ask<'_>) -> Option<Found> {
         let by_network = || {
-            self.index.around(host(caller.address)).find_map(|(_, slots)| {
-                let meant = slots.iter().copied().filter(|slot| self.held[slot].entry.serves(query.country));
-                pick(&mut { meant })
-            })
+            let serves = |held: &Held| held.serves(ask.query.country);
+            self.index.around(host(ask.caller.address)).find_map(|(_, posting)| self.servers(ask, &[posting], serves))
         };
+        let of = |bags: &[Posting<'_>]| self.servers(ask, bags, |_| true);
         // A caller that does not know its country has no region either (castgate UMTP notes).
-        let by_country = || pick(&mut self.index.in_country(query.country?));
-        let by_region = || pick(&mut self.index.in_region_of(query.country?).into_iter());
-        let public = || pick(&mut self.index.public());
+        let by_country = || of(&[Posting::Many(self.index.in_country(ask.query.country?)?)]);
+        let by_region = || {
+            let bags: Vec<Posting<'_>> = self.index.in_region_of(ask.query.country?).map(Posting::Many).collect();
+            of(&bags)
+        };
+        let public = || of(&[Posting::Many(self.index.public())]);
         by_network()
-            .map(|entries| (Tier::Network, entries))
-            .or_else(|| by_country().map(|entries| (Tier::Country, entries)))
-            .or_else(|| by_region().map(|entries| (Tier::Region, entries)))
-            .or_else(|| public().map(|entries| (Tier::Public, entries)))
-            .map(|(tier, entries)| (tier, entries, None))
+            .map(|slots| (Tier::Network, slots))
+            .or_else(|| by_country().map(|slots| (Tier::Country, slots)))
+            .or_else(|| by_region().map(|slots| (Tier::Region, slots)))
+            .or_else(|| public().map(|slots| (Tier::Public, slots)))
+            .map(|(tier, slots)| (tier, slots, None))
     }
 
     /// TYPE=TDS: who is responsible for a range. Public databases are never named, or everybody would register there.
-    fn find_databases(&self, caller: Caller, query: &Query) -> Option<(Tier, Vec<&Entry>, Option<u8>)> {
-        let range = query.network.unwrap_or_else(|| host(caller.address));
-        let pick = |slots: &mut dyn Iterator<Item = Slot>| {
-            let databases = self.below(slots, caller).filter(|entry| entry.key.entry_type == EntryType::TunnelDatabase);
-            let entries: Vec<&Entry> = databases.collect();
-            (!entries.is_empty()).then_some(entries)
-        };
-        let by_network = self.index.around(range).find_map(|(network, slots)| {
-            let meant = slots.iter().copied().filter(|slot| self.held[slot].entry.serves(query.country));
-            pick(&mut { meant }).map(|entries| (Tier::Network, entries, Some(network.prefix_len())))
+    fn find_databases(&self, ask: &Ask<'_>) -> Option<Found> {
+        let range = ask.query.network.unwrap_or_else(|| host(ask.caller.address));
+        let by_network = self.index.around(range).find_map(|(len, posting)| {
+            let serves = |held: &Held| held.serves(ask.query.country);
+            self.pick(ask, &[posting], &[Kind::Database], serves).map(|slots| (Tier::Network, slots, Some(len)))
         });
         by_network.or_else(|| {
-            pick(&mut self.index.in_country(query.country?)).map(|entries| (Tier::Country, entries, Some(0)))
+            let country = Posting::Many(self.index.in_country(ask.query.country?)?);
+            self.pick(ask, &[country], &[Kind::Database], |_| true).map(|slots| (Tier::Country, slots, Some(0)))
         })
     }
 
-    /// The entries of these slots, without ourselves.
-    fn below(&self, slots: &mut dyn Iterator<Item = Slot>, caller: Caller) -> impl Iterator<Item = &Entry> {
-        let entries: Vec<&Entry> = slots
-            .map(|slot| &self.held[&slot].entry)
-            .filter(|entry| {
-                let here = SocketAddr::new(entry.key.source, entry.key.port);
-                entry.key.entry_type != EntryType::TunnelDatabase
-                    || (caller.asked_at != Some(here) && !self.config.own.contains(&here))
-            })
-            .collect();
-        entries.into_iter()
+    /// Where a tier has both kinds, only the databases count; `None` for a tier without entries.
+    fn servers(&self, ask: &Ask<'_>, bags: &[Posting<'_>], accept: impl Fn(&Held) -> bool) -> Option<Vec<Slot>> {
+        self.pick(ask, bags, &[Kind::Database], &accept).or_else(|| {
+            // PROTOCOL filters tunnel servers only: what a database below has, it says itself.
+            let protocol = &ask.query.protocol;
+            let kinds: &[Kind] = match protocol {
+                ProtocolFilter::All => &[Kind::Udp, Kind::Tcp],
+                ProtocolFilter::Only(protocol) => &[Kind::of_protocol(protocol)],
+            };
+            self.pick(ask, bags, kinds, |held| protocol.matches(Some(&held.key.protocol)) && accept(held))
+        })
     }
-}
 
-/// Where a tier has both kinds, only the databases count; `None` for a tier without entries.
-fn delegated(mut entries: Vec<&Entry>) -> Option<Vec<&Entry>> {
-    let is_database = |entry: &&Entry| entry.key.entry_type == EntryType::TunnelDatabase;
-    if entries.iter().any(is_database) {
-        entries.retain(is_database);
-    }
-    (!entries.is_empty()).then_some(entries)
-}
-
-/// In the order of keys. Of a list that is too long every caller gets a part, each always the same, and all parts are used.
-fn share(mut entries: Vec<&Entry>, caller: IpAddr) -> Vec<&Entry> {
-    entries.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-    if entries.len() > ANSWER_SERVERS_MAX {
-        let mut hasher = SipHasher13::new();
-        match caller.to_canonical() {
-            IpAddr::V4(address) => hasher.write(&address.octets()),
-            IpAddr::V6(address) => hasher.write(&address.octets()),
+    /// Entries of these kinds, without ourselves and without those whose time is up, in the order of their keys; no more than
+    /// an answer may hold, those that follow the caller on the ring.
+    fn pick(
+        &self,
+        ask: &Ask<'_>,
+        bags: &[Posting<'_>],
+        kinds: &[Kind],
+        accept: impl Fn(&Held) -> bool,
+    ) -> Option<Vec<Slot>> {
+        let wanted = |slot: Slot| {
+            let held = &self.held[slot];
+            held.deadline > ask.now && !self.is_ourselves(&held.key, ask.caller) && accept(held)
+        };
+        let mut found: Vec<Member> = Vec::new();
+        for bag in bags {
+            match bag {
+                Posting::One(slot) => {
+                    let held = &self.held[*slot];
+                    if kinds.contains(&Kind::of(&held.key)) && wanted(*slot) {
+                        found.push(held.member(*slot));
+                    }
+                }
+                Posting::Many(bag) => {
+                    for kind in kinds {
+                        let members = bag.of_kind(*kind, ask.start).filter(|member| wanted(member.slot()));
+                        found.extend(members.take(ANSWER_SERVERS_MAX));
+                    }
+                }
+            }
         }
-        let start = hasher.finish() % entries.len() as u64;
-        entries.rotate_left(usize::try_from(start).expect("below a length"));
-        entries.truncate(ANSWER_SERVERS_MAX);
+        // An entry may be for several countries of a region.
+        found.sort_unstable_by_key(|member| (member.distance(ask.start), *member));
+        found.dedup();
+        found.truncate(ANSWER_SERVERS_MAX);
+        let mut slots: Vec<Slot> = found.into_iter().map(Member::slot).collect();
+        slots.sort_unstable_by(|one, other| self.held[*one].key.cmp(&self.held[*other].key));
+        (!slots.is_empty()).then_some(slots)
     }
-    entries
+
+    fn is_ourselves(&self, key: &Key, caller: Caller) -> bool {
+        let here = SocketAddr::new(key.source, key.port);
+        key.entry_type == EntryType::TunnelDatabase
+            && (caller.asked_at == Some(here) || self.config.own.contains(&here))
+    }
 }

@@ -2,9 +2,16 @@
 
 use super::read::is_xml;
 use crate::registry::{Server, TransferEntry, entry};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 const DECLARATION: &str = "<?xml version=\"1.0\"?>\n";
+
+/// What stands before the entries of a TRANSFER that is written part by part.
+pub const TRANSFER_BEGIN: &str = "<?xml version=\"1.0\"?>\n<SERVERS>\n";
+/// What stands after them.
+pub const TRANSFER_END: &str = "</SERVERS>\n";
+/// Octets of a SERVER in the answer to a QUERY, about.
+const SERVER_LEN: usize = 140;
 
 /// Writes the answer to a QUERY.
 #[must_use]
@@ -12,48 +19,65 @@ pub fn emit_servers(servers: &[Server]) -> String {
     document(servers, |xml, server| {
         head(xml, server);
         if let Some(len) = server.prefix_len {
-            leaf(xml, "PREFIXLEN", &len.to_string());
+            plain(xml, "PREFIXLEN", len);
         }
         tail(xml, server);
     })
 }
 
-/// Writes the answer to a TRANSFER.
+/// Writes a whole answer to a TRANSFER.
 #[must_use]
 pub fn emit_transfer(entries: &[TransferEntry]) -> String {
-    document(entries, |xml, entry| {
-        let TransferEntry { server, login, password, countries, networks } = entry;
-        head(xml, server);
-        leaf(xml, "LOGIN", login);
-        leaf(xml, "PASSWORD", password);
-        list(xml, "COUNTRIES", "COUNTRY", countries);
-        list(xml, "NETWORKS", "NETWORK", networks);
-        tail(xml, server);
-    })
+    document(entries, transfer_entry)
+}
+
+/// Writes some entries of an answer to a TRANSFER, to stand between [`TRANSFER_BEGIN`] and [`TRANSFER_END`].
+pub fn emit_transfer_entries(xml: &mut String, entries: &[TransferEntry]) {
+    for entry in entries {
+        server(xml, entry, transfer_entry);
+    }
+}
+
+fn transfer_entry(xml: &mut String, entry: &TransferEntry) {
+    let TransferEntry { server, login, password, countries, networks, expires_in_seconds } = entry;
+    head(xml, server);
+    leaf(xml, "LOGIN", login);
+    leaf(xml, "PASSWORD", password);
+    list(xml, "COUNTRIES", "COUNTRY", countries);
+    list(xml, "NETWORKS", "NETWORK", networks);
+    if let Some(seconds) = expires_in_seconds {
+        plain(xml, "EXPIRES", seconds);
+    }
+    tail(xml, server);
 }
 
 fn document<S>(servers: &[S], content: impl Fn(&mut String, &S)) -> String {
-    let mut xml = String::from(DECLARATION);
+    let mut xml = String::with_capacity(DECLARATION.len() + 32 + servers.len() * SERVER_LEN);
+    xml.push_str(DECLARATION);
     if servers.is_empty() {
         xml.push_str("<SERVERS/>\n");
         return xml;
     }
     xml.push_str("<SERVERS>\n");
-    for server in servers {
-        xml.push_str("<SERVER>\n");
-        content(&mut xml, server);
-        xml.push_str("</SERVER>\n");
+    for one in servers {
+        server(&mut xml, one, &content);
     }
     xml.push_str("</SERVERS>\n");
     xml
 }
 
+fn server<S>(xml: &mut String, server: &S, content: impl Fn(&mut String, &S)) {
+    xml.push_str("<SERVER>\n");
+    content(xml, server);
+    xml.push_str("</SERVER>\n");
+}
+
 /// What both forms begin with. The draft has no server without a PROTOCOL: who said none gets an empty one.
 fn head(xml: &mut String, server: &Server) {
     let Server { address, port, entry_type, protocol, prefix_len: _, fed_by: _ } = server;
-    leaf(xml, "ADDRESS", &address.to_string());
-    leaf(xml, "PORT", &port.to_string());
-    leaf(xml, "TYPE", entry_type.digit());
+    plain(xml, "ADDRESS", address);
+    plain(xml, "PORT", port);
+    plain(xml, "TYPE", entry_type.digit());
     leaf(xml, "PROTOCOL", protocol.as_ref().map_or("", |protocol| protocol.word()));
 }
 
@@ -64,15 +88,20 @@ fn tail(xml: &mut String, server: &Server) {
     }
 }
 
-fn list<V: ToString>(xml: &mut String, name: &str, item: &str, values: &[V]) {
+fn list<V: Display>(xml: &mut String, name: &str, item: &str, values: &[V]) {
     if values.is_empty() {
         return;
     }
     writeln!(xml, "<{name}>").expect(ENDLESS);
     for value in values {
-        leaf(xml, item, &value.to_string());
+        plain(xml, item, value);
     }
     writeln!(xml, "</{name}>").expect(ENDLESS);
+}
+
+/// A value of letters, digits and the like: nothing to escape.
+fn plain(xml: &mut String, name: &str, value: impl Display) {
+    writeln!(xml, "<{name}>{value}</{name}>").expect(ENDLESS);
 }
 
 const ENDLESS: &str = "a String takes everything";

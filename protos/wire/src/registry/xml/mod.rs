@@ -4,9 +4,10 @@
 //!   SERVERS
 //!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  [PREFIXLEN]  [FEDBY]                    QUERY
 //!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  LOGIN  PASSWORD  [COUNTRIES [COUNTRY *]]
-//!                                                                 [NETWORKS  [NETWORK *]]
-//!                                                                 [FEDBY]                  TRANSFER
+//!                                         [NETWORKS  [NETWORK *]]  [EXPIRES]  [FEDBY]    TRANSFER
 //! ```
+//! EXPIRES is ours: for how many seconds the entry lives unless it is refreshed. Other readers skip it.
+//!
 //! Liberal in (castgate UMTP notes): byte order mark, comments, attributes and processing instructions are passed over,
 //! names are read in any case and children in any order, unknown children are skipped, of repeated ones the first that is
 //! not empty counts, blanks around values are trimmed. A document type and entities of one's own are refused, and so is
@@ -18,22 +19,28 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use emit::{emit_servers, emit_transfer};
+use std::io::BufRead;
+
+pub use emit::{TRANSFER_BEGIN, TRANSFER_END, emit_servers, emit_transfer, emit_transfer_entries};
 
 use super::entry::{self, EntryType};
 use super::{Country, CountryError, Protocol, Server, TransferEntry};
 use read::Fields;
 
-/// The longest document that is read, in octets.
+/// The longest answer to a QUERY that is read, in octets.
 pub const LEN_MAX: usize = 1 << 20;
+/// The longest answer to a TRANSFER that is read, in octets: a million entries of a kilobyte. It is never in memory as a whole.
+pub const TRANSFER_LEN_MAX: usize = 1 << 30;
+/// The longest SERVER in the answer to a TRANSFER, in octets: more networks than a database takes for one entry.
+pub const TRANSFER_SERVER_LEN_MAX: usize = 1 << 20;
 /// The deepest nesting of elements that is read; an honest answer needs four.
 pub const DEPTH_MAX: usize = 8;
 
 /// Why a document is not an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// Longer than [`LEN_MAX`]; holds its length in octets.
-    #[error("The document has {0} octets, which is more than {LEN_MAX}.")]
+    /// Longer than [`LEN_MAX`], or than what a TRANSFER and its parts may have; holds its length or the bound in octets.
+    #[error("The document or a part of it is longer than it may be, with {0} octets or more.")]
     TooLong(usize),
     /// Octets that are no UTF-8.
     #[error("The document is not UTF-8 text.")]
@@ -97,12 +104,29 @@ pub fn parse_servers(document: &[u8]) -> Result<Vec<Server>, ParseError> {
     read::servers(document)?.into_iter().map(|fields| fields.server()).collect()
 }
 
-/// Reads the answer to a TRANSFER. A prefix length in it, which does not belong there, is not looked at.
+/// Reads a whole answer to a TRANSFER. A prefix length in it, which does not belong there, is not looked at.
 ///
 /// # Errors
 /// [`ParseError`] with the first thing that is wrong. Never panics, whatever the bytes.
 pub fn parse_transfer(document: &[u8]) -> Result<Vec<TransferEntry>, ParseError> {
-    read::servers(document)?.into_iter().map(Fields::transfer_entry).collect()
+    if std::str::from_utf8(document).is_err() {
+        return Err(ParseError::NotUtf8);
+    }
+    let mut entries = Vec::new();
+    read_transfer(document, |entry| entries.push(entry))?;
+    entries.into_iter().collect()
+}
+
+/// Reads the answer to a TRANSFER while it comes, one entry after the other. An entry that is none is handed on as an error, and
+/// those after it are read: a region is not lost for one entry.
+///
+/// # Errors
+/// [`ParseError`] when the document is none or breaks off; what was handed on before is good.
+pub fn read_transfer(
+    source: impl BufRead,
+    mut each: impl FnMut(Result<TransferEntry, ParseError>),
+) -> Result<(), ParseError> {
+    read::each_server(source, |fields| each(fields.transfer_entry()))
 }
 
 impl Fields {
@@ -150,6 +174,8 @@ impl Fields {
             networks: networks.collect::<Result<_, _>>()?,
             login: self.login.unwrap_or_default(),
             password: self.password.unwrap_or_default(),
+            // A number that is none says nothing: the element is ours alone.
+            expires_in_seconds: self.expires.as_deref().and_then(entry::parse_digits),
         })
     }
 }

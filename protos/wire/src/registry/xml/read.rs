@@ -1,6 +1,8 @@
 //! Markup to fields: knows which element may stand where, and nothing about values.
 
-use super::{DEPTH_MAX, LEN_MAX, ParseError, entry};
+use std::io::{BufRead, Read};
+
+use super::{DEPTH_MAX, LEN_MAX, ParseError, TRANSFER_LEN_MAX, TRANSFER_SERVER_LEN_MAX, entry};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
@@ -17,6 +19,7 @@ pub(super) struct Fields {
     pub(super) password: Option<String>,
     pub(super) countries: Vec<String>,
     pub(super) networks: Vec<String>,
+    pub(super) expires: Option<String>,
 }
 
 /// An element, by its name and by where it stands.
@@ -36,6 +39,7 @@ enum Element {
     Country,
     Networks,
     Network,
+    Expires,
     /// One that we do not know, or one that we know in another place; what is inside is skipped.
     Other,
 }
@@ -55,6 +59,7 @@ impl Element {
                 ("PASSWORD", Self::Password),
                 ("COUNTRIES", Self::Countries),
                 ("NETWORKS", Self::Networks),
+                ("EXPIRES", Self::Expires),
             ],
             Self::Countries => &[("COUNTRY", Self::Country)],
             Self::Networks => &[("NETWORK", Self::Network)],
@@ -64,20 +69,47 @@ impl Element {
     }
 }
 
-/// Reads the fields of every SERVER.
+/// Reads the fields of every SERVER of a short document.
 pub(super) fn servers(document: &[u8]) -> Result<Vec<Fields>, ParseError> {
     if document.len() > LEN_MAX {
         return Err(ParseError::TooLong(document.len()));
     }
-    let text = std::str::from_utf8(document).map_err(|_| ParseError::NotUtf8)?;
-    let mut reader = Reader::from_str(text);
+    if std::str::from_utf8(document).is_err() {
+        return Err(ParseError::NotUtf8);
+    }
+    let mut servers = Vec::new();
+    walk(Bounded::new(document, LEN_MAX, LEN_MAX), |fields| servers.push(fields))?;
+    Ok(servers)
+}
+
+/// Reads the fields of one SERVER after the other of a document that may be as long as a whole database, and holds one at a time.
+pub(super) fn each_server(source: impl BufRead, each: impl FnMut(Fields)) -> Result<(), ParseError> {
+    walk(Bounded::new(source, TRANSFER_LEN_MAX, TRANSFER_SERVER_LEN_MAX), each)
+}
+
+fn walk<R: BufRead>(source: Bounded<R>, mut each: impl FnMut(Fields)) -> Result<(), ParseError> {
+    let mut reader = Reader::from_reader(source);
     // An empty element is one that starts and ends.
     reader.config_mut().expand_empty_elements = true;
     let mut walk = Walk::default();
+    let mut buffer = Vec::new();
     loop {
-        match reader.read_event().map_err(|error| ParseError::IllFormed(error.to_string()))? {
+        buffer.clear();
+        let event = match reader.read_event_into(&mut buffer) {
+            Ok(event) => event,
+            Err(error) => {
+                let bound = reader.get_ref().exceeded;
+                return Err(bound.map_or_else(|| ParseError::IllFormed(error.to_string()), ParseError::TooLong));
+            }
+        };
+        match event {
             Event::Start(tag) | Event::Empty(tag) => walk.start(tag.local_name().as_ref())?,
-            Event::End(_) => walk.end(),
+            Event::End(_) => {
+                if let Some(fields) = walk.end() {
+                    reader.get_mut().begin_server();
+                    each(fields);
+                }
+            }
             Event::Text(text) => walk.literal(&text.xml10_content())?,
             Event::CData(text) => walk.literal(&text.xml10_content())?,
             Event::GeneralRef(reference) => {
@@ -100,13 +132,62 @@ pub(super) fn servers(document: &[u8]) -> Result<Vec<Fields>, ParseError> {
     }
 }
 
+/// Octets of a document and of one of its servers, counted: what the reader gathers in memory ends at these bounds.
+struct Bounded<R> {
+    source: R,
+    left: usize,
+    server_len_max: usize,
+    server_left: usize,
+    /// The bound that was exceeded.
+    exceeded: Option<usize>,
+}
+
+impl<R> Bounded<R> {
+    fn new(source: R, len_max: usize, server_len_max: usize) -> Self {
+        Self { source, left: len_max, server_len_max, server_left: server_len_max, exceeded: None }
+    }
+
+    fn begin_server(&mut self) {
+        self.server_left = self.server_len_max;
+    }
+}
+
+impl<R: BufRead> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.fill_buf()?.len().min(into.len());
+        let from = self.source.fill_buf()?;
+        into[..len].copy_from_slice(&from[..len]);
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl<R: BufRead> BufRead for Bounded<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        let room = self.left.min(self.server_left);
+        let buffer = self.source.fill_buf()?;
+        if room == 0 && !buffer.is_empty() {
+            self.exceeded = Some(if self.left == 0 { TRANSFER_LEN_MAX } else { self.server_len_max });
+            return Err(std::io::Error::other("too long"));
+        }
+        Ok(&buffer[..buffer.len().min(room)])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.left = self.left.saturating_sub(len);
+        self.server_left = self.server_left.saturating_sub(len);
+        self.source.consume(len);
+    }
+}
+
 /// Where we are, and what was found so far.
 #[derive(Debug, Default)]
 struct Walk {
     open: Vec<Element>,
     closed_root: bool,
     value: Value,
-    servers: Vec<Fields>,
+    /// Of the server that we are in.
+    fields: Fields,
 }
 
 impl Walk {
@@ -121,7 +202,7 @@ impl Walk {
             return Err(ParseError::TooDeep);
         }
         match element {
-            Element::Server => self.servers.push(Fields::default()),
+            Element::Server => self.fields = Fields::default(),
             // What is skipped may stand in the middle of a value.
             Element::Other => {}
             _ => self.value = Value::default(),
@@ -130,11 +211,11 @@ impl Walk {
         Ok(())
     }
 
-    /// The reader has checked that this end belongs to the last start.
-    fn end(&mut self) {
-        let element = self.open.pop();
+    /// The reader has checked that this end belongs to the last start. Returns a server that is complete.
+    fn end(&mut self) -> Option<Fields> {
+        let element = self.open.pop()?;
         self.closed_root = self.open.is_empty();
-        let (Some(element), Some(fields)) = (element, self.servers.last_mut()) else { return };
+        let fields = &mut self.fields;
         let slot = match element {
             Element::Address => &mut fields.address,
             Element::Port => &mut fields.port,
@@ -144,14 +225,23 @@ impl Walk {
             Element::FedBy => &mut fields.fed_by,
             Element::Login => &mut fields.login,
             Element::Password => &mut fields.password,
-            Element::Country => return fields.countries.extend(self.value.take()),
-            Element::Network => return fields.networks.extend(self.value.take()),
-            Element::Servers | Element::Server | Element::Countries | Element::Networks | Element::Other => return,
+            Element::Expires => &mut fields.expires,
+            Element::Country => {
+                fields.countries.extend(self.value.take());
+                return None;
+            }
+            Element::Network => {
+                fields.networks.extend(self.value.take());
+                return None;
+            }
+            Element::Server => return Some(std::mem::take(fields)),
+            Element::Servers | Element::Countries | Element::Networks | Element::Other => return None,
         };
         // The first that is not empty counts.
         if slot.is_none() {
             *slot = self.value.take();
         }
+        None
     }
 
     fn literal(&mut self, text: &str) -> Result<(), ParseError> {
@@ -178,9 +268,9 @@ impl Walk {
         }
     }
 
-    fn finish(self) -> Result<Vec<Fields>, ParseError> {
+    fn finish(&self) -> Result<(), ParseError> {
         match (self.open.is_empty(), self.closed_root) {
-            (true, true) => Ok(self.servers),
+            (true, true) => Ok(()),
             (true, false) => Err(ParseError::IllFormed("no root element".into())),
             (false, _) => Err(ParseError::IllFormed("an element without an end".into())),
         }

@@ -204,12 +204,56 @@ fn what_xml_cannot_write_is_replaced_and_markup_escaped() {
         password: "  a b\t".into(),
         countries: vec![],
         networks: vec![],
+        expires_in_seconds: None,
     };
     let document = emit_transfer(std::slice::from_ref(&entry));
     assert!(document.contains("<LOGIN>&lt;&amp;&gt;]]&gt;\u{fffd}&#13;&#10;</LOGIN>"), "{document}");
     assert!(document.contains("<PASSWORD>&#32;&#32;a b&#9;</PASSWORD>"), "{document}");
     let again = parse_transfer(document.as_bytes()).unwrap();
     assert_eq!(again[0].password, entry.password);
+}
+
+#[test]
+fn a_transfer_is_read_part_by_part_however_long_it_is_and_a_bad_entry_loses_itself_alone() {
+    let entry = |port| TransferEntry {
+        server: Server { port, ..plain() },
+        login: "be".into(),
+        password: String::new(),
+        countries: vec![],
+        networks: vec!["134.184.0.0/16".parse().unwrap(); 40],
+        expires_in_seconds: Some(7),
+    };
+    let mut document = TRANSFER_BEGIN.to_owned();
+    for port in 1..=1_000 {
+        emit_transfer_entries(&mut document, &[entry(port)]);
+    }
+    document.push_str("<SERVER><PORT>0</PORT></SERVER>");
+    emit_transfer_entries(&mut document, &[entry(1_001)]);
+    document.push_str(TRANSFER_END);
+    assert!(document.len() > LEN_MAX);
+    let (mut good, mut bad) = (Vec::new(), 0);
+    // A source that gives a little at a time, as a connection does.
+    read_transfer(std::io::BufReader::with_capacity(7, document.as_bytes()), |read| match read {
+        Ok(read) => good.push(read),
+        Err(_) => bad += 1,
+    })
+    .unwrap();
+    assert_eq!((good.len(), bad), (1_001, 1));
+    assert!(good.iter().zip(1..).all(|(read, port)| *read == entry(port)));
+
+    let cut = &document.as_bytes()[..document.len() / 2];
+    let mut before = 0;
+    assert!(read_transfer(cut, |_| before += 1).is_err());
+    assert!(before > 400, "what came before the end is good");
+}
+
+#[test]
+fn one_server_of_a_transfer_is_bounded_too() {
+    let long = format!("{TRANSFER_BEGIN}<SERVER><LOGIN>{}", "x".repeat(TRANSFER_SERVER_LEN_MAX));
+    let error = read_transfer(std::io::BufReader::new(long.as_bytes()), |_| {}).unwrap_err();
+    assert_eq!(error, ParseError::TooLong(TRANSFER_SERVER_LEN_MAX));
+    let nothing_but_blanks = std::io::BufReader::new(std::io::Read::take(std::io::repeat(b' '), 1 << 21));
+    assert!(read_transfer(nothing_but_blanks, |_| {}).is_err());
 }
 
 fn any_server() -> impl Strategy<Value = Server> {
@@ -253,6 +297,7 @@ proptest! {
         password in any_text(),
         countries in proptest::collection::vec("[A-D][A-Z]", 0..3),
         networks in proptest::collection::vec((any::<std::net::Ipv4Addr>(), 0_u8..=32), 0..4),
+        expires_in_seconds in proptest::option::of(any::<u32>()),
     ) {
         let entry = TransferEntry {
             server: Server { prefix_len: None, ..server },
@@ -263,6 +308,7 @@ proptest! {
                 .iter()
                 .map(|(address, len)| Prefix::new((*address).into(), *len).unwrap().trunc())
                 .collect(),
+            expires_in_seconds,
         };
         let document = emit_transfer(std::slice::from_ref(&entry));
         prop_assert_eq!(parse_transfer(document.as_bytes()), Ok(vec![entry]));

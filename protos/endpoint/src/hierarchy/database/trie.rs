@@ -1,0 +1,245 @@
+//! Networks by their prefix: a Patricia trie (D. R. Morrison) whose nodes are 20 octets for IPv4 and 32 for IPv6.
+//!
+//! Owns prefixes and one number for each; what the number means is the caller's. A node is a prefix that somebody put in, or the
+//! place where two of them part: at most twice as many nodes as prefixes, whatever their lengths.
+
+use std::fmt::Debug;
+use std::num::NonZeroU8;
+
+use super::slab::{NONE, Slab, Slot};
+
+/// The bits of an address, the first one highest.
+pub(super) trait Bits: Copy + Eq + Debug {
+    const LEN: u8;
+    /// How many bits from the first on are the same, up to all.
+    fn common(self, other: Self) -> u8;
+    fn bit(self, at: u8) -> bool;
+    /// The first `len` bits, and zeros.
+    fn cut(self, len: u8) -> Self;
+}
+
+macro_rules! bits {
+    ($type:ty, $len:literal) => {
+        impl Bits for $type {
+            const LEN: u8 = $len;
+
+            fn common(self, other: Self) -> u8 {
+                u8::try_from((self ^ other).leading_zeros()).expect("at most 128")
+            }
+
+            fn bit(self, at: u8) -> bool {
+                self >> (Self::LEN - 1 - at) & 1 == 1
+            }
+
+            fn cut(self, len: u8) -> Self {
+                let after = u32::from(Self::LEN - len);
+                self.checked_shr(after).unwrap_or(0).checked_shl(after).unwrap_or(0)
+            }
+        }
+    };
+}
+bits!(u32, 32);
+bits!(u128, 128);
+
+/// A number for each prefix that is in it.
+#[derive(Debug)]
+pub(super) struct Trie<B> {
+    nodes: Slab<Node<B>>,
+    root: Slot,
+}
+
+#[derive(Debug)]
+struct Node<B> {
+    bits: B,
+    children: [Slot; 2],
+    /// What was put in, or [`NONE`] where two prefixes part.
+    value: u32,
+    /// The length of the prefix plus one: a free place of the slab then needs no room of its own.
+    len_plus_one: NonZeroU8,
+}
+
+impl<B: Bits> Node<B> {
+    fn new(bits: B, len: u8, value: u32) -> Self {
+        Self { bits: bits.cut(len), children: [NONE; 2], value, len_plus_one: NonZeroU8::MIN.saturating_add(len) }
+    }
+
+    fn len(&self) -> u8 {
+        self.len_plus_one.get() - 1
+    }
+}
+
+/// Where a node hangs.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Root,
+    Child(Slot, bool),
+}
+
+impl<B> Default for Trie<B> {
+    fn default() -> Self {
+        Self { nodes: Slab::default(), root: NONE }
+    }
+}
+
+impl<B: Bits> Trie<B> {
+    /// Whether nothing is in it: for tests.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.root == NONE && self.nodes.len() == 0
+    }
+
+    /// The number of a prefix, to be read and changed; put in as [`NONE`] when it was not there. Whoever leaves [`NONE`] behind has
+    /// to [`remove`](Self::remove) it.
+    pub(super) fn value_mut(&mut self, bits: B, len: u8) -> &mut u32 {
+        let mut link = Link::Root;
+        let slot = loop {
+            let at = self.follow(link);
+            if at == NONE {
+                break self.hang(link, Node::new(bits, len, NONE));
+            }
+            let node = &self.nodes[at];
+            let common = node.bits.common(bits).min(node.len()).min(len);
+            if common == node.len() {
+                if common == len {
+                    break at;
+                }
+                link = Link::Child(at, bits.bit(common));
+                continue;
+            }
+            // The prefix ends above this node, or parts from it here.
+            let side = node.bits.bit(common);
+            let above = self.hang(link, Node::new(bits, common, NONE));
+            self.nodes[above].children[usize::from(side)] = at;
+            break if common == len {
+                above
+            } else {
+                self.hang(Link::Child(above, bits.bit(common)), Node::new(bits, len, NONE))
+            };
+        };
+        &mut self.nodes[slot].value
+    }
+
+    /// Takes a prefix out, and the node where it parted from another one.
+    pub(super) fn remove(&mut self, bits: B, len: u8) {
+        let (mut above, mut link) = (None, Link::Root);
+        let at = loop {
+            let at = self.follow(link);
+            let Some(node) = (at != NONE).then(|| &self.nodes[at]) else { return };
+            if node.len() > len || node.bits.common(bits) < node.len() {
+                return;
+            }
+            if node.len() == len {
+                break at;
+            }
+            (above, link) = (Some((link, at)), Link::Child(at, bits.bit(node.len())));
+        };
+        self.nodes[at].value = NONE;
+        self.shorten(link, at);
+        if let Some((link, parent)) = above {
+            self.shorten(link, parent);
+        }
+    }
+
+    /// The prefixes that contain all of this one, the longest last: length and number.
+    pub(super) fn around(&self, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
+        let mut at = self.root;
+        while at != NONE {
+            let node = &self.nodes[at];
+            if node.len() > len || node.bits.common(bits) < node.len() {
+                return;
+            }
+            if node.value != NONE {
+                each(node.len(), node.value);
+            }
+            if node.len() == B::LEN {
+                return;
+            }
+            at = node.children[usize::from(bits.bit(node.len()))];
+        }
+    }
+
+    fn follow(&self, link: Link) -> Slot {
+        match link {
+            Link::Root => self.root,
+            Link::Child(parent, side) => self.nodes[parent].children[usize::from(side)],
+        }
+    }
+
+    fn hang(&mut self, link: Link, node: Node<B>) -> Slot {
+        let slot = self.nodes.insert(node);
+        self.point(link, slot);
+        slot
+    }
+
+    fn point(&mut self, link: Link, slot: Slot) {
+        match link {
+            Link::Root => self.root = slot,
+            Link::Child(parent, side) => self.nodes[parent].children[usize::from(side)] = slot,
+        }
+    }
+
+    /// A node without a value stands only where two prefixes part.
+    fn shorten(&mut self, link: Link, at: Slot) {
+        let Node { value, children, .. } = self.nodes[at];
+        if value != NONE {
+            return;
+        }
+        let ([NONE, below] | [below, NONE]) = children else { return };
+        self.point(link, below);
+        self.nodes.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// As a plain map from prefixes to numbers, for all lengths; few nodes while it lives, none at its end.
+        #[test]
+        fn prefixes_are_found_as_in_a_plain_map(
+            ops in prop::collection::vec((any::<bool>(), prop::sample::select(vec![0_u32, 1, 0x8000_0000, 0x8100_0000, 0xffff_ffff,
+                0x8181_0000, 0x8181_8000]), 0..=32_u8, 0..100_u32), 1..60),
+            asked in prop::collection::vec((any::<u32>(), 0..=32_u8), 10),
+        ) {
+            let (mut trie, mut model) = (Trie::<u32>::default(), BTreeMap::new());
+            for (put, bits, len, value) in ops {
+                let key = (bits.cut(len), len);
+                if put {
+                    *trie.value_mut(bits, len) = value;
+                    model.insert(key, value);
+                } else {
+                    trie.remove(bits, len);
+                    model.remove(&key);
+                }
+                prop_assert!(trie.nodes.len() <= model.len() * 2);
+                let known = model.keys().copied().collect::<Vec<_>>();
+                for (bits, len) in known.into_iter().chain(asked.iter().copied()) {
+                    let mut found = Vec::new();
+                    trie.around(bits, len, |len, value| found.push((len, value)));
+                    let contains = |key: &(u32, u8)| key.1 <= len && bits.cut(key.1) == key.0;
+                    let mut expected: Vec<_> =
+                        model.iter().filter(|(key, _)| contains(key)).map(|(key, value)| (key.1, *value)).collect();
+                    expected.sort_unstable();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+            for ((bits, len), _) in model {
+                trie.remove(bits, len);
+            }
+            prop_assert!(trie.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_node_is_as_small_as_promised() {
+        assert_eq!(size_of::<Option<Node<u32>>>(), 20);
+        assert_eq!(size_of::<Option<Node<u128>>>(), 32);
+    }
+}

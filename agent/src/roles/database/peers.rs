@@ -138,7 +138,7 @@ impl Peers {
                 match self.take_from(settings, member).await {
                     Ok(()) => return,
                     Err(failure) => {
-                        tracing::info!(peer = %member, reason = failure.sentence, "no transfer from this peer")
+                        tracing::info!(peer = %member, reason = failure.sentence, "no transfer from this peer");
                     }
                 }
             }

@@ -159,6 +159,9 @@ fn delivery_is_heard_natively_with_the_source_and_is_not_taken_in_again() {
         let above = Above::new(&lab);
         lab.dataplane.set_deliver(&[Delivery::Interface { name: "lo".into(), index: 1 }]).unwrap();
         above.send(&packet(FAR, GROUP, PORT, Fragment::default(), b"wanted by nobody"));
+        // Only then: it would be wanted after all.
+        let dropped = |reason| lab.dataplane.counters().dropped(reason);
+        wait_until("its end", || dropped(DropReason::NotWanted) + dropped(DropReason::NoMember) == 1);
         lab.dataplane.delivery_filter(0, GROUP_V4, Some(&SourceFilter::include([FAR.into()])));
         let endpoint = lab.endpoint([127, 60, 0, 10], GROUP_V4, SourceFilter::exclude([]));
         let source = Source::new(SOURCE_V4);

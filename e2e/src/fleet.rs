@@ -35,8 +35,13 @@ const START: Duration = Duration::from_secs(10);
 /// Passwords and what the databases keep of them: argon2id at the least cost there is, since these guard nothing.
 const COUNTRY_PASSWORD: &str = "secret-of-the-country";
 const COUNTRY_HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$c291bnRyeXNhbHQ$Jc5n0/b5Ilw+xndFIKRKZBLcchuD88d/SPgbs74M2xo";
-const SERVER_PASSWORD: &str = "secret-of-the-server";
-const SERVER_HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$c2VydmVyc2FsdA$9fX1hPzcpIfmDt+THMxcoS+HZd7z7EUkYWm62sV8XtQ";
+const SERVER_PASSWORD: &str = PASSWORD;
+const SERVER_HASH: &str = PASSWORD_HASH;
+/// A password for accounts of tests.
+pub const PASSWORD: &str = "secret-of-the-server";
+/// What a database keeps of [`PASSWORD`].
+pub const PASSWORD_HASH: &str =
+    "$argon2id$v=19$m=64,t=1,p=1$c2VydmVyc2FsdA$9fX1hPzcpIfmDt+THMxcoS+HZd7z7EUkYWm62sV8XtQ";
 
 /// One `castgate-agent`, which can be killed and started again with the same state.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //!                  passwords ▼  │ committed    ▼
 //!              (blocking threads) ◀───────── store (one thread, redb)
 //! ```
-//! Beside it a task keeps up with the peers ([`peers`]), and every change is written down ([`audit`]).
+//! Beside it a task keeps up with the peers (`peers`), and every change is written down (`audit`).
 //!
 //! Owns tasks and their life. A REGISTER is answered after its entry is on disk, so that a kill -9 takes nothing back that
 //! was promised. A database that starts again holds each entry until its old deadline, but for one update interval at least:

@@ -145,6 +145,7 @@ impl Exchange<'_> {
             }
             let redirect = Redirect::parse(&authority, location.as_deref(), self.credentials.is_some())
                 .map_err(|error| HttpError::Redirect { peer, error })?;
+            target = redirect.target(&target);
             peers = match redirect.place {
                 None => vec![peer],
                 Some(Place::Socket(address)) => vec![address],
@@ -157,8 +158,6 @@ impl Exchange<'_> {
                 }
             };
             authority = redirect.authority;
-            let pairs = redirect.pairs.as_deref().or_else(|| target.split_once('?').map(|(_, pairs)| pairs));
-            target = pairs.map_or_else(|| redirect.path.clone(), |pairs| format!("{}?{pairs}", redirect.path));
         }
         Err(HttpError::Redirect { peer: self.peer, error: RedirectError::TooMany })
     }

@@ -377,19 +377,12 @@ impl Locator {
     pub fn handle_service(&mut self, id: TaskId, result: Result<Vec<ServiceTarget>, String>) {
         let Some(Task::Service(name)) = self.close(id, |task| matches!(task, Task::Service(_))) else { return };
         match result {
-            // RFC 2782: a single target "." says that the service is decidedly not there.
-            Ok(targets) if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) => {
-                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Nothing);
-            }
             Ok(targets) if !targets.is_empty() => {
-                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Resolved(targets.len()));
-                let mut order = in_service_order(targets, &mut self.lot);
+                let resolved = HopOutcome::Resolved(targets.len());
+                let order = in_service_order(targets, &mut self.lot);
+                self.hop(format!("{SERVICE}.{name}"), if order.is_empty() { HopOutcome::Nothing } else { resolved });
                 // The last root is next.
-                order.reverse();
-                self.roots.extend(order.into_iter().map(|target| DatabaseAddress {
-                    place: Place::Name { name: target.target.trim_end_matches('.').to_owned(), port: target.port },
-                    path: registry::PATH.to_owned(),
-                }));
+                self.roots.extend(order.into_iter().rev());
             }
             Ok(_) | Err(_) => {
                 let place = Place::Name { name, port: DEFAULT_PORT };

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use castgate_wire::registry::{self, Server};
 use serde::{Deserialize, Serialize};
 
+use super::address::{DatabaseAddress, Place};
 use super::locator::ServiceTarget;
 use super::lot::Lot;
 
@@ -37,8 +38,20 @@ impl Member {
     }
 }
 
-/// RFC 2782: by priority, and among equals drawn by weight.
-pub(super) fn in_service_order(mut targets: Vec<ServiceTarget>, lot: &mut Lot) -> Vec<ServiceTarget> {
+/// The databases behind SRV records (RFC 2782): by priority, and among equals drawn by weight. A single target "." says that the
+/// service is decidedly not there: none.
+pub(super) fn in_service_order(targets: Vec<ServiceTarget>, lot: &mut Lot) -> Vec<DatabaseAddress> {
+    if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) {
+        return Vec::new();
+    }
+    let database = |target: ServiceTarget| DatabaseAddress {
+        place: Place::Name { name: target.target.trim_end_matches('.').to_owned(), port: target.port },
+        path: registry::PATH.to_owned(),
+    };
+    in_order(targets, lot).into_iter().map(database).collect()
+}
+
+fn in_order(mut targets: Vec<ServiceTarget>, lot: &mut Lot) -> Vec<ServiceTarget> {
     targets.truncate(MEMBERS_MAX);
     lot.shuffle(&mut targets);
     targets.sort_by_key(|target| target.priority);

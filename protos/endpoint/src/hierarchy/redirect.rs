@@ -106,6 +106,13 @@ impl Redirect {
         }
         Ok(Self { place: Some(place), authority: there, path, pairs })
     }
+
+    /// The target of the request that follows one for `target`: a redirect that names no pairs keeps those of the one before.
+    #[must_use]
+    pub fn target(&self, target: &str) -> String {
+        let pairs = self.pairs.as_deref().or_else(|| target.split_once('?').map(|(_, pairs)| pairs));
+        pairs.map_or_else(|| self.path.clone(), |pairs| format!("{}?{pairs}", self.path))
+    }
 }
 
 /// Port of a URL without one (RFC 9110 §4.2.1).
@@ -162,6 +169,15 @@ mod tests {
         let error = read("http://evil.example/a", true).unwrap_err();
         assert_eq!(error, RedirectError::Credentials("http://evil.example/a".to_owned()));
         assert_eq!(Redirect::parse("a:80", None, false), Err(RedirectError::Nowhere));
+    }
+
+    #[test]
+    fn pairs_are_kept_unless_the_redirect_names_others() {
+        let next =
+            |location: &str, target: &str| Redirect::parse("a:80", Some(location), false).unwrap().target(target);
+        assert_eq!(next("/new", "/old?ACTION=QUERY&TYPE=TS"), "/new?ACTION=QUERY&TYPE=TS");
+        assert_eq!(next("/new?TYPE=TDS", "/old?TYPE=TS"), "/new?TYPE=TDS");
+        assert_eq!(next("/new", "/old"), "/new", "a POST has its pairs elsewhere");
     }
 
     proptest! {

@@ -22,8 +22,7 @@ const IS_BAG: u32 = 1 << 31;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Networks of length above 0, of all entries: the slot of the only one, or the number of a bag.
-    v4: Trie<u32>,
-    v6: Trie<u128>,
+    networks: Networks,
     bags: Slab<Bag>,
     /// Entries without such a network, by each of their countries.
     countries: HashMap<Country, Bag>,
@@ -44,10 +43,7 @@ impl Index {
         let held = &entries[slot];
         let member = held.member(slot);
         for network in held.specific_networks() {
-            let value = match network {
-                IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
-                IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
-            };
+            let value = self.networks.value_mut(network);
             if *value == NONE {
                 *value = slot;
                 continue;
@@ -74,15 +70,9 @@ impl Index {
         let held = &entries[slot];
         let member = held.member(slot);
         for network in held.specific_networks() {
-            let value = match network {
-                IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
-                IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
-            };
+            let value = self.networks.value_mut(network);
             if *value & IS_BAG == 0 {
-                match network {
-                    IpNet::V4(net) => self.v4.remove(net.network().to_bits(), net.prefix_len()),
-                    IpNet::V6(net) => self.v6.remove(net.network().to_bits(), net.prefix_len()),
-                }
+                self.networks.remove(network);
                 continue;
             }
             let number = *value & !IS_BAG;
@@ -108,11 +98,7 @@ impl Index {
     /// The networks that contain all of `range`, the longest first: length and entries.
     pub(super) fn around(&self, range: Prefix) -> impl Iterator<Item = (u8, Posting<'_>)> {
         let mut from_the_root = Vec::new();
-        let each = |len, value| from_the_root.push((len, value));
-        match range {
-            IpNet::V4(net) => self.v4.around(net.network().to_bits(), net.prefix_len(), each),
-            IpNet::V6(net) => self.v6.around(net.network().to_bits(), net.prefix_len(), each),
-        }
+        self.networks.around(range, |len, value| from_the_root.push((len, value)));
         from_the_root.into_iter().rev().map(|(len, value)| {
             let posting =
                 if value & IS_BAG == 0 { Posting::One(value) } else { Posting::Many(&self.bags[value & !IS_BAG]) };
@@ -137,8 +123,43 @@ impl Index {
     /// Nothing is left behind: for tests.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let no_network = self.v4.is_empty() && self.v6.is_empty() && self.bags.len() == 0;
+        let no_network = self.networks.is_empty() && self.bags.len() == 0;
         no_network && self.countries.is_empty() && self.public.is_empty()
+    }
+}
+
+/// A value for each network, whatever its family.
+#[derive(Debug, Default)]
+struct Networks {
+    v4: Trie<u32>,
+    v6: Trie<u128>,
+}
+
+impl Networks {
+    fn value_mut(&mut self, network: &IpNet) -> &mut u32 {
+        match network {
+            IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
+            IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
+        }
+    }
+
+    fn remove(&mut self, network: &IpNet) {
+        match network {
+            IpNet::V4(net) => self.v4.remove(net.network().to_bits(), net.prefix_len()),
+            IpNet::V6(net) => self.v6.remove(net.network().to_bits(), net.prefix_len()),
+        }
+    }
+
+    fn around(&self, range: IpNet, each: impl FnMut(u8, u32)) {
+        match range {
+            IpNet::V4(net) => self.v4.around(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V6(net) => self.v6.around(net.network().to_bits(), net.prefix_len(), each),
+        }
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
     }
 }
 

@@ -197,19 +197,13 @@ impl Walk {
         let State::Service(name) = &self.state else { return };
         let name = name.clone();
         match result {
-            // RFC 2782: a single target "." says that the service is decidedly not there.
-            Ok(targets) if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) => {
-                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Failed("the service is not there".to_owned()));
-            }
             Ok(targets) if !targets.is_empty() => {
-                self.hop(format!("{SERVICE}.{name}"), HopOutcome::Resolved(targets.len()));
-                let mut order = in_service_order(targets, &mut self.lot);
+                let resolved = HopOutcome::Resolved(targets.len());
+                let order = in_service_order(targets, &mut self.lot);
+                let not_there = || HopOutcome::Failed("the service is not there".to_owned());
+                self.hop(format!("{SERVICE}.{name}"), if order.is_empty() { not_there() } else { resolved });
                 // The last one is next.
-                order.reverse();
-                self.unresolved.extend(order.into_iter().map(|target| DatabaseAddress {
-                    place: Place::Name { name: target.target.trim_end_matches('.').to_owned(), port: target.port },
-                    path: registry::PATH.to_owned(),
-                }));
+                self.unresolved.extend(order.into_iter().rev());
             }
             Ok(_) | Err(_) => {
                 self.state = State::Address { name, port: DEFAULT_PORT, path: registry::PATH.to_owned() };

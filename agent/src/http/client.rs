@@ -49,93 +49,55 @@ pub(crate) async fn carry_out(call: &Call) -> Outcome {
 
 /// Asks a database which databases are below it. An error is a sentence.
 pub(crate) async fn ask(ask: &Ask) -> Result<Vec<Server>, String> {
+    let Ask { address, authority, target } = ask.clone();
+    let line = Line { authority, authorization: None, answer_bytes_max: locator::ANSWER_BYTES_MAX };
     let exchange = async {
-        let Ask { address, mut authority, mut target } = ask.clone();
-        let mut addresses = vec![address];
-        for _ in 0..=REDIRECTS_MAX {
-            let stream = connect_to(&addresses).await?;
-            let line = Line { authority: &authority, authorization: None, answer_bytes_max: locator::ANSWER_BYTES_MAX };
-            let sent = line.send(stream, Method::GET, &target, String::new()).await?;
-            if is_redirect(sent.status.as_u16()) {
-                let redirect = redirect(&sent, &authority, false).map_err(|error| error.to_string())?;
-                target = aim(&redirect, &target);
-                if let Some(place) = &redirect.place {
-                    addresses = addresses_of(place).await?;
-                }
-                authority = redirect.authority;
-                continue;
-            }
-            if sent.status != StatusCode::OK {
-                return Err(format!("answered {}", sent.status));
-            }
-            return xml::parse_servers(&sent.body?).map_err(|error| error.to_string());
+        let sent = line.follow(vec![address], Method::GET, target, Bytes::new()).await?;
+        if sent.status != StatusCode::OK {
+            return Err(format!("answered {}", sent.status));
         }
-        Err(RedirectError::TooMany.to_string())
+        xml::parse_servers(&sent.body?).map_err(|error| error.to_string())
     };
     let late = |_| Err(format!("no answer within {} s", TOTAL_TIME.as_secs()));
     timeout(TOTAL_TIME, exchange).await.unwrap_or_else(late)
 }
 
 async fn exchange(call: &Call) -> Result<Outcome, String> {
+    let addresses = addresses_of(&call.parent.address.place).await?;
+    if addresses.is_empty() {
+        return Err(format!("{} has no address", call.parent.address));
+    }
+    let line = || Line {
+        authority: call.authority.clone(),
+        authorization: Some(authorization(&call.parent.login, &call.parent.password)),
+        answer_bytes_max: ANSWER_BYTES_MAX,
+    };
+    let path = &call.parent.address.path;
     let pairs = call.request.emit();
-    let target = format!("{}?{pairs}", call.parent.address.path);
+    let target = format!("{path}?{pairs}");
     if target.len() <= TARGET_BYTES_MAX {
-        let sent = follow(call, Method::GET, target, String::new()).await?;
+        let sent = line().follow(addresses.clone(), Method::GET, target, Bytes::new()).await?;
         if sent.status != StatusCode::URI_TOO_LONG {
             return Ok(sent.into_outcome());
         }
     }
-    Ok(follow(call, Method::POST, call.parent.address.path.clone(), pairs).await?.into_outcome())
-}
-
-/// Sends where redirects lead, which is to other paths of the same host: login and password are for nobody else.
-async fn follow(call: &Call, method: Method, mut target: String, body: String) -> Result<Sent, String> {
-    let database = &call.parent.address;
-    for _ in 0..=REDIRECTS_MAX {
-        let sent = send(call, method.clone(), &target, body.clone()).await?;
-        if !is_redirect(sent.status.as_u16()) {
-            return Ok(sent);
-        }
-        let redirect = redirect(&sent, &call.authority, true).map_err(|error| format!("{database} {error}"))?;
-        target = aim(&redirect, &target);
-    }
-    Err(format!("{database} {}", RedirectError::TooMany))
-}
-
-/// Where an answer sends whoever asked `authority`.
-fn redirect(sent: &Sent, authority: &str, has_credentials: bool) -> Result<Redirect, RedirectError> {
-    let location = sent.header.get(LOCATION).and_then(|value| value.to_str().ok());
-    Redirect::parse(authority, location, has_credentials)
-}
-
-/// The target of the next request: a redirect that names no pairs keeps those of the one before.
-fn aim(redirect: &Redirect, target: &str) -> String {
-    let pairs = redirect.pairs.as_deref().or_else(|| target.split_once('?').map(|(_, pairs)| pairs));
-    pairs.map_or_else(|| redirect.path.clone(), |pairs| format!("{}?{pairs}", redirect.path))
-}
-
-/// Why a peer's entries are not to be had.
-#[derive(Debug, thiserror::Error)]
-#[error("{sentence}")]
-pub(crate) struct TransferFailure {
-    /// What happened.
-    pub(crate) sentence: String,
+    Ok(line().follow(addresses, Method::POST, path.clone(), Bytes::from(pairs)).await?.into_outcome())
 }
 
 /// Asks a peer for its entries and hands them on while they come, from a thread that may block; `None` after the last. Returns what
-/// `take` returned last, and how many entries could not be read.
-pub(crate) async fn transfer<T: Default + Send + 'static>(
+/// `take` returned last, and how many entries could not be read. An error is a sentence.
+pub(crate) async fn transfer<T: Send + 'static>(
     peer: &DatabaseAddress,
     login: &str,
     password: &str,
     take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
-) -> Result<(T, usize), TransferFailure> {
+) -> Result<(T, usize), String> {
     let outcome = timeout(TRANSFER_TIME, receive(peer, login, password, take)).await;
     let late = || Err(format!("no end within {} s", TRANSFER_TIME.as_secs()));
-    outcome.unwrap_or_else(|_| late()).map_err(|sentence| TransferFailure { sentence })
+    outcome.unwrap_or_else(|_| late())
 }
 
-async fn receive<T: Default + Send + 'static>(
+async fn receive<T: Send + 'static>(
     peer: &DatabaseAddress,
     login: &str,
     password: &str,
@@ -234,18 +196,11 @@ fn authorization(login: &str, password: &str) -> HeaderValue {
     value
 }
 
-async fn send(call: &Call, method: Method, target: &str, body: String) -> Result<Sent, String> {
-    let stream = connect(&call.parent.address).await?;
-    let authorization = authorization(&call.parent.login, &call.parent.password);
-    let line =
-        Line { authority: &call.authority, authorization: Some(authorization), answer_bytes_max: ANSWER_BYTES_MAX };
-    line.send(stream, method, target, body).await
-}
-
 /// How a database is spoken to.
-struct Line<'a> {
+struct Line {
     /// The `Host` field.
-    authority: &'a str,
+    authority: String,
+    /// Login and password, for this host alone.
     authorization: Option<HeaderValue>,
     answer_bytes_max: usize,
 }
@@ -258,8 +213,33 @@ struct Sent {
     body: Result<Bytes, String>,
 }
 
-impl Line<'_> {
-    async fn send(self, stream: TcpStream, method: Method, target: &str, body: String) -> Result<Sent, String> {
+impl Line {
+    /// Sends where redirects lead; with credentials that is to other paths of the same host.
+    async fn follow(
+        mut self,
+        mut addresses: Vec<SocketAddr>,
+        method: Method,
+        mut target: String,
+        body: Bytes,
+    ) -> Result<Sent, String> {
+        for _ in 0..=REDIRECTS_MAX {
+            let sent = self.send(connect_to(&addresses).await?, method.clone(), &target, body.clone()).await?;
+            if !is_redirect(sent.status.as_u16()) {
+                return Ok(sent);
+            }
+            let location = sent.header.get(LOCATION).and_then(|value| value.to_str().ok());
+            let redirect = Redirect::parse(&self.authority, location, self.authorization.is_some())
+                .map_err(|error| format!("{} {error}", self.authority))?;
+            target = redirect.target(&target);
+            if let Some(place) = &redirect.place {
+                addresses = addresses_of(place).await?;
+            }
+            self.authority = redirect.authority;
+        }
+        Err(format!("{} {}", self.authority, RedirectError::TooMany))
+    }
+
+    async fn send(&self, stream: TcpStream, method: Method, target: &str, body: Bytes) -> Result<Sent, String> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let Self { authority, authorization, answer_bytes_max } = self;
@@ -274,10 +254,10 @@ impl Line<'_> {
         if method == Method::POST {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
         let answered = async {
             let (head, body) = sender.send_request(request).await.map_err(|error| error.to_string())?.into_parts();
-            let body = Limited::new(body, answer_bytes_max).collect().await;
+            let body = Limited::new(body, *answer_bytes_max).collect().await;
             let body = body.map(Collected::to_bytes).map_err(|error| format!("the answer cannot be read: {error}"));
             Ok(Sent { status: head.status, header: head.headers, body })
         };

@@ -110,8 +110,8 @@ impl Peers {
                 is_first = false;
             } else {
                 for member in &members {
-                    if let Err(failure) = self.take_from(&settings, member).await {
-                        tracing::warn!(peer = %member, reason = failure.sentence, "no transfer from this peer");
+                    if let Err(reason) = self.take_from(&settings, member).await {
+                        tracing::warn!(peer = %member, reason, "no transfer from this peer");
                     }
                 }
             }
@@ -137,8 +137,8 @@ impl Peers {
             for member in members {
                 match self.take_from(settings, member).await {
                     Ok(()) => return,
-                    Err(failure) => {
-                        tracing::info!(peer = %member, reason = failure.sentence, "no transfer from this peer");
+                    Err(reason) => {
+                        tracing::info!(peer = %member, reason, "no transfer from this peer");
                     }
                 }
             }
@@ -153,7 +153,7 @@ impl Peers {
         }
     }
 
-    async fn take_from(&self, settings: &Settings, member: &DatabaseAddress) -> Result<(), client::TransferFailure> {
+    async fn take_from(&self, settings: &Settings, member: &DatabaseAddress) -> Result<(), String> {
         let mut intake = Intake { service: self.service.clone(), batch: Vec::new(), total: Adoption::default() };
         let name = member.to_string();
         let take = move |entry: Option<TransferEntry>| intake.take(entry);

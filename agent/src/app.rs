@@ -129,6 +129,10 @@ impl Agent {
     /// One sentence that names the field, the address or the interface; the agent then runs as before.
     pub async fn apply(&mut self, new: AgentSnapshot) -> Result<(), Refusal> {
         new.check()?;
+        if new.database.as_ref().is_some_and(|database| database.accounts_file.is_some()) {
+            let reason = "is for an agent whose snapshot is a file";
+            return Err(SnapshotError::new("database.accountsFile", reason).into());
+        }
         let old = self.snapshot.clone();
         let changes = diff::between(&old, &new);
         self.around.agent.clone_from(&new.agent);

@@ -51,6 +51,6 @@ pub use objects::{
     Account, Amt, Bundle, BundleChannel, Database, Entry, Feed, Hierarchy, ObjectName, Objects, Parent, ParentPlace,
     Secret, Server, Upstream,
 };
-pub use plan::{ClientHints, Machine, Plan, PlannedChannel, plan};
+pub use plan::{ClientHints, Machine, Plan, PlannedChannel, password_hash, plan};
 pub use problem::{Problem, Problems};
 pub use url::{DatabaseUrl, DatabaseUrlError};

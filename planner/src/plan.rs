@@ -8,6 +8,7 @@ mod hints;
 mod password;
 
 pub use hints::{ClientHints, PlannedChannel};
+pub use password::password_hash;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,10 +1,10 @@
-//! A snapshot from a YAML file: no Kubernetes needed.
+//! A snapshot from a YAML file, and the accounts of its database from another one: no Kubernetes needed.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use castgate_control::{AgentSnapshot, SnapshotError};
+use castgate_control::{AccountsFile, AgentSnapshot, SnapshotError};
 
 /// A snapshot of many thousand channels is a few megabytes; what is larger is not a snapshot.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -15,6 +15,14 @@ pub enum FileError {
     /// It cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The file with the accounts cannot be read.
+    #[error("{}: {source}; `castgate tds account` makes and edits this file", path.display())]
+    Accounts {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
@@ -33,13 +41,54 @@ pub enum FileError {
     },
 }
 
-/// Reads a snapshot from a file.
+/// What a configuration file comes to.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The snapshot, or why there is none.
+    pub snapshot: Result<AgentSnapshot, FileError>,
+    /// The file with more accounts that it names, whether or not that can be read: a change of it is one of the snapshot.
+    pub accounts_file: Option<PathBuf>,
+}
+
+/// Reads a snapshot from a file, and the accounts from the file that it names.
+#[must_use]
+pub fn load(path: &Path) -> Loaded {
+    let mut snapshot = match load_one(path) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return Loaded { snapshot: Err(error), accounts_file: None },
+    };
+    let named = snapshot.database.as_mut().and_then(|database| database.accounts_file.take());
+    let accounts_file = named.map(|named| path.parent().unwrap_or(Path::new("")).join(named));
+    let snapshot = match &accounts_file {
+        Some(file) => add_accounts(snapshot, path, file),
+        None => Ok(snapshot),
+    };
+    Loaded { snapshot, accounts_file }
+}
+
+/// Reads a snapshot from a file that names no other.
 ///
 /// # Errors
 /// One sentence that names the file and, when it could be read, the field.
-pub fn load(path: &Path) -> Result<AgentSnapshot, FileError> {
+pub fn load_one(path: &Path) -> Result<AgentSnapshot, FileError> {
     let text = read(path)?;
     AgentSnapshot::from_yaml(&text).map_err(|source| FileError::Snapshot { path: path.to_owned(), source })
+}
+
+fn add_accounts(mut snapshot: AgentSnapshot, config: &Path, path: &Path) -> Result<AgentSnapshot, FileError> {
+    let text = read(path).map_err(|error| match error {
+        FileError::Read { path, source } => FileError::Accounts { path, source },
+        other => other,
+    })?;
+    let wrong = |path: &Path, source| FileError::Snapshot { path: path.to_owned(), source };
+    let AccountsFile { changed_by, accounts } = AccountsFile::from_yaml(&text).map_err(|source| wrong(path, source))?;
+    if let Some(database) = &mut snapshot.database {
+        database.accounts.extend(accounts);
+        database.accounts_changed_by = changed_by;
+    }
+    // A login may be both here and there.
+    snapshot.check().map_err(|source| wrong(config, source))?;
+    Ok(snapshot)
 }
 
 fn read(path: &Path) -> Result<String, FileError> {

@@ -36,7 +36,7 @@ impl LastGood {
     /// When it is there and cannot be read or is no snapshot.
     pub fn load(&self) -> Result<Option<AgentSnapshot>, FileError> {
         let path = self.path();
-        match file::load(&path) {
+        match file::load_one(&path) {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Notices that the configuration file may have changed.
+//! Notices that the configuration file, or one that it names, may have changed.
 //!
 //! The directory is watched, not the file: an editor renames a new file over the old one, and a mounted `ConfigMap` swaps a
 //! symbolic link beside it. When the file is a link, the directory of its target is watched as well. Whether the text really
@@ -17,11 +17,12 @@ use tokio::io::unix::AsyncFd;
 /// A writer that is not atomic makes several events; the file is read when so long nothing more happened.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Watches the place of one file.
+/// Watches the place of a file, and of another that belongs to it.
 #[derive(Debug)]
 pub struct Watch {
     inotify: AsyncFd<OwnedFd>,
     path: PathBuf,
+    also: Option<PathBuf>,
 }
 
 impl Watch {
@@ -36,10 +37,17 @@ impl Watch {
             reason = "its successor is unsafe for the sake of types other than OwnedFd, which keeps its descriptor"
         )]
         let inotify = AsyncFd::new(inotify)?;
-        let watch = Self { inotify, path: path.to_owned() };
+        let watch = Self { inotify, path: path.to_owned(), also: None };
         watch.add(directory_of(path))?;
-        watch.follow_link();
+        watch.follow_link(path);
         Ok(watch)
+    }
+
+    /// Watches the place of this file as well, which need not be there yet; of one that was named before no longer.
+    pub fn also(&mut self, path: Option<PathBuf>) {
+        // Its directory stays watched: what happens there is looked at in vain.
+        self.also = path;
+        self.look_again();
     }
 
     /// Waits until something happened beside the file and has settled. Safe to drop half-way.
@@ -49,10 +57,16 @@ impl Watch {
     pub async fn changed(&self) -> io::Result<()> {
         self.some_event().await?;
         while tokio::time::timeout(SETTLE, self.some_event()).await.is_ok() {}
-        // The link may point somewhere else now, and a directory that was replaced needs a new watch.
-        let _ = self.add(directory_of(&self.path));
-        self.follow_link();
+        self.look_again();
         Ok(())
+    }
+
+    /// A link may point somewhere else now, and a directory that was replaced needs a new watch.
+    fn look_again(&self) {
+        for path in std::iter::once(&self.path).chain(&self.also) {
+            let _ = self.add(directory_of(path));
+            self.follow_link(path);
+        }
     }
 
     async fn some_event(&self) -> io::Result<()> {
@@ -91,8 +105,8 @@ impl Watch {
         Ok(())
     }
 
-    fn follow_link(&self) {
-        if let Ok(target) = self.path.canonicalize() {
+    fn follow_link(&self, path: &Path) {
+        if let Ok(target) = path.canonicalize() {
             // A target that vanished in between is announced by the directory of the link.
             let _ = self.add(directory_of(&target));
         }
@@ -129,6 +143,21 @@ mod tests {
         watch.changed().await.unwrap();
 
         fs::remove_file(&path).unwrap();
+        watch.changed().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_belongs_to_it_is_watched_as_well() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(here.path().join("agent.yaml"), "one").unwrap();
+        let mut watch = Watch::new(&here.path().join("agent.yaml")).unwrap();
+        let accounts = there.path().join("accounts.yaml");
+        watch.also(Some(accounts.clone()));
+        // Not there yet.
+        fs::write(&accounts, "one").unwrap();
+        watch.changed().await.unwrap();
+        fs::write(there.path().join("new"), "two").unwrap();
+        fs::rename(there.path().join("new"), &accounts).unwrap();
         watch.changed().await.unwrap();
     }
 

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use castgate_control::AgentSnapshot;
+
 use super::{Core, ServiceError, Signals, Wish};
 use crate::admin::Admin;
 use crate::app::Agent;
-use crate::config::file;
+use crate::config::file::{self, FileError, Loaded};
 use crate::config::watch::Watch;
 use crate::surroundings::Surroundings;
 
@@ -17,20 +19,20 @@ pub(super) async fn run(
     mut admin: Admin,
 ) -> Result<Agent, ServiceError> {
     // Watching before reading: a change in between is noticed.
-    let watch = Watch::new(config)
+    let mut watch = Watch::new(config)
         .inspect_err(|error| tracing::warn!(file = %config.display(), %error, "changes will be seen at SIGHUP only"))
         .ok();
     let mut core = Core::new(surroundings);
-    start(&mut core, config).await?;
+    start(&mut core, config, watch.as_mut()).await?;
     loop {
         tokio::select! {
-            () = changed(watch.as_ref()) => reload(&mut core, config).await,
+            () = changed(watch.as_ref()) => reload(&mut core, config, watch.as_mut()).await,
             question = admin.next() => core.answer(question),
             wish = signals.next() => match wish {
                 Wish::Reload => {
                     // Who asks wants to hear the answer again.
                     core.complaint = None;
-                    reload(&mut core, config).await;
+                    reload(&mut core, config, watch.as_mut()).await;
                 }
                 Wish::Stop => return Ok(core.agent),
             },
@@ -51,9 +53,20 @@ async fn changed(watch: Option<&Watch>) {
     }
 }
 
+/// Reads the file, and goes on watching what it names. While it cannot be read, that is what it named last.
+fn load(config: &Path, watch: Option<&mut Watch>) -> Result<AgentSnapshot, FileError> {
+    let Loaded { snapshot, accounts_file } = file::load(config);
+    if let Some(watch) = watch
+        && (snapshot.is_ok() || accounts_file.is_some())
+    {
+        watch.also(accounts_file);
+    }
+    snapshot
+}
+
 /// Starts from the file, or from the last good snapshot when the file is bad or missing.
-async fn start(core: &mut Core, config: &Path) -> Result<(), ServiceError> {
-    let from_file = match file::load(config) {
+async fn start(core: &mut Core, config: &Path, watch: Option<&mut Watch>) -> Result<(), ServiceError> {
+    let from_file = match load(config, watch) {
         Ok(snapshot) => {
             core.take(snapshot).await.map_err(|source| ServiceError::Start { path: config.to_owned(), source })
         }
@@ -70,8 +83,8 @@ async fn start(core: &mut Core, config: &Path) -> Result<(), ServiceError> {
     Ok(())
 }
 
-async fn reload(core: &mut Core, config: &Path) {
-    match file::load(config) {
+async fn reload(core: &mut Core, config: &Path, watch: Option<&mut Watch>) {
+    match load(config, watch) {
         Ok(snapshot) if snapshot == *core.agent.snapshot() => {
             tracing::debug!(file = %config.display(), "nothing changed");
             core.complaint = None;

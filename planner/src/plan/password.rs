@@ -41,9 +41,19 @@ pub(super) fn hash(database: &ObjectName, login: &str, password: &str) -> String
 }
 
 fn make(database: &ObjectName, login: &str, password: &str) -> String {
+    argon2id(password, &salt(database, login))
+}
+
+/// The PHC string of a password with this salt, which has to be that of one account alone: for who keeps accounts without a plan.
+#[must_use]
+pub fn password_hash(password: &str, salt: &[u8; 16]) -> String {
+    argon2id(password, &encoded(salt))
+}
+
+fn argon2id(password: &str, salt: &SaltString) -> String {
     let params = Params::new(MEMORY_KIBIBYTES, PASSES, LANES, None).expect("the constants are within the RFC's bounds");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password(password.as_bytes(), &salt(database, login))
+        .hash_password(password.as_bytes(), salt)
         .expect("any password of less than 4 GiB can be hashed")
         .to_string()
 }
@@ -96,7 +106,11 @@ fn salt(database: &ObjectName, login: &str) -> SaltString {
         // No name holds this octet, so "a" + "bc" is not "ab" + "c".
         hasher.write_u8(0xff);
     }
-    SaltString::encode_b64(&hasher.finish128().as_bytes()).expect("16 octets are a salt of the recommended length")
+    encoded(&hasher.finish128().as_bytes())
+}
+
+fn encoded(salt: &[u8; 16]) -> SaltString {
+    SaltString::encode_b64(salt).expect("16 octets are a salt of the recommended length")
 }
 
 #[cfg(test)]
@@ -112,6 +126,14 @@ mod tests {
         assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
         assert!(Argon2::default().verify_password(b"correct horsf", &parsed).is_err());
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    }
+
+    #[test]
+    fn a_hash_with_a_salt_of_ones_own_is_as_good() {
+        let hash = password_hash("correct horse", &[7; 16]);
+        let parsed = PasswordHash::new(&hash).unwrap();
+        assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
+        assert_ne!(hash, password_hash("correct horse", &[8; 16]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The database role: where it answers and who may register.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use castgate_wire::registry::{Country, EntryType};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::check_changed_by;
 use crate::{SnapshotError, integer, words};
 
 /// A tunnel database. Its entries live in the agent's state directory.
@@ -19,6 +22,13 @@ pub struct DatabaseSnapshot {
     /// Who may register what. Default: nobody.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// A file with more accounts, as `castgate tds account` writes it, relative to the folder of the file with this snapshot: only
+    /// an agent that takes its snapshot from a file has one. What runs holds its accounts, and no name of a file. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts_file: Option<PathBuf>,
+    /// Who changed the accounts last, for the audit log. Default: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts_changed_by: Option<String>,
     /// How often an entry is to be refreshed, in seconds; it is gone after two. Default: 300.
     #[serde(default = "default_update_interval", deserialize_with = "integer::read")]
     pub update_interval_seconds: NonZeroU32,
@@ -112,6 +122,8 @@ impl DatabaseSnapshot {
         Self {
             listen,
             accounts: Vec::new(),
+            accounts_file: None,
+            accounts_changed_by: None,
             update_interval_seconds: default_update_interval(),
             entries_max: default_entries_max(),
             entries_per_account_max: default_entries_per_account_max(),
@@ -128,22 +140,42 @@ impl DatabaseSnapshot {
         if let Some(peers) = &self.peers {
             peers.check().map_err(|error| error.within("peers"))?;
         }
-        for (index, account) in self.accounts.iter().enumerate() {
-            let field = format!("accounts[{index}]");
-            account.check().map_err(|error| error.within(&field))?;
-            if self.accounts[..index].iter().any(|other| other.login == account.login) {
-                let reason = format!("{:?} is there twice", account.login);
-                return Err(SnapshotError::new(format!("{field}.login"), reason));
-            }
+        if self.accounts_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+            return Err(SnapshotError::new("accountsFile", "is empty"));
         }
-        Ok(())
+        check_changed_by(self.accounts_changed_by.as_deref())
+            .map_err(|reason| SnapshotError::new("accountsChangedBy", reason))?;
+        check_accounts(&self.accounts)
     }
+}
+
+/// Every account is one, and no two have the same login.
+pub(crate) fn check_accounts(accounts: &[Account]) -> Result<(), SnapshotError> {
+    let mut logins = HashSet::new();
+    for (index, account) in accounts.iter().enumerate() {
+        let field = format!("accounts[{index}]");
+        account.check().map_err(|error| error.within(&field))?;
+        if !logins.insert(&account.login) {
+            let reason = format!("{:?} is there twice", account.login);
+            return Err(SnapshotError::new(format!("{field}.login"), reason));
+        }
+    }
+    Ok(())
 }
 
 /// RFC 7617 §2: a colon ends the user-id.
 fn check_login(login: &str) -> Result<(), SnapshotError> {
     if login.is_empty() || login.contains(|c: char| c == ':' || c.is_control()) {
         return Err(SnapshotError::new("login", format_args!("{login:?} cannot be a login")));
+    }
+    Ok(())
+}
+
+/// Login and password of peers.
+pub(crate) fn check_credentials(login: &str, password: &str) -> Result<(), SnapshotError> {
+    check_login(login)?;
+    if password.is_empty() || password.contains(char::is_control) {
+        return Err(SnapshotError::new("password", "is empty or has control characters"));
     }
     Ok(())
 }
@@ -156,10 +188,7 @@ impl PeersSnapshot {
     }
 
     fn check(&self) -> Result<(), SnapshotError> {
-        check_login(&self.login)?;
-        if self.password.is_empty() || self.password.contains(char::is_control) {
-            return Err(SnapshotError::new("password", "is empty or has control characters"));
-        }
+        check_credentials(&self.login, &self.password)?;
         for (index, member) in self.members.iter().enumerate() {
             if member.trim().is_empty() {
                 return Err(SnapshotError::new(format!("members[{index}]"), "is empty"));

@@ -6,6 +6,7 @@
 //! Owns the shape, the defaults and the rules of the snapshot. A value that [`AgentSnapshot::from_yaml`] returns keeps all of
 //! them; one that a program put together is proven by [`AgentSnapshot::check`]. Knows no socket, no clock, no Kubernetes.
 
+mod accounts;
 mod adapter;
 mod amt;
 mod database;
@@ -18,7 +19,9 @@ mod server;
 mod snapshot;
 mod upstream;
 mod words;
+mod yaml;
 
+pub use accounts::AccountsFile;
 pub use adapter::{AdapterClient, AdapterRef, AdapterSnapshot, TlsIdentity};
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
 pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::{AdapterSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError};
+use crate::{AdapterSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError, yaml};
 
 /// Everything one agent shall do. A role that is absent does not run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,14 +39,7 @@ impl AgentSnapshot {
     /// # Errors
     /// One sentence that names the field: `server.limits.ttl: 300 is not in 1..=255`.
     pub fn from_yaml(text: &str) -> Result<Self, SnapshotError> {
-        let mut track = serde_path_to_error::Track::new();
-        let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-            Self::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track))
-        });
-        let snapshot = read.map_err(|error| {
-            let field = track.path().to_string();
-            SnapshotError::new(if field == "." { String::new() } else { field }, reason(&error))
-        })?;
+        let snapshot: Self = yaml::read(text)?;
         snapshot.check()?;
         Ok(snapshot)
     }
@@ -102,13 +95,5 @@ impl AgentSnapshot {
             }
         }
         Ok(())
-    }
-}
-
-/// What went wrong, without the excerpt of the file: the place is already named by its field.
-fn reason(error: &serde_saphyr::Error) -> String {
-    match error.without_snippet() {
-        serde_saphyr::Error::Message { msg, .. } => msg.clone(),
-        other => other.to_string(),
     }
 }

@@ -39,6 +39,9 @@ struct Line<'a> {
     time_millis: UnixMillis,
     #[serde(flatten)]
     act: Act<'a>,
+    /// Who did it, where no login says so: whoever edited the accounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
     /// What became of it: `put`, `gone`, `expired`, `refused`, `done`, and of accounts `added`, `changed`, `removed`.
     outcome: &'a str,
     /// The entry, or what else it is about.
@@ -67,9 +70,15 @@ impl Audit {
 
     /// Writes one line.
     pub(super) fn write(&self, act: Act<'_>, outcome: &str, about: &str) {
+        self.write_by(act, None, outcome, about);
+    }
+
+    /// Writes one line about something that was done behind the requests.
+    pub(super) fn write_by(&self, act: Act<'_>, by: Option<&str>, outcome: &str, about: &str) {
         let Act { action, login, source } = act;
-        tracing::info!(target: "castgate::audit", action, login, source = source.map(tracing::field::display), outcome, about);
-        let line = Line { time_millis: SystemTime::now().into(), act, outcome, about };
+        let shown = source.map(tracing::field::display);
+        tracing::info!(target: "castgate::audit", action, login, source = shown, by, outcome, about);
+        let line = Line { time_millis: SystemTime::now().into(), act, by, outcome, about };
         let mut text = serde_json::to_vec(&line).expect("texts and numbers can be written as JSON");
         text.push(b'\n');
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,7 @@ mod service;
 mod source;
 mod store;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -173,7 +174,7 @@ impl Database {
         let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
         let act = Act { action: "accounts", login: None, source: None };
-        self.audit_accounts(act, &accounts);
+        self.audit_accounts(&accounts, snapshot.accounts_changed_by.as_deref());
         drop(self.service.change(act, |database| database.set(config, accounts)));
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
@@ -185,20 +186,22 @@ impl Database {
         Ok(())
     }
 
-    /// Which accounts come, go or change, before they do.
-    fn audit_accounts(&self, act: Act<'_>, accounts: &[Account]) {
+    /// Which accounts come, go or change, and what of them, before they do.
+    fn audit_accounts(&self, accounts: &[Account], by: Option<&str>) {
         let database = self.service.database();
         let before = database.accounts();
         let audit = self.service.audit();
+        let act = |login| Act { action: "accounts", login: Some(login), source: None };
         for account in accounts {
             match before.account(account.login()) {
                 Some(same) if same == account => {}
-                Some(_) => audit.write(act, "changed", account.login()),
-                None => audit.write(act, "added", account.login()),
+                Some(old) => audit.write_by(act(account.login()), by, "changed", &old.differences(account).join(", ")),
+                None => audit.write_by(act(account.login()), by, "added", "account"),
             }
         }
-        for login in before.logins().filter(|login| accounts.iter().all(|account| account.login() != *login)) {
-            audit.write(act, "removed", login);
+        let known: HashSet<&str> = accounts.iter().map(Account::login).collect();
+        for login in before.logins().filter(|login| !known.contains(login)) {
+            audit.write_by(act(login), by, "removed", "account");
         }
     }
 

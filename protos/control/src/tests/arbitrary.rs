@@ -190,6 +190,8 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
             DatabaseSnapshot {
                 listen,
                 accounts: account.into_iter().collect(),
+                accounts_file: None,
+                accounts_changed_by: None,
                 update_interval_seconds: interval,
                 entries_max: entries,
                 entries_per_account_max: per_account,

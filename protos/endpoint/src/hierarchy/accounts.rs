@@ -129,6 +129,18 @@ impl Account {
     pub fn allow(&self) -> &Allow {
         &self.allow
     }
+
+    /// In which parts another form of the account is different, for a log.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self { login: _, password_hash, previous_password_hash, allow } = self;
+        let parts = [
+            ("password", *password_hash != other.password_hash),
+            ("previous password", *previous_password_hash != other.previous_password_hash),
+            ("limits", *allow != other.allow),
+        ];
+        parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
+    }
 }
 
 fn check_hash(login: &str, password_hash: &str) -> Result<(), AccountError> {

@@ -1,4 +1,7 @@
-//! `castgate tds`: the HTTP protocol of tunnel databases by hand (draft-liefooghe-castgate-02 §6).
+//! `castgate tds`: the HTTP protocol of tunnel databases by hand (draft-liefooghe-castgate-02 §6), and the accounts of one's own
+//! database.
+
+mod account;
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -32,6 +35,7 @@ enum Action {
     Register(RegisterArgs),
     Bye(ByeArgs),
     Transfer(TransferArgs),
+    Account(account::AccountArgs),
 }
 
 /// Whom to ask and how.
@@ -157,6 +161,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Action::Register(args) => register(args).await,
         Action::Bye(args) => bye(args).await,
         Action::Transfer(args) => transfer(args).await,
+        Action::Account(args) => account::run(args),
     }
 }
 

@@ -6,7 +6,6 @@
 //! The address the request is made *from* matters: a database matches it against the networks of its servers
 //! (draft-liefooghe-castgate-02 §6.3), so a client that binds its tunnel to an address binds this connection to it too.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,17 +16,22 @@ use castgate_endpoint::hierarchy::address::Place;
 use castgate_endpoint::hierarchy::locator::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, LOCATION};
+use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::dns::{Dns, DnsError};
 
 /// Longest request line sent as GET; longer ones go as POST, before a server has to say 414.
 const GET_BYTES_MAX: usize = 2_000;
+/// The tier that matched.
+const MATCH: HeaderName = HeaderName::from_static("x-castgate-match");
 
 /// Name and password at a tunnel database.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct Exchange<'a> {
     pub local: Option<IpAddr>,
     /// Who asks, where the database wants to know.
     pub credentials: Option<&'a Credentials>,
+    /// For whom it is asked: told as a proxy does (RFC 7239), and believed by databases that trust us as one.
+    pub on_behalf_of: Option<IpAddr>,
 }
 
 /// What a database answered.
@@ -124,25 +130,52 @@ pub enum HttpError {
     },
 }
 
+impl<'a> Exchange<'a> {
+    /// A question of our own, from whatever address, by nobody in particular.
+    #[must_use]
+    pub const fn new(peer: SocketAddr, authority: &'a str, target: &'a str) -> Self {
+        Self { peer, authority, target, local: None, credentials: None, on_behalf_of: None }
+    }
+}
+
 impl Exchange<'_> {
     /// Sends the request and waits for the answer, wherever redirects lead; names in them are asked of `dns`.
     ///
     /// # Errors
     /// [`HttpError`] when no complete answer comes in time; any HTTP status but that of a redirect is an answer.
     pub async fn run(&self, dns: &Dns) -> Result<Answer, HttpError> {
-        timeout(ANSWER_TIMEOUT, self.follow(dns))
-            .await
-            .unwrap_or(Err(HttpError::Timeout { peer: self.peer, after: ANSWER_TIMEOUT }))
+        let whole = async { self.follow(dns).await?.whole(ANSWER_BYTES_MAX).await };
+        match timeout(ANSWER_TIMEOUT, whole).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late()),
+        }
     }
 
-    async fn follow(&self, dns: &Dns) -> Result<Answer, HttpError> {
+    /// Sends the request and waits for the head of the answer; the body is still to come.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) async fn open(&self, dns: &Dns) -> Result<Opened, HttpError> {
+        match timeout(ANSWER_TIMEOUT, self.follow(dns)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> HttpError {
+        HttpError::Timeout { peer: self.peer, after: ANSWER_TIMEOUT }
+    }
+
+    async fn follow(&self, dns: &Dns) -> Result<Opened, HttpError> {
         let (mut peers, mut authority, mut target) =
             (vec![self.peer], self.authority.to_owned(), self.target.to_owned());
         for _ in 0..=REDIRECTS_MAX {
-            let (peer, answer, location) = self.first_of(&peers, &authority, &target).await?;
-            if !is_redirect(answer.status.as_u16()) {
-                return Ok(answer);
+            let opened = self.first_of(&peers, &authority, &target).await?;
+            if !is_redirect(opened.head.status.as_u16()) {
+                return Ok(opened);
             }
+            let peer = opened.peer;
+            let location = opened.text(&LOCATION);
             let redirect = Redirect::parse(&authority, location.as_deref(), self.credentials.is_some())
                 .map_err(|error| HttpError::Redirect { peer, error })?;
             target = redirect.target(&target);
@@ -163,17 +196,12 @@ impl Exchange<'_> {
     }
 
     /// Asks the first of these that takes a connection.
-    async fn first_of(
-        &self,
-        peers: &[SocketAddr],
-        authority: &str,
-        target: &str,
-    ) -> Result<(SocketAddr, Answer, Option<String>), HttpError> {
+    async fn first_of(&self, peers: &[SocketAddr], authority: &str, target: &str) -> Result<Opened, HttpError> {
         let mut refused = None;
         for peer in peers.iter().copied() {
             let local = self.local.filter(|local| local.is_ipv4() == peer.is_ipv4());
             match (Exchange { peer, authority, target, local, ..*self }).once().await {
-                Ok((answer, location)) => return Ok((peer, answer, location)),
+                Ok(opened) => return Ok(opened),
                 Err(error @ (HttpError::Connect { .. } | HttpError::Timeout { .. })) => refused = Some(error),
                 Err(error) => return Err(error),
             }
@@ -182,8 +210,8 @@ impl Exchange<'_> {
         Err(refused.unwrap_or_else(|| HttpError::Connect { peer: self.peer, error: nobody() }))
     }
 
-    /// One request and its answer, with the `Location` of a redirect.
-    async fn once(&self) -> Result<(Answer, Option<String>), HttpError> {
+    /// One request, and the head of its answer.
+    async fn once(&self) -> Result<Opened, HttpError> {
         let peer = self.peer;
         let stream = timeout(CONNECT_TIMEOUT, connect(peer, self.local))
             .await
@@ -192,25 +220,11 @@ impl Exchange<'_> {
         let protocol = |error| HttpError::Protocol { peer, error };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
-        let answer = async {
-            let response = sender.send_request(self.request()).await.map_err(protocol)?;
-            let (head, body) = response.into_parts();
-            let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-            let matched = head.headers.get("x-castgate-match").and_then(text);
-            let location = head.headers.get(LOCATION).and_then(text);
-            let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = collected.map_err(|error| HttpError::Body { peer, error })?.to_bytes();
-            Ok((Answer { status: head.status, matched, body }, location))
-        };
-        let driven = async {
-            // Its errors come out of the request as well; without one the answer is still to be read.
-            let _ = connection.await;
-            std::future::pending::<Infallible>().await
-        };
-        tokio::select! {
-            answer = answer => answer,
-            never = driven => match never {},
-        }
+        let mut driver = JoinSet::new();
+        // Its errors come out of the request and the body as well.
+        driver.spawn(async move { drop(connection.await) });
+        let (head, body) = sender.send_request(self.request()).await.map_err(protocol)?.into_parts();
+        Ok(Opened { peer, head, body, _driver: driver })
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
@@ -219,6 +233,11 @@ impl Exchange<'_> {
             Some(Credentials { login, password }) => {
                 builder.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{login}:{password}"))))
             }
+            None => builder,
+        };
+        let builder = match self.on_behalf_of {
+            Some(IpAddr::V4(client)) => builder.header(FORWARDED, format!("for={client}")),
+            Some(IpAddr::V6(client)) => builder.header(FORWARDED, format!("for=\"[{client}]\"")),
             None => builder,
         };
         let request = match self.target.split_once('?') {
@@ -231,6 +250,29 @@ impl Exchange<'_> {
         };
         request
             .expect("a database's address, path and pairs hold nothing that HTTP cannot carry, nor does a redirect's")
+    }
+}
+
+/// The head of an answer, and what is still to come. Dropped, the connection is closed.
+pub(crate) struct Opened {
+    /// Who answers, after all redirects.
+    pub(crate) peer: SocketAddr,
+    pub(crate) head: Parts,
+    pub(crate) body: Incoming,
+    _driver: JoinSet<()>,
+}
+
+impl Opened {
+    /// Reads the whole body, when it has so many octets at most.
+    pub(crate) async fn whole(self, bytes_max: usize) -> Result<Answer, HttpError> {
+        let (peer, status, matched) = (self.peer, self.head.status, self.text(&MATCH));
+        let collected = Limited::new(self.body, bytes_max).collect().await;
+        let body = collected.map_err(|error| HttpError::Body { peer, error })?.to_bytes();
+        Ok(Answer { status, matched, body })
+    }
+
+    fn text(&self, name: &HeaderName) -> Option<String> {
+        self.head.headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 }
 
@@ -279,6 +321,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn for_whom_it_is_asked_is_told_as_proxies_do() {
+        for (client, field) in [("192.0.2.7", "forwarded: for=192.0.2.7\r\n"), ("::7", "forwarded: for=\"[::7]\"\r\n")]
+        {
+            let (peer, server) = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            let on_behalf_of = Some(client.parse().unwrap());
+            Exchange { on_behalf_of, ..get(peer) }.run(&Dns::default()).await.unwrap();
+            let (_, head) = server.await.unwrap();
+            assert!(head.contains(field), "{head}");
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_there_is_said_with_the_address() {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = free.local_addr().unwrap();
@@ -296,7 +350,7 @@ mod tests {
 
     fn get(peer: SocketAddr) -> Exchange<'static> {
         let target = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
-        Exchange { peer, authority: "tds.example.org:5632", target, local: None, credentials: None }
+        Exchange::new(peer, "tds.example.org:5632", target)
     }
 
     /// Answers one connection with fixed octets; yields who called and what was sent.

@@ -50,6 +50,7 @@ mod receiver;
 mod sender;
 mod socket;
 pub mod statistics;
+mod transfer;
 mod tunnel;
 
 pub use amt::AmtSettings;
@@ -64,6 +65,7 @@ pub use probe::{ProbeError, probe};
 pub use receiver::{ReceiveError, Receiver, ReceiverSettings, Via};
 pub use sender::{SendError, SendTo, Sender, SenderSettings};
 pub use statistics::{Report, Statistics};
+pub use transfer::{TransferError, transfer};
 pub use tunnel::{Received, Servers, Tunnel, TunnelError, TunnelSettings};
 
 /// What a client asks the hierarchy for, in the hierarchy's own words.

@@ -31,6 +31,7 @@ pub struct Locator {
     roots: Vec<DatabaseAddress>,
     wanted: Wanted,
     local: Option<IpAddr>,
+    on_behalf_of: Option<IpAddr>,
     dns: Dns,
     cache: CacheFolder,
     from_roots: bool,
@@ -76,13 +77,37 @@ impl Locator {
     #[must_use]
     pub fn new(roots: Vec<DatabaseAddress>, country: Option<Country>, dns: Dns, cache: CacheFolder) -> Self {
         let wanted = Wanted { country, protocol: ProtocolFilter::Only(Protocol::Udp) };
-        Self { roots, wanted, local: None, dns, cache, from_roots: false, own: Vec::new(), chains: Arc::default() }
+        Self {
+            roots,
+            wanted,
+            local: None,
+            on_behalf_of: None,
+            dns,
+            cache,
+            from_roots: false,
+            own: Vec::new(),
+            chains: Arc::default(),
+        }
     }
 
     /// Asks for AMT relays instead (RFC 7450).
     #[must_use]
     pub fn for_relays(mut self) -> Self {
         self.wanted.protocol = ProtocolFilter::Only(Protocol::Amt);
+        self
+    }
+
+    /// Asks for servers of these protocols instead.
+    #[must_use]
+    pub fn for_protocol(mut self, protocol: ProtocolFilter) -> Self {
+        self.wanted.protocol = protocol;
+        self
+    }
+
+    /// Asks for somebody else's place. Databases that do not trust us as a proxy match our own address all the same.
+    #[must_use]
+    pub fn on_behalf_of(mut self, client: Option<IpAddr>) -> Self {
+        self.on_behalf_of = client;
         self
     }
 
@@ -160,9 +185,9 @@ impl Locator {
                         });
                     }
                     Step::Ask(question) => {
-                        let (dns, local) = (self.dns.clone(), self.local);
+                        let (dns, from) = (self.dns.clone(), (self.local, self.on_behalf_of));
                         errands.start(question.id, async move {
-                            let answer = ask(&question, local, &dns).await;
+                            let answer = ask(&question, from, &dns).await;
                             debug!(database = %question.address, ?answer, "asked");
                             Outcome::Answer(answer)
                         });
@@ -215,13 +240,18 @@ impl Locator {
     }
 }
 
-async fn ask(ask: &Ask, local: Option<IpAddr>, dns: &Dns) -> Result<locator::Answer, String> {
+async fn ask(
+    ask: &Ask,
+    (local, on_behalf_of): (Option<IpAddr>, Option<IpAddr>),
+    dns: &Dns,
+) -> Result<locator::Answer, String> {
     let exchange = Exchange {
         peer: ask.address,
         authority: &ask.authority,
         target: &ask.target,
         local: local.filter(|local| local.is_ipv4() == ask.address.is_ipv4()),
         credentials: None,
+        on_behalf_of,
     };
     let answer = exchange.run(dns).await.map_err(|error| error.to_string())?;
     if answer.status != StatusCode::OK {

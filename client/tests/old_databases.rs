@@ -162,8 +162,7 @@ async fn credentials_are_given_to_the_same_host_only() {
     let away = Database::start(move |_, _| redirect(307, &location)).await;
     let authority = away.address.to_string();
     let target = "/script/castgate.cgs?ACTION=TRANSFER";
-    let exchange =
-        Exchange { peer: away.address, authority: &authority, target, local: None, credentials: Some(&credentials) };
+    let exchange = Exchange { credentials: Some(&credentials), ..Exchange::new(away.address, &authority, target) };
     let error = exchange.run(&dns()).await.unwrap_err().to_string();
     assert!(error.contains("login and password are not given to another host"), "{error}");
     assert!(stranger.heads().is_empty());

@@ -2,6 +2,7 @@
 //! database.
 
 mod account;
+mod transfer;
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use castgate_client::http::{Answer, Credentials, Exchange};
 use castgate_client::{DatabaseAddress, Dns};
 use castgate_wire::registry::{
-    Bye, Country, EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Server, Transfer, xml,
+    Bye, Country, EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Server, xml,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ enum Action {
     Query(QueryArgs),
     Register(RegisterArgs),
     Bye(ByeArgs),
-    Transfer(TransferArgs),
+    Transfer(transfer::TransferArgs),
     Account(account::AccountArgs),
 }
 
@@ -138,29 +139,13 @@ struct ByeArgs {
     strict: bool,
 }
 
-/// Fetch all entries, as a peer of the database does
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  CASTGATE_PASSWORD=… castgate tds transfer --tds 127.0.5.1 --login peer")]
-struct TransferArgs {
-    #[command(flatten)]
-    peer: Peer,
-    #[command(flatten)]
-    account: Account,
-    /// Only entries inside this network
-    #[arg(long, value_name = "PREFIX")]
-    network: Option<Prefix>,
-    /// Only entries of this country
-    #[arg(long, value_name = "CC", value_parser = args::country)]
-    country: Option<Country>,
-}
-
 /// Carries out one action.
 pub(crate) async fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Query(args) => query(args).await,
         Action::Register(args) => register(args).await,
         Action::Bye(args) => bye(args).await,
-        Action::Transfer(args) => transfer(args).await,
+        Action::Transfer(args) => transfer::run(args).await,
         Action::Account(args) => account::run(args),
     }
 }
@@ -192,23 +177,6 @@ async fn bye(args: ByeArgs) -> Result<()> {
     peer.print(&json!({ "removed": true, "at": peer.tds.to_string() }), &format!("removed at {}", peer.tds))
 }
 
-async fn transfer(args: TransferArgs) -> Result<()> {
-    let TransferArgs { peer, account, network, country } = args;
-    let request = Request::Transfer(Transfer { network, country });
-    let answer = peer.ask(&request, Some(&account.credentials()?)).await?;
-    for entry in xml::parse_transfer(&answer.body).context("the answer is not a list of entries")? {
-        let mut row = server_json(&entry.server);
-        // The password is a hash, and still nothing for a screen.
-        row["login"] = entry.login.clone().into();
-        row["countries"] = entry.countries.iter().map(ToString::to_string).collect();
-        row["networks"] = entry.networks.iter().map(ToString::to_string).collect();
-        let networks: Vec<_> = entry.networks.iter().map(ToString::to_string).collect();
-        let words = format!("{} login {} networks {}", in_words(&entry.server), entry.login, networks.join(","));
-        peer.print(&row, &words)?;
-    }
-    Ok(())
-}
-
 impl Peer {
     /// Sends the request to the first address of the database that answers at all.
     async fn ask(&self, request: &Request, credentials: Option<&Credentials>) -> Result<Answer> {
@@ -216,7 +184,7 @@ impl Peer {
         let mut outcome = Err(anyhow!("the database {} has no address", self.tds));
         let dns = Dns::from_environment()?;
         for (peer, authority) in dns.databases(&self.tds).await? {
-            let exchange = Exchange { peer, authority: &authority, target: &target, local: self.local, credentials };
+            let exchange = Exchange { local: self.local, credentials, ..Exchange::new(peer, &authority, &target) };
             match exchange.run(&dns).await {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) => {
@@ -232,9 +200,14 @@ impl Peer {
     }
 
     fn print(&self, row: &Value, words: &str) -> Result<()> {
-        let line = if self.json { row.to_string() } else { words.to_owned() };
-        writeln!(std::io::stdout(), "{line}").context("standard output is closed")
+        print(self.json, row, words)
     }
+}
+
+/// One line on standard output.
+fn print(json: bool, row: &Value, words: &str) -> Result<()> {
+    let line = if json { row.to_string() } else { words.to_owned() };
+    writeln!(std::io::stdout(), "{line}").context("standard output is closed")
 }
 
 impl Account {

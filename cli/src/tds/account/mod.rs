@@ -9,7 +9,6 @@
 mod file;
 mod password;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -223,8 +222,7 @@ impl Place {
     }
 
     fn tell(&self, row: &Value, words: &str) -> Result<()> {
-        let line = if self.json { row.to_string() } else { words.to_owned() };
-        writeln!(std::io::stdout(), "{line}").context("standard output is closed")
+        super::print(self.json, row, words)
     }
 }
 

@@ -90,9 +90,10 @@ pub(crate) async fn transfer<T: Send + 'static>(
     peer: &DatabaseAddress,
     login: &str,
     password: &str,
+    wanted: &Transfer,
     take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
 ) -> Result<(T, usize), String> {
-    let outcome = timeout(TRANSFER_TIME, receive(peer, login, password, take)).await;
+    let outcome = timeout(TRANSFER_TIME, receive(peer, login, password, wanted, take)).await;
     let late = || Err(format!("no end within {} s", TRANSFER_TIME.as_secs()));
     outcome.unwrap_or_else(|_| late())
 }
@@ -101,6 +102,7 @@ async fn receive<T: Send + 'static>(
     peer: &DatabaseAddress,
     login: &str,
     password: &str,
+    wanted: &Transfer,
     mut take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
 ) -> Result<(T, usize), String> {
     let stream = connect(peer).await?;
@@ -108,7 +110,7 @@ async fn receive<T: Send + 'static>(
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let request = hyper::Request::get(format!("{}?{}", peer.path, Request::Transfer(Transfer::default()).emit()))
+    let request = hyper::Request::get(format!("{}?{}", peer.path, Request::Transfer(wanted.clone()).emit()))
         .header(HOST, peer.authority())
         .header(AUTHORIZATION, authorization(login, password))
         .header(CONNECTION, "close")

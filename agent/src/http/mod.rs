@@ -1,10 +1,13 @@
 //! HTTP/1 as the hierarchy speaks it: small requests, small answers, everything bounded in size and time.
 //!
-//! Owns connections and bytes. What a request means is the caller's: [`server`] carries the database role, [`client`] the
+//! Owns connections and bytes. What a request means is the caller's: [`server`] carries the roles database and front, [`client`] the
 //! registrar.
 
 pub(crate) mod client;
+pub(crate) mod rate;
 pub(crate) mod server;
+pub(crate) mod source;
+pub(crate) mod words;
 
 /// `X-CastGate-Update-Interval`, in seconds, in the answer to a REGISTER.
 pub(crate) const UPDATE_INTERVAL: &str = "x-castgate-update-interval";

@@ -14,9 +14,7 @@
 
 mod audit;
 mod peers;
-mod rate;
 mod service;
-mod source;
 mod store;
 
 use std::collections::HashSet;

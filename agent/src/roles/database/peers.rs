@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use castgate_control::PeersSnapshot;
 use castgate_endpoint::hierarchy::address::{AddressError, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::database::Adoption;
-use castgate_wire::registry::{PATH, TransferEntry};
+use castgate_wire::registry::{PATH, Transfer, TransferEntry};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -157,7 +157,7 @@ impl Peers {
         let mut intake = Intake { service: self.service.clone(), batch: Vec::new(), total: Adoption::default() };
         let name = member.to_string();
         let take = move |entry: Option<TransferEntry>| intake.take(entry);
-        let outcome = client::transfer(member, &settings.login, &settings.password, take).await;
+        let outcome = client::transfer(member, &settings.login, &settings.password, &Transfer::default(), take).await;
         let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
         tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
         Ok(())

@@ -18,8 +18,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Tier};
-use castgate_wire::registry::{self, Bye, Query, Register, Request as Action, xml};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use castgate_wire::registry::{Bye, Query, Register, Request as Action, xml};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use ipnet::IpNet;
@@ -28,16 +28,12 @@ use tokio::sync::{Notify, watch};
 pub(super) use transfer::PeerLogin;
 
 use super::audit::{Act, Audit};
-use super::rate::{Rate, host};
-use super::source;
 use super::store::{Committed, Store};
+use crate::http::rate::{Rate, host};
 use crate::http::server::{Answer, Handler, Request};
-use crate::http::{MATCH, UPDATE_INTERVAL};
-use answer::{BUSY_RETRY, Failure, empty, with};
-use passwords::{Passwords, basic};
-
-/// Longest target of a GET; the caller switches to POST.
-const TARGET_BYTES_MAX: usize = 8 * 1024;
+use crate::http::words::{BUSY_RETRY, Failure, admit, basic, empty, pairs_of_post, with};
+use crate::http::{MATCH, UPDATE_INTERVAL, source};
+use passwords::Passwords;
 
 const NOT_SYNCHRONISED: &str = "this database does not know yet what its peers know";
 
@@ -279,31 +275,6 @@ impl Handler for Service {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(BUSY_RETRY);
         Failure { retry_after, ..Failure::new(status, sentence) }.into_answer()
     }
-}
-
-/// Whether the request is one for us at all.
-fn admit(header: &Parts) -> Result<(), Failure> {
-    if !registry::path_is_ours(header.uri.path()) {
-        return Err(Failure::new(StatusCode::NOT_FOUND, format!("only {} is served here", registry::PATH)));
-    }
-    if header.method != Method::GET && header.method != Method::POST {
-        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are answered"));
-    }
-    if header.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
-        return Err(Failure::new(StatusCode::URI_TOO_LONG, "the request line is too long for GET, use POST"));
-    }
-    Ok(())
-}
-
-/// Pairs of the body, then those of the query part. No type of the body is as good as the right one.
-fn pairs_of_post(header: &HeaderMap, body: &[u8], query: &str) -> Result<String, Failure> {
-    let media_type = header.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let essence = media_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    if !matches!(essence.as_deref(), None | Some("" | "application/x-www-form-urlencoded")) {
-        return Err(Failure::bad("the body is not application/x-www-form-urlencoded"));
-    }
-    let body = std::str::from_utf8(body).map_err(|_| Failure::bad("the body is not text"))?;
-    Ok(format!("{}&{query}", body.trim_end_matches(['\r', '\n'])))
 }
 
 /// Waits until what was changed cannot get lost.

@@ -7,17 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use castgate_endpoint::hierarchy::accounts::{Check, PasswordCheck};
 use castgate_wire::registry::Login;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::Service;
-use super::answer::Failure;
+use crate::http::rate::{Rate, host};
+use crate::http::words::{Failure, basic};
 use crate::roles::database::audit::Act;
-use crate::roles::database::rate::{Rate, host};
 
 /// Passwords checked at one time: each takes a core and tens of MiB.
 const CHECKS_MAX: usize = 2;
@@ -146,17 +144,6 @@ impl Service {
     }
 }
 
-/// Login and password of `Authorization: Basic` (RFC 7617).
-pub(super) fn basic(header: &HeaderMap) -> Option<Login> {
-    let (scheme, coded) = header.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let text = String::from_utf8(STANDARD.decode(coded.trim()).ok()?).ok()?;
-    let (login, password) = text.split_once(':')?;
-    Some(Login { login: login.to_owned(), password: password.to_owned() })
-}
-
 /// A place among the passwords that wait.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -181,9 +168,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use castgate_endpoint::hierarchy::accounts::{Account, Allow};
     use castgate_endpoint::hierarchy::database::{Config, Database};
     use hyper::StatusCode;
+    use hyper::header::AUTHORIZATION;
 
     use super::super::tests::fresh;
     use super::*;
@@ -220,22 +210,5 @@ mod tests {
         lock(&service.passwords.good_places)
             .remember(service.passwords.hasher.hash_one((&"be".to_owned(), IpAddr::from([203, 0, 113, 2]))));
         assert_eq!(guess([203, 0, 113, 2]).await, 401, "and where he was right before");
-    }
-
-    #[test]
-    fn credentials_are_read_as_rfc_7617_writes_them() {
-        let read = |value: &str| {
-            let mut header = HeaderMap::new();
-            header.insert(AUTHORIZATION, value.parse().unwrap());
-            basic(&header).map(|login| (login.login, login.password))
-        };
-        let pair = |login: &str, password: &str| Some((login.to_owned(), password.to_owned()));
-        assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), pair("Aladdin", "open sesame"));
-        assert_eq!(read("basic  dGVzdDoxMjPCow=="), pair("test", "123£"));
-        assert_eq!(read("Basic YTpiOmM="), pair("a", "b:c"), "the first colon ends the login");
-        for wrong in ["Basic", "Basic ", "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Basic !!!", "Basic YWJj", "Basic /w=="]
-        {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
     }
 }

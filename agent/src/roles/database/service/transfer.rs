@@ -10,9 +10,9 @@ use hyper::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::answer::{Failure, with};
 use super::{NOT_SYNCHRONISED, Service};
 use crate::http::server::{Answer, Content, Part};
+use crate::http::words::{Failure, with};
 use crate::roles::database::audit::Act;
 
 /// Parts of an answer to a peer that wait to be sent; then its maker waits.

@@ -22,7 +22,7 @@ const SHARDS: usize = 16;
 
 /// A limit for each key: an address, or a login.
 #[derive(Debug)]
-pub(super) struct Rate<K> {
+pub(crate) struct Rate<K> {
     per_minute: AtomicU32,
     shards: Box<[Mutex<Shard<K>>]>,
     hasher: RandomState,
@@ -44,7 +44,7 @@ struct Bucket {
 
 impl<K: Hash + Eq + Copy> Rate<K> {
     /// So many requests at once, and as many in each minute.
-    pub(super) fn new(per_minute: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_minute: u32, now: Instant) -> Self {
         let shard = || {
             let overflow = Bucket { level: full(per_minute), at: now };
             Mutex::new(Shard { buckets: HashMap::new(), overflow, swept_at: now })
@@ -53,18 +53,18 @@ impl<K: Hash + Eq + Copy> Rate<K> {
         Self { per_minute: AtomicU32::new(per_minute), shards, hasher: RandomState::new() }
     }
 
-    pub(super) fn set(&self, per_minute: u32) {
+    pub(crate) fn set(&self, per_minute: u32) {
         self.per_minute.store(per_minute, Ordering::Relaxed);
     }
 
     /// Takes one request, or says how long to wait for it.
-    pub(super) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
         let per_minute = self.per_minute.load(Ordering::Relaxed);
         self.shard(key).bucket(key, per_minute, now).take(per_minute, now)
     }
 
     /// Whether a request would be taken.
-    pub(super) fn look(&self, key: K, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn look(&self, key: K, now: Instant) -> Result<(), Duration> {
         let per_minute = self.per_minute.load(Ordering::Relaxed);
         let mut bucket = *self.shard(key).bucket(key, per_minute, now);
         bucket.take(per_minute, now)
@@ -127,7 +127,7 @@ impl Bucket {
 }
 
 /// The key of an address. Whoever has an IPv6 network has as many addresses as he likes.
-pub(super) fn host(source: IpAddr) -> IpAddr {
+pub(crate) fn host(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> (128 - IPV6_PREFIX_LEN) << (128 - IPV6_PREFIX_LEN)))

@@ -9,7 +9,7 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The source of a request. Walks the list of a proxy from its end, as long as those who wrote it are proxies of ours: what
 /// stands before the first stranger was written by the stranger.
-pub(super) fn of(peer: IpAddr, header: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn of(peer: IpAddr, header: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_ours = |address: IpAddr| trusted.iter().any(|range| range.contains(&address));
     if !is_ours(peer) {

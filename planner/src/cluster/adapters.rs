@@ -91,7 +91,15 @@ pub(super) fn plan(world: World, fleet: &mut Fleet, clients: Vec<Client>) {
             if let Some(snapshot) = fleet.snapshots.get_mut(&agent) {
                 snapshot.registrar = Some(registrar(namespace, key.clone(), entries.clone(), interval));
             }
-            rows.push(AdapterClient { agent, key, entries, parents, discovery, interval_seconds: interval });
+            rows.push(AdapterClient {
+                agent,
+                key,
+                entries,
+                parents,
+                discovery,
+                peers: None,
+                interval_seconds: interval,
+            });
         }
         let Some(node) = world.facts.adapter_nodes.get(namespace) else { continue };
         let agent = names::adapter_agent(namespace, node);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::check_credentials;
 use crate::registrar::{Parent, RegistrarDiscovery, Registration, check_discovery, check_entries, check_parents};
 use crate::{SnapshotError, integer};
 
@@ -60,6 +61,9 @@ pub struct AdapterClient {
     /// Instead of parents: where the walks to them begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<RegistrarDiscovery>,
+    /// The peers of its database, whose entries it may fetch through the adapter. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<AdapterPeers>,
     /// How often, in seconds; as in the registrar.
     #[serde(default = "crate::registrar::default_interval", deserialize_with = "integer::read")]
     pub interval_seconds: std::num::NonZeroU32,
@@ -68,15 +72,37 @@ pub struct AdapterClient {
 /// Without the key: a snapshot may end up in a log.
 impl fmt::Debug for AdapterClient {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { agent, key: _, entries, parents, discovery, interval_seconds } = self;
+        let Self { agent, key: _, entries, parents, discovery, peers, interval_seconds } = self;
         formatter
             .debug_struct("AdapterClient")
             .field("agent", agent)
             .field("entries", entries)
             .field("parents", parents)
             .field("discovery", discovery)
+            .field("peers", peers)
             .field("interval_seconds", interval_seconds)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whose entries may be fetched, with which login: that of the peers, which no agent holds.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdapterPeers {
+    /// `HOST[:PORT]` or `http://HOST[:PORT]` of each, beside those that are found. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+    /// User name that all of them have in common.
+    pub login: String,
+    /// Their password.
+    pub password: String,
+}
+
+/// Without the password: a snapshot may end up in a log.
+impl fmt::Debug for AdapterPeers {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let Self { members, login, password: _ } = self;
+        formatter.debug_struct("AdapterPeers").field("members", members).field("login", login).finish_non_exhaustive()
     }
 }
 
@@ -122,6 +148,9 @@ impl AdapterClient {
         }
         if self.key.len() < 32 {
             return Err(SnapshotError::new("key", "is shorter than 32 characters"));
+        }
+        if let Some(AdapterPeers { members: _, login, password }) = &self.peers {
+            check_credentials(login, password).map_err(|error| error.within("peers"))?;
         }
         check_entries(&self.entries)?;
         check_parents(&self.parents)?;

@@ -22,7 +22,7 @@ mod words;
 mod yaml;
 
 pub use accounts::AccountsFile;
-pub use adapter::{AdapterClient, AdapterRef, AdapterSnapshot, TlsIdentity};
+pub use adapter::{AdapterClient, AdapterPeers, AdapterRef, AdapterSnapshot, TlsIdentity};
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
 pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};
 pub use error::SnapshotError;

@@ -9,11 +9,17 @@ use ipnet::IpNet;
 use crate::v1;
 
 /// Most networks of one entry: more than any database takes in one request.
-const NETWORKS_MAX: usize = 65_536;
+pub(crate) const NETWORKS_MAX: usize = 65_536;
 
 /// An entry of a peer that is none: one sentence that names the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryError(String);
+
+impl EntryError {
+    pub(crate) fn new(sentence: String) -> Self {
+        Self(sentence)
+    }
+}
 
 impl std::fmt::Display for EntryError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -42,16 +48,9 @@ impl TryFrom<&v1::Entry> for Registration {
 
     fn try_from(entry: &v1::Entry) -> Result<Self, EntryError> {
         let v1::Entry { r#type, source, port, protocol, networks, country } = entry;
-        let wrong = |field: &str, value: &str, what: &str| {
-            let value: String = value.chars().take(64).collect();
-            EntryError(format!("{field}: {value:?} is not {what}"))
-        };
         if networks.len() > NETWORKS_MAX {
             return Err(EntryError(format!("networks: are more than {NETWORKS_MAX}")));
         }
-        let network = |network: &String| {
-            network.parse::<IpNet>().map_err(|_| wrong("networks", network, "a network in prefix notation"))
-        };
         Ok(Self {
             entry_type: match r#type.as_str() {
                 "TS" => EntryType::TunnelServer,
@@ -70,12 +69,27 @@ impl TryFrom<&v1::Entry> for Registration {
                 "AMT" => Some(Protocol::Amt),
                 other => return Err(wrong("protocol", other, "UDP, TCP or AMT")),
             },
-            networks: networks.iter().map(network).collect::<Result<_, _>>()?,
-            country: match country.as_str() {
-                "" => None,
-                code => Some(code.parse::<Country>().map_err(|_| wrong("country", code, "a country of two letters"))?),
-            },
+            networks: networks.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
+            country: self::country(country)?,
         })
+    }
+}
+
+/// A field that is wrong; a long value is cut.
+pub(crate) fn wrong(field: &str, value: &str, what: &str) -> EntryError {
+    let value: String = value.chars().take(64).collect();
+    EntryError(format!("{field}: {value:?} is not {what}"))
+}
+
+pub(crate) fn network(text: &str) -> Result<IpNet, EntryError> {
+    text.parse().map_err(|_| wrong("networks", text, "a network in prefix notation"))
+}
+
+/// Two letters, or nothing.
+pub(crate) fn country(code: &str) -> Result<Option<Country>, EntryError> {
+    match code {
+        "" => Ok(None),
+        code => code.parse().map(Some).map_err(|_| wrong("country", code, "a country of two letters")),
     }
 }
 

@@ -5,8 +5,10 @@
 //! brings the connection. A crate apart from `castgate-control`, because the generated code reaches Tokio and planning must not.
 
 mod convert;
+mod servers;
 
 pub use convert::EntryError;
+pub use servers::chain;
 
 /// The generated messages and services of `castgate/v1/*.proto`.
 #[allow(missing_docs, clippy::pedantic, reason = "generated; documented in the .proto files")]

@@ -9,17 +9,20 @@
 //! ```
 //! Owns what is asked for, what is permitted of it, and when it is taken back. Speaking to databases is the registrar's.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use castgate_control::{AdapterClient, RegistrarSnapshot, Registration};
-use castgate_rpc::v1::{self, RegisterState};
+use castgate_rpc::v1::{self, RegisterRequest, RegisterState};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::report::ClientReport;
+use crate::roles::feeding::Feeding;
+use crate::roles::peering::Peering;
 use crate::roles::registrar::{Direct, RegistrarError, entry_name};
 
 /// Orders that wait: a stream sends one at a time.
@@ -40,8 +43,8 @@ pub(super) struct Settings {
 pub(super) enum Order {
     /// It begins.
     Attach { stream: u64, answers: watch::Sender<Answer> },
-    /// These entries, and no others.
-    Ask { stream: u64, entries: Vec<v1::Entry> },
+    /// The entries of this request, and no others; with the chain that feeds them.
+    Ask { stream: u64, request: RegisterRequest, fed_by: Vec<IpAddr> },
     /// Everything shall be taken back.
     Bye { stream: u64 },
     /// It is gone without a goodbye.
@@ -55,6 +58,8 @@ pub(super) enum Answer {
     Nothing,
     State(RegisterState),
     End(Status),
+    /// The goodbye was said; whether every database heard it.
+    Gone(bool),
 }
 
 /// The handle of the task. Dropped, nothing is said to anybody.
@@ -63,6 +68,8 @@ pub(super) struct Client {
     settings: watch::Sender<Option<Settings>>,
     orders: mpsc::Sender<Order>,
     report: watch::Receiver<ClientReport>,
+    /// The peers of its database.
+    peers: watch::Receiver<Vec<SocketAddr>>,
     task: JoinHandle<()>,
 }
 
@@ -73,20 +80,28 @@ impl Client {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
         let (publisher, report) =
             watch::channel(ClientReport { agent: agent.clone(), connected: false, registrations: Vec::new() });
+        let peering = Peering::default();
         let desk = Task {
             agent,
             settings,
             publisher,
             changed,
             registrar: None,
+            peers: peering.peers(),
+            peering,
+            feeding: Feeding::default(),
+            hears_peers: false,
+            asked_number: 0,
+            answered_number: 0,
             asked: Vec::new(),
             refused: Vec::new(),
             stream: None,
             take_back_at: None,
             leaving_until: None,
         };
+        let peers = desk.peering.peers();
         let task = tokio::spawn(desk.run(received));
-        Self { settings: sender, orders, report, task }
+        Self { settings: sender, orders, report, peers, task }
     }
 
     pub(super) fn set(&self, settings: Settings) {
@@ -116,6 +131,11 @@ impl Client {
         self.report.borrow().clone()
     }
 
+    /// The other databases of the networks of its database, as far as they were found.
+    pub(super) fn peers(&self) -> Vec<SocketAddr> {
+        self.peers.borrow().clone()
+    }
+
     /// Whether it is removed and everything is taken back.
     pub(super) fn is_done(&self) -> bool {
         self.settings.borrow().is_none() && {
@@ -142,6 +162,16 @@ struct Task {
     publisher: watch::Sender<ClientReport>,
     changed: Arc<Notify>,
     registrar: Option<Direct>,
+    /// What the registrar and the agent's database tell each other through us.
+    peering: Peering,
+    peers: watch::Receiver<Vec<SocketAddr>>,
+    /// What feeds the agent's relays.
+    feeding: Feeding,
+    /// Whether the agent tells us when its database holds what its peers hold.
+    hears_peers: bool,
+    /// The last request, and the one that the registrar has carried out.
+    asked_number: u64,
+    answered_number: u64,
     /// What the agent wants: its text when it is an entry, and the entry.
     asked: Vec<v1::Entry>,
     /// What of it is not announced, with the reason.
@@ -173,12 +203,14 @@ impl Task {
                 }
                 () = due(self.leaving_until) => {
                     tracing::warn!(agent = self.agent, "not every database above took the goodbye in time");
-                    self.end_stream();
+                    self.end_stream(false);
                 }
                 () = changed(self.registrar.as_mut()) => {}
+                // Ours is one of the senders.
+                Ok(()) = self.peers.changed() => {}
             }
             if self.leaving_until.is_some() && self.registrar.as_ref().is_none_or(Direct::is_finished) {
-                self.end_stream();
+                self.end_stream(true);
             }
             self.publish();
         }
@@ -197,11 +229,7 @@ impl Task {
             }
             // An order of a stream that was replaced comes too late.
             Order::Ask { stream, .. } | Order::Bye { stream } | Order::Lost { stream } if Some(stream) != current => {}
-            Order::Ask { entries, .. } => {
-                self.asked = entries;
-                self.leaving_until = None;
-                self.announce();
-            }
+            Order::Ask { request, fed_by, .. } => self.take(request, fed_by),
             Order::Bye { .. } => {
                 tracing::info!(agent = self.agent, "says goodbye");
                 self.take_back();
@@ -217,6 +245,19 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn take(&mut self, request: RegisterRequest, fed_by: Vec<IpAddr>) {
+        let RegisterRequest { agent: _, entries, bye: _, fed_by: _, hears_peers, synchronised_with, number } = request;
+        self.asked = entries;
+        self.leaving_until = None;
+        self.asked_number = number;
+        self.hears_peers = hears_peers;
+        self.feeding.set(fed_by);
+        // Of peers that it has not heard of yet it has said nothing.
+        let told: Vec<String> = self.peers.borrow().iter().map(ToString::to_string).collect();
+        self.peering.set_synchronised(synchronised_with == told);
+        self.announce();
     }
 
     fn reconfigure(&mut self) {
@@ -238,9 +279,11 @@ impl Task {
         self.announce();
     }
 
-    fn end_stream(&mut self) {
+    fn end_stream(&mut self, complete: bool) {
         self.leaving_until = None;
-        self.stream = None;
+        if let Some((_, answers)) = self.stream.take() {
+            answers.send_replace(Answer::Gone(complete));
+        }
     }
 
     /// Announces what is both asked for and permitted.
@@ -265,11 +308,17 @@ impl Task {
             }
         }
         let applied = match (&mut self.registrar, client) {
-            (Some(registrar), Some(client)) => registrar.apply(snapshot(client, entries)),
+            (Some(registrar), Some(client)) => {
+                registrar.wait_for_peers(self.hears_peers);
+                registrar.apply(snapshot(client, entries))
+            }
             // Whom it has told it knows itself.
             (Some(registrar), None) => registrar.apply(RegistrarSnapshot::new(Vec::new(), Vec::new())),
-            (None, Some(client)) if !entries.is_empty() => Direct::start(snapshot(client, entries), &self.changed)
-                .map(|registrar| self.registrar = Some(registrar)),
+            (None, Some(client)) if !entries.is_empty() => {
+                let boards = (self.peering.clone(), &self.feeding);
+                Direct::start_for(snapshot(client, entries), &self.changed, boards, self.hears_peers)
+                    .map(|registrar| self.registrar = Some(registrar))
+            }
             (None, _) => Ok(()),
         };
         if let Err(error) = applied {
@@ -281,12 +330,19 @@ impl Task {
     fn publish(&mut self) {
         if self.registrar.as_ref().is_some_and(|registrar| self.asked.is_empty() && registrar.is_finished()) {
             self.registrar = None;
+            // The next one finds its own.
+            self.peering.set_peers(Vec::new());
+        }
+        if self.registrar.as_ref().is_none_or(Direct::has_carried_out) {
+            self.answered_number = self.asked_number;
         }
         let registrations = self.registrar.as_ref().map(Direct::report).unwrap_or_default();
         if let Some((_, answers)) = &self.stream {
             let state = RegisterState {
                 registrations: registrations.iter().map(crate::report::RegistrationReport::to_message).collect(),
                 refused: self.refused.clone(),
+                peers: self.peers.borrow_and_update().iter().map(ToString::to_string).collect(),
+                number: self.answered_number,
             };
             answers.send_if_modified(|before| {
                 let news = !matches!(before, Answer::State(before) if *before == state);
@@ -330,7 +386,7 @@ fn name(entry: &Registration) -> String {
 }
 
 fn snapshot(client: &AdapterClient, entries: Vec<Registration>) -> RegistrarSnapshot {
-    let AdapterClient { agent: _, key: _, entries: _, parents, discovery, interval_seconds } = client;
+    let AdapterClient { agent: _, key: _, entries: _, parents, discovery, peers: _, interval_seconds } = client;
     RegistrarSnapshot {
         discovery: discovery.clone(),
         interval_seconds: *interval_seconds,

@@ -1,6 +1,7 @@
-//! The service `Hierarchy`: who calls, and to which client's task he is brought.
+//! The service `Hierarchy`: who calls, and to which client's task he is brought. Answering questions is `questions`'.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,10 @@ use std::time::Duration;
 
 use castgate_control::{AdapterClient, AdapterSnapshot};
 use castgate_rpc::v1::hierarchy_server::Hierarchy;
-use castgate_rpc::v1::{RegisterRequest, RegisterState};
+use castgate_rpc::v1::{
+    ByeAnswer, ByeRequest, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, RegisterRequest,
+    RegisterState, TransferEntry, TransferRequest,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::Stream;
@@ -17,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{Answer, Client, Order, Settings};
 use super::connections::Visitor;
+use super::questions::Questions;
 use crate::report::ClientReport;
 
 /// Time to say who one is once the stream is there, and to take an answer.
@@ -28,11 +33,12 @@ pub(super) struct Desk {
     clients: Mutex<BTreeMap<String, Client>>,
     next_stream: AtomicU64,
     changed: Arc<Notify>,
+    questions: Questions,
 }
 
 impl Desk {
-    pub(super) fn new(changed: Arc<Notify>) -> Self {
-        Self { clients: Mutex::default(), next_stream: AtomicU64::new(1), changed }
+    pub(super) fn new(changed: Arc<Notify>, questions: Questions) -> Self {
+        Self { clients: Mutex::default(), next_stream: AtomicU64::new(1), changed, questions }
     }
 
     /// Works for these from now on. Who is no longer among them has his entries taken back.
@@ -83,41 +89,67 @@ impl Desk {
             .fold(false, |known, settings| known | same(settings.client.key.as_bytes(), key.as_bytes()))
     }
 
-    /// The client's task, when the key is his.
-    fn find(&self, agent: &str, key: &str) -> Result<mpsc::Sender<Order>, Status> {
+    /// What is known of a client, when the key is his.
+    fn find(&self, agent: &str, key: &str) -> Result<Known, Status> {
         let clients = self.clients();
         let found = clients.get(agent).and_then(|client| Some((client, client.settings()?)));
-        let Some((client, Settings { client: AdapterClient { key: wanted, .. }, .. })) = found else {
+        let Some((client, Settings { client: settings, .. })) = found else {
             return Err(Status::permission_denied(format!("{agent:?} is no agent that this adapter works for")));
         };
-        if !same(wanted.as_bytes(), key.as_bytes()) {
+        if !same(settings.key.as_bytes(), key.as_bytes()) {
             return Err(Status::permission_denied(format!("the key that is shown is not that of {agent}")));
         }
-        Ok(client.orders())
+        Ok(Known { orders: client.orders(), peers: client.peers(), settings })
     }
+
+    /// The key that a caller shows, when it is that of any agent.
+    fn key<T>(&self, request: &Request<T>) -> Result<String, Status> {
+        let key = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let key = key.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+        if !self.knows(&key) {
+            let peer = request.extensions().get::<Visitor>().map(Visitor::peer);
+            tracing::warn!(?peer, "a call without an agent's key");
+            return Err(Status::unauthenticated("no key of an agent that this adapter works for is shown"));
+        }
+        Ok(key)
+    }
+
+    /// Who asks one question; his connection may stay.
+    fn admit<T>(&self, request: &Request<T>, agent: &str) -> Result<Known, Status> {
+        let key = self.key(request)?;
+        let known = self.find(agent, &key).inspect_err(|status| {
+            tracing::warn!(agent, reason = status.message(), "a call is refused");
+        })?;
+        if let Some(visitor) = request.extensions().get::<Visitor>() {
+            visitor.proven();
+        }
+        Ok(known)
+    }
+}
+
+/// A client who has shown his key.
+struct Known {
+    orders: mpsc::Sender<Order>,
+    peers: Vec<SocketAddr>,
+    settings: AdapterClient,
 }
 
 #[tonic::async_trait]
 impl Hierarchy for Desk {
     type RegisterStream = Pin<Box<dyn Stream<Item = Result<RegisterState, Status>> + Send>>;
+    type TransferStream = Pin<Box<dyn Stream<Item = Result<TransferEntry, Status>> + Send>>;
 
     async fn register(
         &self,
         request: Request<Streaming<RegisterRequest>>,
     ) -> Result<Response<Self::RegisterStream>, Status> {
-        let key = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let key = key.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+        let key = self.key(&request)?;
         let visitor = request.extensions().get::<Visitor>().cloned();
-        if !self.knows(&key) {
-            let peer = visitor.map(|visitor| visitor.peer());
-            tracing::warn!(?peer, "a stream without an agent's key");
-            return Err(Status::unauthenticated("no key of an agent that this adapter works for is shown"));
-        }
         let mut requests = request.into_inner();
         let first = timeout(STREAM_TIME, requests.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("nothing was asked for in time"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("nothing was asked for"))?;
-        let orders = self.find(&first.agent, &key).inspect_err(|status| {
+        let Known { orders, .. } = self.find(&first.agent, &key).inspect_err(|status| {
             tracing::warn!(agent = first.agent, reason = status.message(), "a stream is refused");
         })?;
         if let Some(visitor) = visitor {
@@ -126,13 +158,49 @@ impl Hierarchy for Desk {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let (said, answers) = watch::channel(Answer::Nothing);
         let agent = first.agent.clone();
-        let gone = |_| Status::unavailable("the adapter ends");
+        let first = order(stream, first)?;
         orders.send(Order::Attach { stream, answers: said }).await.map_err(gone)?;
-        orders.send(order(stream, first)).await.map_err(gone)?;
+        orders.send(first).await.map_err(gone)?;
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(converse(Conversation { agent, stream, orders, answers }, requests, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
+
+    async fn bye(&self, request: Request<ByeRequest>) -> Result<Response<ByeAnswer>, Status> {
+        let Known { orders, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let (said, mut answers) = watch::channel(Answer::Nothing);
+        orders.send(Order::Attach { stream, answers: said }).await.map_err(gone)?;
+        orders.send(Order::Bye { stream }).await.map_err(gone)?;
+        loop {
+            answers.changed().await.map_err(|_| Status::unavailable("the adapter ends"))?;
+            match &*answers.borrow_and_update() {
+                Answer::Nothing | Answer::State(_) => {}
+                Answer::End(status) => return Err(status.clone()),
+                Answer::Gone(complete) => return Ok(Response::new(ByeAnswer { complete: *complete })),
+            }
+        }
+    }
+
+    async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateAnswer>, Status> {
+        let Known { settings, .. } = self.admit(&request, &request.get_ref().agent)?;
+        self.questions.locate(&settings, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn discover(&self, request: Request<DiscoverRequest>) -> Result<Response<DiscoverAnswer>, Status> {
+        let Known { settings, .. } = self.admit(&request, &request.get_ref().agent)?;
+        self.questions.discover(&settings, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<Self::TransferStream>, Status> {
+        let Known { settings, peers, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let entries = self.questions.transfer(&settings, &peers, request.get_ref())?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(entries))))
+    }
+}
+
+fn gone<T>(_: T) -> Status {
+    Status::unavailable("the adapter ends")
 }
 
 struct Conversation {
@@ -156,11 +224,17 @@ async fn converse(
                     let _ = sender.try_send(Err(Status::permission_denied("a stream is that of one agent")));
                     break;
                 }
-                Ok(Some(request)) => {
-                    if orders.send(order(stream, request)).await.is_err() {
+                Ok(Some(request)) => match order(stream, request) {
+                    Ok(order) => {
+                        if orders.send(order).await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(status) => {
+                        let _ = sender.try_send(Err(status));
                         break;
                     }
-                }
+                },
                 Ok(None) | Err(_) => break,
             },
             changed = answers.changed() => {
@@ -170,6 +244,7 @@ async fn converse(
                     Answer::Nothing => continue,
                     Answer::State(state) => Ok(state),
                     Answer::End(status) => Err(status),
+                    Answer::Gone(_) => return,
                 };
                 let last = answer.is_err();
                 let sent = timeout(STREAM_TIME, sender.send(answer)).await;
@@ -183,9 +258,12 @@ async fn converse(
     let _ = orders.send(Order::Lost { stream }).await;
 }
 
-fn order(stream: u64, request: RegisterRequest) -> Order {
-    let RegisterRequest { agent: _, entries, bye } = request;
-    if bye { Order::Bye { stream } } else { Order::Ask { stream, entries } }
+fn order(stream: u64, request: RegisterRequest) -> Result<Order, Status> {
+    if request.bye {
+        return Ok(Order::Bye { stream });
+    }
+    let fed_by = castgate_rpc::chain(&request.fed_by).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(Order::Ask { stream, request, fed_by })
 }
 
 /// Compares without telling by its time where the first difference is.

@@ -1,22 +1,25 @@
-//! The role `adapter`: registers the agents of its namespace with databases above, so that no credential leaves it.
+//! The role `adapter`: registers the agents of its namespace with databases above, so that no credential leaves it, and asks
+//! databases on their behalf.
 //!
 //! ```text
 //!   TCP ─▶ connections ─▶ TLS ─▶ tonic ─▶ desk ─▶ client (one task each) ─▶ registrar::Direct ─▶ databases above
 //!          (bounded,      (identity       (who       what it asks for,
-//!           strangers      may change)     calls)    its grace time
-//!           cut off)
+//!           strangers      may change)     calls) │  its grace time
+//!           cut off)                              └▶ questions ─▶ any database
 //! ```
 //! Owns tasks and their life. An adapter that ends says no BYE: its agents are alive, and its successor announces them again.
 
 mod client;
 mod connections;
 mod desk;
+mod questions;
 mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use castgate_client::Dns;
 use castgate_control::AdapterSnapshot;
 use castgate_rpc::v1::hierarchy_server::HierarchyServer;
 use tokio::net::TcpListener;
@@ -29,12 +32,13 @@ use crate::report::ClientReport;
 use crate::roles::registrar::RegistrarError;
 use crate::surroundings::Surroundings;
 use desk::Desk;
+use questions::Questions;
 use tls::Identities;
 
 /// An agent that is gone is noticed after two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// One stream is what an agent needs; a second one replaces it.
-const STREAMS_PER_CONNECTION_MAX: u32 = 4;
+/// One stream for its entries is what an agent needs, and a second one replaces it; the others are for questions.
+const STREAMS_PER_CONNECTION_MAX: u32 = 32;
 /// Time that connections get to close when we stop.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
@@ -50,6 +54,9 @@ pub enum AdapterError {
     /// Another address needs another start.
     #[error("listen: a running adapter stays at {0}")]
     Moved(SocketAddr),
+    /// The environment names a resolver that is none.
+    #[error("{0}")]
+    Resolver(String),
     /// What a client may announce cannot be announced.
     #[error("clients[{0}].{1}")]
     Client(usize, RegistrarError),
@@ -77,7 +84,8 @@ impl Adapter {
         let asked_for = snapshot.listen;
         let listener = TcpListener::bind(asked_for).await.map_err(|error| AdapterError::Listen(asked_for, error))?;
         let listen = listener.local_addr().map_err(|error| AdapterError::Listen(asked_for, error))?;
-        let desk = Arc::new(Desk::new(around.changed.clone()));
+        let dns = Dns::from_environment().map_err(|error| AdapterError::Resolver(error.to_string()))?;
+        let desk = Arc::new(Desk::new(around.changed.clone(), Questions::new(dns)));
         desk.set(&snapshot);
         let acceptor = identities.acceptor().map_err(AdapterError::Tls)?;
         let (stop, stopped) = watch::channel(false);

@@ -6,13 +6,15 @@
 //!                    ◀─ how each entry stands ◀──────┘
 //! ```
 //! Owns the stream and its life. While there is none, the adapter keeps our entries for its grace time, and we try to come
-//! back.
+//! back. What a registrar that speaks to databases itself would tell the other roles of this agent, the adapter tells us: who
+//! the peers of our database are; and we tell it when that holds their entries, and who feeds our relays.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use castgate_control::{AdapterRef, Registration};
+use castgate_control::{AdapterRef, EntryType, Registration};
 use castgate_rpc::v1::hierarchy_client::HierarchyClient;
 use castgate_rpc::v1::{Entry, RegisterRequest, RegisterState};
 use tokio::sync::{Notify, mpsc, watch};
@@ -23,6 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::entry_name;
 use crate::dial::{self, Backoff};
 use crate::report::RegistrationReport;
+use crate::roles::feeding::Feeding;
+use crate::roles::peering::Peering;
 use crate::surroundings::Surroundings;
 
 /// Time that the goodbye gets. Without it the adapter says it after its grace time.
@@ -37,6 +41,8 @@ const REQUESTS_MAX: usize = 4;
 pub struct Through {
     wishes: watch::Sender<Wish>,
     statuses: watch::Receiver<Vec<RegistrationReport>>,
+    /// The last wish that the statuses follow from.
+    answered: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
@@ -45,23 +51,45 @@ struct Wish {
     adapter: AdapterRef,
     entries: Vec<Registration>,
     bye: bool,
+    /// Counts them.
+    number: u64,
 }
 
 impl Through {
     /// Connects and announces everything.
     #[must_use]
     pub fn start(adapter: AdapterRef, entries: Vec<Registration>, around: &Surroundings) -> Self {
-        let wish = Wish { adapter, entries, bye: false };
-        let (publisher, statuses) = watch::channel(waiting(&wish, None));
-        let (wishes, wish) = watch::channel(wish);
-        let Surroundings { agent, state_dir: _, ca, changed, peering: _, feeding: _ } = around.clone();
-        let client = Client { agent, ca, wish, statuses: publisher, changed };
-        Self { wishes, statuses, task: tokio::spawn(client.run()) }
+        Self::start_with(adapter, entries, around, true)
     }
 
-    /// Announces these entries instead, there or elsewhere.
-    pub fn apply(&mut self, adapter: AdapterRef, entries: Vec<Registration>) {
-        self.wishes.send_replace(Wish { adapter, entries, bye: false });
+    /// The same for entries that others serve: a database among them has nothing to wait for here.
+    #[must_use]
+    pub(crate) fn start_for(adapter: AdapterRef, entries: Vec<Registration>, around: &Surroundings) -> Self {
+        Self::start_with(adapter, entries, around, false)
+    }
+
+    fn start_with(adapter: AdapterRef, entries: Vec<Registration>, around: &Surroundings, is_beside: bool) -> Self {
+        let wish = Wish { adapter, entries, bye: false, number: 1 };
+        let (publisher, statuses) = watch::channel(waiting(&wish, None));
+        let (wishes, wish) = watch::channel(wish);
+        let (numbers, answered) = watch::channel(0);
+        let Surroundings { agent, state_dir: _, ca, changed, peering, feeding } = around.clone();
+        let client = Client { agent, ca, wish, statuses: publisher, numbers, changed, peering, feeding, is_beside };
+        Self { wishes, statuses, answered, task: tokio::spawn(client.run()) }
+    }
+
+    /// Announces these entries instead, there or elsewhere. Returns the number that [`answered`](Self::answered) reaches when
+    /// the adapter has taken it.
+    pub fn apply(&mut self, adapter: AdapterRef, entries: Vec<Registration>) -> u64 {
+        let number = self.wishes.borrow().number + 1;
+        self.wishes.send_replace(Wish { adapter, entries, bye: false, number });
+        number
+    }
+
+    /// The number of the last wish that [`reports`](Self::reports) follow from; the first is 1.
+    #[must_use]
+    pub(crate) fn answered(&self) -> watch::Receiver<u64> {
+        self.answered.clone()
     }
 
     /// How every entry stands at every parent of the adapter's.
@@ -97,7 +125,11 @@ struct Client {
     ca: Option<PathBuf>,
     wish: watch::Receiver<Wish>,
     statuses: watch::Sender<Vec<RegistrationReport>>,
+    numbers: watch::Sender<u64>,
     changed: Arc<Notify>,
+    peering: Peering,
+    feeding: Feeding,
+    is_beside: bool,
 }
 
 /// Why a stream ended.
@@ -141,11 +173,15 @@ impl Client {
     }
 
     async fn session(&mut self, wish: &Wish, backoff: &mut Backoff) -> Result<End, String> {
-        let Wish { adapter: AdapterRef { endpoint, key }, entries, bye: _ } = wish;
+        let Wish { adapter: AdapterRef { endpoint, key }, .. } = wish;
         let channel = dial::connect(endpoint, self.ca.as_deref()).await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
         let gone = |_| format!("{endpoint}: takes no more requests");
-        requests.send(self.request(entries, false)).await.map_err(gone)?;
+        let (mut synchronised, mut chain) = (self.peering.synchronised(), self.feeding.chain());
+        // What the adapter has told on this stream.
+        let mut peers: Vec<SocketAddr> = Vec::new();
+        let mut current = wish.clone();
+        requests.send(self.request(&current, &peers)).await.map_err(gone)?;
         let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert("authorization", dial::bearer(key)?);
         let mut client = HierarchyClient::new(channel);
@@ -154,33 +190,75 @@ impl Client {
         let opened = opened.map_err(|_| format!("{endpoint}: no answer within {} s", ANSWER_TIME.as_secs()))?;
         let mut answers = opened.map_err(|status| said(&status))?.into_inner();
         tracing::info!(%endpoint, "connected to the adapter");
-        let mut leaving = false;
         loop {
-            tokio::select! {
+            let is_news = tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(state)) => {
                         backoff.succeeded();
+                        let is_news = self.take_peers(&current, &state, &mut peers);
+                        let number = state.number;
                         self.publish(reports(endpoint, state));
+                        self.numbers.send_if_modified(|before| std::mem::replace(before, number) != number);
+                        is_news
                     }
-                    Ok(None) if leaving => return Ok(End::Bye),
+                    Ok(None) if current.bye => return Ok(End::Bye),
                     Ok(None) => return Ok(End::Lost(format!("{endpoint}: ended the stream"))),
                     Err(status) => return Ok(End::Lost(said(&status))),
                 },
-                Ok(()) = self.wish.changed(), if !leaving => {
-                    let new = self.wish.borrow_and_update().clone();
-                    if !new.bye && new.adapter != wish.adapter {
+                Ok(()) = self.wish.changed(), if !current.bye => {
+                    current = self.wish.borrow_and_update().clone();
+                    if !current.bye && current.adapter != wish.adapter {
                         return Ok(End::Moved);
                     }
-                    leaving = new.bye;
-                    let entries = if leaving { &[][..] } else { &new.entries };
-                    requests.send(self.request(entries, leaving)).await.map_err(gone)?;
+                    true
                 }
+                Ok(()) = synchronised.changed(), if !current.bye => true,
+                Ok(()) = chain.changed(), if !current.bye => true,
+            };
+            if is_news {
+                synchronised.mark_unchanged();
+                chain.mark_unchanged();
+                requests.send(self.request(&current, &peers)).await.map_err(gone)?;
             }
         }
     }
 
-    fn request(&self, entries: &[Registration], bye: bool) -> RegisterRequest {
-        RegisterRequest { agent: self.agent.clone(), entries: entries.iter().map(Entry::from).collect(), bye }
+    /// Tells our database who its peers are. Returns whether that is news.
+    fn take_peers(&self, wish: &Wish, state: &RegisterState, peers: &mut Vec<SocketAddr>) -> bool {
+        let parsed: Vec<SocketAddr> = state.peers.iter().filter_map(|peer| peer.parse().ok()).collect();
+        // An adapter that has just begun knows nobody yet: where somebody is registered the walk is done.
+        let is_done = !parsed.is_empty() || state.registrations.iter().any(|one| one.state == "registered");
+        let is_known = parsed == *peers && !(peers.is_empty() && self.has_peers());
+        if !self.hears_peers(wish) || !is_done || is_known {
+            return false;
+        }
+        tracing::info!(peers = ?parsed, "other databases of our networks");
+        peers.clone_from(&parsed);
+        self.peering.set_peers(parsed);
+        true
+    }
+
+    /// Whether a database is among the entries, and is that of this agent, which looks at the board.
+    fn hears_peers(&self, wish: &Wish) -> bool {
+        self.is_beside && wish.entries.iter().any(|entry| entry.entry_type == EntryType::TunnelDatabase)
+    }
+
+    fn has_peers(&self) -> bool {
+        !self.peering.peers().borrow().is_empty()
+    }
+
+    fn request(&self, wish: &Wish, peers: &[SocketAddr]) -> RegisterRequest {
+        let Wish { adapter: _, entries, bye, number } = wish;
+        let synchronised_with = if *self.peering.synchronised().borrow() { peers } else { &[] };
+        RegisterRequest {
+            agent: self.agent.clone(),
+            entries: entries.iter().filter(|_| !bye).map(Entry::from).collect(),
+            bye: *bye,
+            fed_by: self.feeding.chain().borrow().iter().map(ToString::to_string).collect(),
+            hears_peers: self.hears_peers(wish),
+            synchronised_with: synchronised_with.iter().map(ToString::to_string).collect(),
+            number: *number,
+        }
     }
 
     fn publish(&self, reports: Vec<RegistrationReport>) {
@@ -208,7 +286,7 @@ fn waiting(wish: &Wish, reason: Option<&str>) -> Vec<RegistrationReport> {
 
 /// What the databases say, then what the adapter itself does not announce: `ENTRY: REASON`.
 fn reports(endpoint: &str, state: RegisterState) -> Vec<RegistrationReport> {
-    let RegisterState { registrations, refused } = state;
+    let RegisterState { registrations, refused, peers: _, number: _ } = state;
     let refusal = |refusal: String| {
         let (entry, reason) = refusal.split_once(": ").unwrap_or((&refusal, "is refused"));
         RegistrationReport {

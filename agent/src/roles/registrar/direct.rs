@@ -41,8 +41,8 @@ const CALLS_MAX: usize = 16;
 /// Announces entries at parents for as long as it lives.
 #[derive(Debug)]
 pub struct Direct {
-    /// Whether a database among the entries is that of this agent.
-    is_beside: bool,
+    /// Whether a database among the entries says when it holds what its peers hold.
+    waits_for_peers: bool,
     orders: mpsc::UnboundedSender<Order>,
     /// Orders sent, and orders carried out.
     ordered: u64,
@@ -80,8 +80,21 @@ impl Direct {
     /// [`RegistrarError`]; nothing runs then.
     pub fn start(snapshot: RegistrarSnapshot, changed: &Arc<Notify>) -> Result<Self, RegistrarError> {
         // Boards that nobody else reads: what they say does not matter to entries of others.
-        let board = Board { peering: Peering::default(), told: Vec::new() };
-        Self::start_with(snapshot, changed, board, &Feeding::default(), false)
+        Self::start_for(snapshot, changed, (Peering::default(), &Feeding::default()), false)
+    }
+
+    /// The same for somebody else who hears of his peers and says who feeds him, over these boards; whether his database is
+    /// announced only when it holds what its peers hold.
+    ///
+    /// # Errors
+    /// [`RegistrarError`]; nothing runs then.
+    pub(crate) fn start_for(
+        snapshot: RegistrarSnapshot,
+        changed: &Arc<Notify>,
+        (peering, feeding): (Peering, &Feeding),
+        waits_for_peers: bool,
+    ) -> Result<Self, RegistrarError> {
+        Self::start_with(snapshot, changed, Board { peering, told: Vec::new() }, feeding, waits_for_peers)
     }
 
     /// The same for what this agent itself serves. Its database hears of its peers, and is announced when it holds what they
@@ -99,9 +112,9 @@ impl Direct {
         changed: &Arc<Notify>,
         board: Board,
         feeding: &Feeding,
-        is_beside: bool,
+        waits_for_peers: bool,
     ) -> Result<Self, RegistrarError> {
-        let Settings { config, entries, above } = settings(snapshot, is_beside)?;
+        let Settings { config, entries, above } = settings(snapshot, waits_for_peers)?;
         let dns = Dns::from_environment().map_err(|error| RegistrarError::Resolver(error.to_string()))?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
@@ -121,7 +134,7 @@ impl Direct {
         publisher.publish(&machine, 0);
         let sides = Sides { board, chain, dns };
         let task = tokio::spawn(run(machine, received, publisher, sides));
-        Ok(Self { is_beside, orders, ordered: 0, carried_out, statuses, task })
+        Ok(Self { waits_for_peers, orders, ordered: 0, carried_out, statuses, task })
     }
 
     /// Proves a snapshot without running it.
@@ -137,11 +150,22 @@ impl Direct {
     /// # Errors
     /// [`RegistrarError`]; the role goes on as before.
     pub fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
-        let settings = settings(snapshot, self.is_beside)?;
+        let settings = settings(snapshot, self.waits_for_peers)?;
         // The task ends with this handle only.
         let _ = self.orders.send(Order::Set(settings));
         self.ordered += 1;
         Ok(())
+    }
+
+    /// Whether databases are announced only when they hold what their peers hold, from the next [`apply`](Self::apply) on.
+    pub(crate) fn wait_for_peers(&mut self, waits: bool) {
+        self.waits_for_peers = waits;
+    }
+
+    /// Whether the last order was carried out: what [`report`](Self::report) says follows from it.
+    #[must_use]
+    pub(crate) fn has_carried_out(&self) -> bool {
+        *self.carried_out.borrow() == self.ordered
     }
 
     /// Whether the last order was carried out and nothing is announced or being taken back any more.
@@ -358,15 +382,6 @@ fn settings(snapshot: RegistrarSnapshot, waits_for_peers: bool) -> Result<Settin
         interval: Duration::from_secs(interval_seconds.get().into()),
         retry: Duration::from_secs(retry_seconds.get().into()),
     };
-    let entry = |Registration { entry_type, source, port, protocol, networks, country }: Registration| Register {
-        source,
-        port: port.get(),
-        entry_type,
-        protocol,
-        networks,
-        country,
-        fed_by: Vec::new(),
-    };
     let parent = |(index, castgate_control::Parent { url, login, password })| {
         let url: String = url;
         let address = url.parse().map_err(|error| RegistrarError::Parent(index, error))?;
@@ -376,7 +391,13 @@ fn settings(snapshot: RegistrarSnapshot, waits_for_peers: bool) -> Result<Settin
         Some(discovery) => Above::Found(from_the_roots(discovery, waits_for_peers)?),
         None => Above::Named(parents.into_iter().enumerate().map(parent).collect::<Result<_, RegistrarError>>()?),
     };
-    Ok(Settings { config, entries: entries.into_iter().map(entry).collect(), above })
+    Ok(Settings { config, entries: entries.into_iter().map(register_of).collect(), above })
+}
+
+/// An entry as it is announced, by whoever is not fed by anybody.
+pub(crate) fn register_of(registration: Registration) -> Register {
+    let Registration { entry_type, source, port, protocol, networks, country } = registration;
+    Register { source, port: port.get(), entry_type, protocol, networks, country, fed_by: Vec::new() }
 }
 
 fn from_the_roots(discovery: RegistrarDiscovery, waits_for_peers: bool) -> Result<Discovery, RegistrarError> {

@@ -8,7 +8,7 @@ use castgate_endpoint::hierarchy::registrar::{Lookup, Reply};
 use crate::http::client;
 
 /// Finds out one thing. Everything that can happen is a reply.
-pub(super) async fn find_out(dns: &Dns, lookup: Lookup) -> Reply {
+pub(crate) async fn find_out(dns: &Dns, lookup: Lookup) -> Reply {
     let reply = match &lookup {
         Lookup::Services(name) => Reply::Services(dns.services(name).await.map_err(|error| error.to_string())),
         Lookup::Addresses(name) => Reply::Addresses(dns.addresses(name).await.map_err(|error| error.to_string())),

@@ -18,6 +18,8 @@ use castgate_endpoint::hierarchy::address::AddressError;
 
 pub use adapter::Through;
 pub use direct::Direct;
+pub(crate) use direct::register_of;
+pub(crate) use lookups::find_out;
 
 use crate::report::RegistrationReport;
 use crate::surroundings::Surroundings;
@@ -69,7 +71,9 @@ impl Registrar {
     pub fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
         match (&mut self.way, &snapshot.adapter) {
             (Way::Direct(direct), None) => direct.apply(snapshot)?,
-            (Way::Through(through), Some(adapter)) => through.apply(adapter.clone(), snapshot.entries),
+            (Way::Through(through), Some(adapter)) => {
+                through.apply(adapter.clone(), snapshot.entries);
+            }
             // The other way would be another start, which says goodbye on the old one first.
             (way, _) => *way = Way::start(snapshot, &self.around)?,
         }

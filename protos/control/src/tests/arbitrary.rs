@@ -243,6 +243,7 @@ fn adapters() -> impl Strategy<Value = AdapterSnapshot> {
                 entries: vec![entry],
                 parents: registrar.parents,
                 discovery: registrar.discovery,
+                peers: None,
                 interval_seconds,
             });
     ((hosts(), any::<u16>()), pem, pem, proptest::option::of(client), any::<NonZeroU32>()).prop_map(

@@ -28,7 +28,7 @@ use castgate_wire::registry::{Bye, EntryType, Register, Request};
 
 use super::address::DatabaseAddress;
 use super::lot::Lot;
-pub use survey::{Discovery, Lookup, Question, QuestionId, Reply};
+pub use survey::{Discovery, Lookup, Question, QuestionId, Reply, subjects};
 use survey::{News, Survey};
 
 /// Longest wait between two tries.

@@ -522,7 +522,8 @@ impl Known {
 }
 
 /// What has to be searched for these entries; the same may be there several times.
-fn subjects(entries: &[Register], role: Role) -> Vec<Subject> {
+#[must_use]
+pub fn subjects(entries: &[Register], role: Role) -> Vec<Subject> {
     let databases = entries.iter().filter(|entry| entry.entry_type == EntryType::TunnelDatabase);
     let own: Vec<SocketAddr> = databases.map(|entry| SocketAddr::new(entry.source, entry.port)).collect();
     let subject = |entry: &Register, range| Subject {

@@ -1,36 +1,17 @@
-//! The adapter role between agents and databases, on loopback.
+//! Entries of agents: announced, refreshed and taken back by the adapter.
 
-mod fleet;
-mod parents;
-
-use std::num::{NonZeroU16, NonZeroU32};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use castgate_agent::Surroundings;
 use castgate_agent::report::{ClientReport, RegistrationReport};
 use castgate_agent::roles::adapter::Adapter;
-use castgate_agent::roles::database::Database;
-use castgate_agent::roles::registrar::Registrar;
-use castgate_control::{
-    AdapterClient, AdapterRef, AdapterSnapshot, EntryType, Parent, Protocol, RegistrarSnapshot, Registration,
-    TlsIdentity,
-};
-use castgate_rpc::v1::hierarchy_client::HierarchyClient;
-use castgate_rpc::v1::{Entry, RegisterRequest, RegisterState};
-use fleet::Authority;
-use parents::{PATIENCE, Strange, becomes, database};
-use tempfile::TempDir;
+use castgate_control::{AdapterSnapshot, TlsIdentity};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
-const SERVER: &str = "castgate/ts-one@node-1";
-const OTHER: &str = "castgate/ts-two@node-2";
+use crate::bed::{Bed, OTHER, SERVER, becomes_report, connected, eventually, key, parent, stands};
+use crate::fleet::Authority;
+use crate::parents::{PATIENCE, Strange, becomes};
 
 #[tokio::test]
 async fn entries_reach_the_database_and_leave_with_their_agent() {
@@ -305,152 +286,4 @@ async fn strangers_cannot_fill_the_adapter() {
     assert!(times.iter().all(|time| *time < Duration::from_secs(15)), "{times:?}");
     let _registrar = bed.agent(SERVER, &adapter, &["BE"]);
     becomes(&bed.database, 1).await;
-}
-
-/// A database of ours, an authority that agents trust, and a place for files.
-struct Bed {
-    authority: Authority,
-    directory: TempDir,
-    database: Database,
-}
-
-impl Bed {
-    async fn new() -> Self {
-        Self::with_interval(300).await
-    }
-
-    async fn refreshed_every_second() -> Self {
-        Self::with_interval(1).await
-    }
-
-    async fn with_interval(seconds: u32) -> Self {
-        let (authority, directory) = (Authority::new(), TempDir::new().unwrap());
-        let mut snapshot = database("127.0.0.1:0");
-        snapshot.update_interval_seconds = NonZeroU32::new(seconds).unwrap();
-        let database = Database::start(snapshot, directory.path()).await.unwrap();
-        let bed = Self { authority, directory, database };
-        std::fs::write(bed.ca(), &bed.authority.pem).unwrap();
-        bed
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.directory.path().join("ca.crt")
-    }
-
-    fn around(&self, agent: &str) -> Surroundings {
-        Surroundings { agent: agent.to_owned(), ..Surroundings::new(self.directory.path()).trusting(&self.ca()) }
-    }
-
-    fn client(&self, agent: &str, countries: &[&str]) -> AdapterClient {
-        AdapterClient {
-            agent: agent.to_owned(),
-            key: key(agent),
-            entries: entries("127.0.2.1", countries),
-            parents: vec![parent(&self.database.local_address().to_string())],
-            discovery: None,
-            interval_seconds: NonZeroU32::new(300).unwrap(),
-        }
-    }
-
-    fn snapshot(&self, clients: &[AdapterClient]) -> AdapterSnapshot {
-        let (certificate, key) = self.authority.vouch_for("127.0.0.1");
-        AdapterSnapshot {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            tls: TlsIdentity { certificate, key },
-            clients: clients.to_vec(),
-            grace_seconds: NonZeroU32::new(1).unwrap(),
-        }
-    }
-
-    async fn adapter(&self, clients: &[AdapterClient]) -> Adapter {
-        Adapter::start(self.snapshot(clients), &self.around("castgate/adapter@node-3")).await.unwrap()
-    }
-
-    fn agent(&self, agent: &str, adapter: &Adapter, countries: &[&str]) -> Registrar {
-        self.agent_with(agent, adapter, countries, key(agent))
-    }
-
-    fn agent_at(&self, agent: &str, adapter: &Adapter, source: &str, countries: &[&str]) -> Registrar {
-        let mut snapshot = through(adapter, countries, key(agent));
-        snapshot.entries = entries(source, countries);
-        Registrar::start(snapshot, &self.around(agent)).unwrap()
-    }
-
-    fn agent_with(&self, agent: &str, adapter: &Adapter, countries: &[&str], key: String) -> Registrar {
-        Registrar::start(through(adapter, countries, key), &self.around(agent)).unwrap()
-    }
-
-    /// The same service by hand.
-    async fn stream(
-        &self,
-        agent: &str,
-        adapter: &Adapter,
-    ) -> (mpsc::Sender<RegisterRequest>, Streaming<RegisterState>) {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.authority.pem));
-        let endpoint = Endpoint::from_shared(format!("https://{}", adapter.local_address())).unwrap();
-        let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
-        let entries = entries("127.0.2.1", &["BE"]).iter().map(Entry::from).collect();
-        let first = RegisterRequest { agent: agent.to_owned(), entries, bye: false };
-        let (requests, outgoing) = mpsc::channel(1);
-        requests.send(first).await.unwrap();
-        let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-        request.metadata_mut().insert("authorization", format!("Bearer {}", key(agent)).parse().unwrap());
-        (requests, HierarchyClient::new(channel).register(request).await.unwrap().into_inner())
-    }
-}
-
-/// A registrar whose entries the adapter announces.
-fn through(adapter: &Adapter, countries: &[&str], key: String) -> RegistrarSnapshot {
-    let endpoint = format!("https://{}", adapter.local_address());
-    let mut snapshot = RegistrarSnapshot::new(entries("127.0.2.1", countries), Vec::new());
-    snapshot.adapter = Some(AdapterRef { endpoint, key });
-    snapshot
-}
-
-fn key(agent: &str) -> String {
-    format!("{agent:x<64}")
-}
-
-fn parent(address: &str) -> Parent {
-    Parent { url: format!("http://{address}"), login: "be".to_owned(), password: "s3cret".to_owned() }
-}
-
-fn entries(source: &str, countries: &[&str]) -> Vec<Registration> {
-    let entry = |(port, country): (u16, &&str)| Registration {
-        entry_type: EntryType::TunnelServer,
-        source: source.parse().unwrap(),
-        port: NonZeroU16::new(port).unwrap(),
-        protocol: Some(Protocol::Udp),
-        networks: Vec::new(),
-        country: Some(country.parse().unwrap()),
-    };
-    (10100..).zip(countries).map(entry).collect()
-}
-
-/// Waits until the registrations of an agent stand so.
-async fn stands(registrar: &Registrar, wanted: impl Fn(&[RegistrationReport]) -> bool) {
-    let seen = timeout(PATIENCE, async {
-        while !wanted(&registrar.report()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    seen.await.unwrap_or_else(|_| panic!("{:?}", registrar.report()));
-}
-
-async fn connected(adapter: &Adapter, agent: &str, wanted: bool) {
-    let is = || adapter.report().iter().any(|client| client.agent == agent && client.connected == wanted);
-    eventually(agent, is).await;
-}
-
-async fn becomes_report(adapter: &Adapter, wanted: &[ClientReport]) {
-    eventually("the report", || adapter.report() == wanted).await;
-}
-
-async fn eventually(what: &str, is: impl Fn() -> bool) {
-    let seen = timeout(PATIENCE, async {
-        while !is() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    seen.await.unwrap_or_else(|_| panic!("never: {what}"));
 }

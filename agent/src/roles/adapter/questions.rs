@@ -1,0 +1,299 @@
+//! Questions to databases on behalf of an agent: where servers are, where entries belong, what a peer holds.
+//!
+//! Owns how many are answered at one time and for how long. Whoever asks has shown his key before.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use castgate_client::http::Exchange;
+use castgate_client::{CacheFolder, Dns, LocateError, Locator};
+use castgate_control::{AdapterClient, AdapterPeers, DatabaseRole, Registration};
+use castgate_endpoint::hierarchy::address::{DatabaseAddress, Place};
+use castgate_endpoint::hierarchy::discovery::{Found, Member, PathStep, Role, Step, Subject, Walk};
+use castgate_endpoint::hierarchy::locator::HopOutcome;
+use castgate_endpoint::hierarchy::registrar::{Lookup, Reply, subjects};
+use castgate_rpc::v1::{
+    self, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, TransferRequest, Whereabouts,
+};
+use castgate_wire::registry::{EntryType, PATH, Query, Request, Server, Transfer, xml};
+use hyper::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::http::client;
+use crate::roles::registrar::{find_out, register_of};
+
+/// Questions at one time: each is some connections, and a transfer goes on for minutes.
+const QUESTIONS_MAX: usize = 64;
+const TRANSFERS_MAX: usize = 8;
+/// Time of one question, a walk of many databases included.
+const QUESTION_TIME: Duration = Duration::from_secs(30);
+/// Networks of one Discover.
+const SUBJECTS_MAX: usize = 256;
+/// Walks of one Discover at one time: each has one question under way.
+const WALKS_MAX: usize = 8;
+/// Entries on their way to an agent that is slower than the peer.
+const ENTRIES_WAITING_MAX: usize = 64;
+
+/// Answers them.
+#[derive(Debug)]
+pub(super) struct Questions {
+    dns: Dns,
+    turns: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
+}
+
+impl Questions {
+    pub(super) fn new(dns: Dns) -> Self {
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        Self { dns, turns: semaphore(QUESTIONS_MAX), transfers: semaphore(TRANSFERS_MAX) }
+    }
+
+    /// The servers of a place, as the databases above this client name them.
+    pub(super) async fn locate(&self, client: &AdapterClient, request: &LocateRequest) -> Result<LocateAnswer, Status> {
+        let (query, place) = request.query().map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let roots = above(client)?;
+        let _turn = turn(&self.turns)?;
+        let asked = match query.entry_type {
+            EntryType::TunnelServer => in_time(self.servers(roots, &query, place)).await?,
+            EntryType::TunnelDatabase => in_time(self.databases(&roots, &query, place)).await?,
+        };
+        let (servers, matched) = asked?;
+        Ok(LocateAnswer { servers: servers.iter().map(Into::into).collect(), matched: matched.unwrap_or_default() })
+    }
+
+    /// Walks down until somebody names tunnel servers.
+    async fn servers(&self, roots: Vec<DatabaseAddress>, query: &Query, place: Option<IpAddr>) -> Answered {
+        let locator = Locator::new(roots, query.country, self.dns.clone(), CacheFolder::none());
+        match locator.for_protocol(query.protocol.clone()).on_behalf_of(place).locate().await {
+            Ok(found) => {
+                let tier = found.hops.into_iter().rev().find_map(|hop| match hop.outcome {
+                    HopOutcome::Servers(_, tier) => tier,
+                    _ => None,
+                });
+                Ok((found.servers, tier))
+            }
+            // Somebody has answered, and knows nobody.
+            Err(LocateError::Walk(error)) if error.hops.iter().any(|hop| hop.outcome == HopOutcome::Nothing) => {
+                Ok((Vec::new(), None))
+            }
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    /// What the first of these that answers knows below it.
+    async fn databases(&self, roots: &[DatabaseAddress], query: &Query, place: Option<IpAddr>) -> Answered {
+        let mut last = "no database has an address".to_owned();
+        for root in roots {
+            let peers = match self.dns.databases(root).await {
+                Ok(peers) => peers,
+                Err(error) => {
+                    last = error.to_string();
+                    continue;
+                }
+            };
+            let target = format!("{}?{}", root.path, Request::Query(query.clone()).emit());
+            for (peer, authority) in peers {
+                let exchange = Exchange { on_behalf_of: place, ..Exchange::new(peer, &authority, &target) };
+                match exchange.run(&self.dns).await {
+                    Ok(answer) if answer.status == StatusCode::OK => match xml::parse_servers(&answer.body) {
+                        Ok(servers) => return Ok((servers, answer.matched)),
+                        Err(error) => last = format!("{peer}: {error}"),
+                    },
+                    Ok(answer) => last = format!("{peer} answered {}", answer.status),
+                    Err(error) => last = error.to_string(),
+                }
+            }
+        }
+        Err(Status::unavailable(last))
+    }
+
+    /// Where the entries of this client would belong.
+    pub(super) async fn discover(
+        &self,
+        client: &AdapterClient,
+        request: &DiscoverRequest,
+    ) -> Result<DiscoverAnswer, Status> {
+        let registration = |entry| Registration::try_from(entry).map(register_of);
+        let entries = request.entries.iter().map(registration).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if entries.is_empty() {
+            return Ok(DiscoverAnswer::default());
+        }
+        let Some(discovery) = &client.discovery else {
+            let sentence = format!("the databases above {} are named: there is nothing to discover", client.agent);
+            return Err(Status::failed_precondition(sentence));
+        };
+        let role = match discovery.role {
+            DatabaseRole::Peer => Role::Peer,
+            DatabaseRole::Customer => Role::Customer,
+        };
+        let mut wanted: Vec<Subject> = Vec::new();
+        for subject in subjects(&entries, role) {
+            if !wanted.contains(&subject) {
+                wanted.push(subject);
+            }
+            if wanted.len() > SUBJECTS_MAX {
+                return Err(Status::invalid_argument(format!("entries: have more than {SUBJECTS_MAX} networks")));
+            }
+        }
+        let roots = parse(&discovery.roots)?;
+        let _turn = turn(&self.turns)?;
+        let lines = Arc::new(Semaphore::new(WALKS_MAX));
+        let mut walks: JoinSet<(usize, Whereabouts)> = JoinSet::new();
+        for (number, subject) in wanted.into_iter().enumerate() {
+            let (dns, roots, lines) = (self.dns.clone(), roots.clone(), lines.clone());
+            walks.spawn(async move {
+                let _line = lines.acquire().await.expect("nobody closes the semaphore");
+                (number, whereabouts(&dns, roots, subject).await)
+            });
+        }
+        let mut found = in_time(walks.join_all()).await?;
+        found.sort_by_key(|(number, _)| *number);
+        Ok(DiscoverAnswer { found: found.into_iter().map(|(_, whereabouts)| whereabouts).collect() })
+    }
+
+    /// The entries of a peer, while they come. `found` are the peers that are not named but were found.
+    pub(super) fn transfer(
+        &self,
+        client: &AdapterClient,
+        found: &[SocketAddr],
+        request: &TransferRequest,
+    ) -> Result<mpsc::Receiver<Result<v1::TransferEntry, Status>>, Status> {
+        let transfer = request.transfer().map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let Some(peers) = &client.peers else {
+            let sentence = format!("no login of peers is given for {}", client.agent);
+            return Err(Status::failed_precondition(sentence));
+        };
+        let found = found.iter().map(|peer| DatabaseAddress { place: Place::Socket(*peer), path: PATH.to_owned() });
+        let mut members: Vec<DatabaseAddress> = parse(&peers.members)?.into_iter().chain(found).collect();
+        if !request.peer.is_empty() {
+            let wanted: Option<DatabaseAddress> = request.peer.parse().ok();
+            members.retain(|member| Some(member) == wanted.as_ref());
+        }
+        if members.is_empty() {
+            let sentence = format!("{:?} is no peer of the database of {}", request.peer, client.agent);
+            return Err(Status::not_found(sentence));
+        }
+        let turn = turn(&self.transfers)?;
+        let (sender, receiver) = mpsc::channel(ENTRIES_WAITING_MAX);
+        tokio::spawn(hand_on(members, peers.clone(), transfer, sender, turn));
+        Ok(receiver)
+    }
+}
+
+type Answered = Result<(Vec<Server>, Option<String>), Status>;
+
+/// Fetches from the first peer that gives anything, until the agent is gone.
+async fn hand_on(
+    members: Vec<DatabaseAddress>,
+    peers: AdapterPeers,
+    transfer: Transfer,
+    sender: mpsc::Sender<Result<v1::TransferEntry, Status>>,
+    _turn: OwnedSemaphorePermit,
+) {
+    let AdapterPeers { members: _, login, password } = peers;
+    let mut last = String::new();
+    for member in members {
+        let (entries, given) = (sender.clone(), Arc::new(AtomicBool::new(false)));
+        let begun = given.clone();
+        let take = move |entry: Option<castgate_wire::registry::TransferEntry>| {
+            if let Some(entry) = entry {
+                begun.store(true, Ordering::Relaxed);
+                // Whoever is gone is noticed below.
+                let _ = entries.blocking_send(Ok((&entry).into()));
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = client::transfer(&member, &login, &password, &transfer, take) => outcome,
+            () = sender.closed() => return,
+        };
+        match outcome {
+            Ok(((), unreadable)) => {
+                tracing::debug!(peer = %member, unreadable, "entries handed on");
+                return;
+            }
+            Err(sentence) => last = format!("{member}: {sentence}"),
+        }
+        if given.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    // What came before is good, and not all.
+    let _ = sender.send(Err(Status::unavailable(last))).await;
+}
+
+async fn whereabouts(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Whereabouts {
+    let mut whereabouts = Whereabouts {
+        r#type: subject.entry_type.word().to_owned(),
+        network: subject.range.map(|range| range.to_string()).unwrap_or_default(),
+        country: subject.country.map(|country| country.to_string()).unwrap_or_default(),
+        ..Whereabouts::default()
+    };
+    match walk(dns, roots, subject).await {
+        Ok(Found { path, decision, hops: _ }) => {
+            let members =
+                |members: Vec<Member>| members.into_iter().map(|member| member.address.to_string()).collect::<Vec<_>>();
+            let step = |PathStep { members: those, matched }| v1::PathStep {
+                members: members(those),
+                matched: matched.map(u32::from),
+            };
+            whereabouts.path = path.into_iter().map(step).collect();
+            whereabouts.register = members(decision.register);
+            whereabouts.peers = members(decision.transfer);
+        }
+        Err(sentence) => whereabouts.trouble = sentence,
+    }
+    whereabouts
+}
+
+async fn walk(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Result<Found, String> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
+    let mut walk = Walk::new(roots, subject, &[], u64::from_le_bytes(seed));
+    loop {
+        let lookup = match walk.step() {
+            Step::ResolveService { name } => Lookup::Services(name),
+            Step::ResolveAddress { name } => Lookup::Addresses(name),
+            Step::Ask(ask) => Lookup::Databases(ask),
+            Step::Found(found) => return Ok(found),
+            Step::Failed(error) => return Err(error.to_string()),
+        };
+        match find_out(dns, lookup).await {
+            Reply::Services(result) => walk.handle_service(result),
+            Reply::Addresses(result) => walk.handle_addresses(result),
+            Reply::Databases(result) => walk.handle_answer(result),
+        }
+    }
+}
+
+/// Where the questions of a client begin.
+fn above(client: &AdapterClient) -> Result<Vec<DatabaseAddress>, Status> {
+    let roots = match &client.discovery {
+        Some(discovery) => parse(&discovery.roots)?,
+        None => parse(client.parents.iter().map(|parent| &parent.url))?,
+    };
+    if roots.is_empty() {
+        return Err(Status::failed_precondition(format!("no database is above {}", client.agent)));
+    }
+    Ok(roots)
+}
+
+/// Addresses that the snapshot has; the role proves them, but for those of peers, when it takes it.
+fn parse<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Result<Vec<DatabaseAddress>, Status> {
+    let parsed = addresses.into_iter().map(|address| address.parse::<DatabaseAddress>());
+    parsed.collect::<Result<_, _>>().map_err(|error| Status::failed_precondition(error.to_string()))
+}
+
+fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+    turns.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many questions at one time"))
+}
+
+async fn in_time<T>(question: impl Future<Output = T>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("no answer within {} s", QUESTION_TIME.as_secs()));
+    timeout(QUESTION_TIME, question).await.map_err(late)
+}

@@ -1,0 +1,13 @@
+//! The adapter role between agents and databases, on loopback.
+
+mod bed;
+mod entries;
+#[path = "../fleet/mod.rs"]
+mod fleet;
+#[path = "../parents/mod.rs"]
+mod parents;
+mod peers;
+mod questions;
+#[path = "../raw_http/mod.rs"]
+mod raw_http;
+mod strange;

@@ -1,7 +1,7 @@
 //! Wires the roles of one snapshot together and carries the agent from one snapshot to the next.
 //!
 //! ```text
-//!   AgentSnapshot ──▶ check ──▶ diff ──▶ patterns, database, server, adapter, registrar ──▶ in force
+//!   AgentSnapshot ──▶ check ──▶ diff ──▶ patterns, database, server, adapter, front, registrar ──▶ in force
 //!                       │                   each one whole or not at all
 //!                       └── refused         └── refused: those before it go back, in reverse order
 //! ```
@@ -15,6 +15,7 @@ use crate::config::diff::{self, Changes};
 use crate::report::Report;
 use crate::roles::adapter::{Adapter, AdapterError};
 use crate::roles::database::{Database, DatabaseError};
+use crate::roles::front::{Front, FrontError};
 use crate::roles::pattern::{Pattern, PatternError};
 use crate::roles::registrar::{Registrar, RegistrarError};
 use crate::roles::server::{ServerError, ServerRole};
@@ -39,6 +40,9 @@ pub enum StartError {
     /// The adapter cannot run like this.
     #[error("adapter.{0}")]
     Adapter(#[from] AdapterError),
+    /// The front cannot run like this.
+    #[error("front.{0}")]
+    Front(#[from] FrontError),
     /// The registrar cannot run like this.
     #[error("registrar.{0}")]
     Registrar(#[from] RegistrarError),
@@ -56,17 +60,19 @@ pub struct Agent {
     database: Option<Database>,
     server: Option<ServerRole>,
     adapter: Option<Adapter>,
+    front: Option<Front>,
     registrar: Option<Registrar>,
 }
 
 /// The roles that may refuse, in the order in which they begin: nobody is announced before he serves.
-const ORDER: [Step; 4] = [Step::Database, Step::Server, Step::Adapter, Step::Registrar];
+const ORDER: [Step; 5] = [Step::Database, Step::Server, Step::Adapter, Step::Front, Step::Registrar];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Database,
     Server,
     Adapter,
+    Front,
     Registrar,
 }
 
@@ -91,6 +97,7 @@ impl Agent {
             database: None,
             server: None,
             adapter: None,
+            front: None,
             registrar: None,
         }
     }
@@ -100,7 +107,8 @@ impl Agent {
     /// # Errors
     /// One sentence that says what is missing.
     pub fn ready(&self) -> Result<(), String> {
-        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter, patterns: _ } = &self.snapshot;
+        let AgentSnapshot { generation: _, agent, server, database, registrar, adapter, front, patterns: _ } =
+            &self.snapshot;
         if agent.is_empty() {
             return Err("has no snapshot yet".to_owned());
         }
@@ -109,6 +117,7 @@ impl Agent {
             ("tunnel server", server.is_some(), self.server.is_some()),
             ("tunnel database", database.is_some(), self.database.is_some()),
             ("adapter", adapter.is_some(), self.adapter.as_ref().is_some_and(Adapter::serves)),
+            ("front", front.is_some(), self.front.is_some()),
             ("registrar", registrar.is_some(), self.registrar.is_some()),
         ];
         match roles.into_iter().find(|(_, wanted, runs)| *wanted && !runs) {
@@ -163,6 +172,7 @@ impl Agent {
         }
         report.database = self.database.as_ref().map(Database::report);
         report.adapter = self.adapter.as_ref().map(Adapter::local_address);
+        report.front = self.front.as_ref().map(Front::local_address);
         report.clients = self.adapter.as_ref().map(Adapter::report).unwrap_or_default();
         report.registrations = self.registrar.as_ref().map(Registrar::report).unwrap_or_default();
         report.patterns = self.patterns.iter().map(Pattern::report).collect();
@@ -172,8 +182,9 @@ impl Agent {
     /// Ends every role: `BYE` to the databases above first, so that nobody is sent here any more, then `TEAR_DOWN` to every
     /// client.
     pub async fn stop(self) {
-        let Self { snapshot: _, around: _, patterns, database, server, adapter, registrar } = self;
+        let Self { snapshot: _, around: _, patterns, database, server, adapter, front, registrar } = self;
         end(registrar).await;
+        end(front).await;
         end(adapter).await;
         end(server).await;
         drop(patterns);
@@ -201,6 +212,10 @@ impl Agent {
             Step::Adapter => {
                 let parts = (old.adapter.as_ref(), new.adapter.as_ref());
                 change(&mut self.adapter, changes.adapter, parts, around).await?;
+            }
+            Step::Front => {
+                let parts = (old.front.as_ref(), new.front.as_ref());
+                change(&mut self.front, changes.front, parts, around).await?;
             }
             Step::Registrar => {
                 let parts = (old.registrar.as_ref(), new.registrar.as_ref());

@@ -4,7 +4,7 @@
 //!   file ──────────────┐              ┌─▶ roles::server ────▶ castgate-dataplane (threads of its own)
 //!   operator's stream ─┴▶ service ─▶ Agent ─▶ roles::database
 //!                           ▲         │├─▶ roles::registrar
-//!   admin socket ───────────┘         │├─▶ roles::adapter
+//!   admin socket ───────────┘         │├─▶ roles::adapter, roles::front
 //!                                     │└─▶ roles::pattern
 //!                                     ▼
 //!                                   report

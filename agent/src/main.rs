@@ -11,7 +11,7 @@ use castgate_agent::{Surroundings, limits};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// Runs the roles of one castgate agent: tunnel server, tunnel database, registrar, adapter, pattern sources.
+/// Runs the roles of one castgate agent: tunnel server, tunnel database, registrar, adapter, front, pattern sources.
 ///
 /// What to do comes from a file (--config), which is read again whenever it changes and on SIGHUP, or from the operator
 /// (--control, --name, --node). What did not change goes on undisturbed. The last good snapshot is kept in the state

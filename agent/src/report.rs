@@ -33,6 +33,8 @@ pub struct Report {
     pub database: Option<DatabaseReport>,
     /// Where the adapter listens, when there is one.
     pub adapter: Option<SocketAddr>,
+    /// Where the front listens, when there is one.
+    pub front: Option<SocketAddr>,
     /// For an adapter: how the registrations of its agents stand.
     pub clients: Vec<ClientReport>,
     /// Pattern sources.

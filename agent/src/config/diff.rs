@@ -2,7 +2,8 @@
 //! for a change that does not concern it.
 
 use castgate_control::{
-    AdapterSnapshot, AgentSnapshot, AmtSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot,
+    AdapterSnapshot, AgentSnapshot, AmtSnapshot, DatabaseSnapshot, FrontSnapshot, PatternSource, RegistrarSnapshot,
+    ServerSnapshot,
 };
 
 /// What happens to one role.
@@ -29,6 +30,8 @@ pub struct Changes<'a> {
     pub database: Change,
     /// The adapter.
     pub adapter: Change,
+    /// The front.
+    pub front: Change,
     /// The registrar.
     pub registrar: Change,
     /// Pattern sources that end.
@@ -48,6 +51,7 @@ pub fn between<'a>(old: &'a AgentSnapshot, new: &'a AgentSnapshot) -> Changes<'a
         database: change(old.database.as_ref(), new.database.as_ref(), database_has_to_restart),
         registrar: change(old.registrar.as_ref(), new.registrar.as_ref(), registrar_has_to_restart),
         adapter: change(old.adapter.as_ref(), new.adapter.as_ref(), adapter_has_to_restart),
+        front: change(old.front.as_ref(), new.front.as_ref(), front_has_to_restart),
         patterns_stopped: missing_from(&new.patterns, &old.patterns),
         patterns_started: missing_from(&old.patterns, &new.patterns),
     }
@@ -70,6 +74,10 @@ fn registrar_has_to_restart(old: &RegistrarSnapshot, new: &RegistrarSnapshot) ->
 }
 
 fn adapter_has_to_restart(old: &AdapterSnapshot, new: &AdapterSnapshot) -> bool {
+    old.listen != new.listen
+}
+
+fn front_has_to_restart(old: &FrontSnapshot, new: &FrontSnapshot) -> bool {
     old.listen != new.listen
 }
 

@@ -5,13 +5,14 @@
 pub mod adapter;
 pub mod database;
 pub mod feeding;
+pub mod front;
 pub mod interface;
 pub mod pattern;
 pub mod peering;
 pub mod registrar;
 pub mod server;
 
-use castgate_control::{AdapterSnapshot, DatabaseSnapshot, RegistrarSnapshot, ServerSnapshot};
+use castgate_control::{AdapterSnapshot, DatabaseSnapshot, FrontSnapshot, RegistrarSnapshot, ServerSnapshot};
 
 use crate::config::diff::Change;
 use crate::surroundings::Surroundings;
@@ -181,6 +182,29 @@ impl Role for adapter::Adapter {
 
     /// Two would announce the same entries.
     fn fits_beside(_old: &AdapterSnapshot, _new: &AdapterSnapshot) -> bool {
+        false
+    }
+}
+
+impl Role for front::Front {
+    type Part = FrontSnapshot;
+    type Error = front::FrontError;
+    const NAME: &str = "front";
+
+    async fn start(part: &FrontSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
+        Self::start(part, around).await
+    }
+
+    async fn apply(&mut self, part: &FrontSnapshot) -> Result<(), Self::Error> {
+        self.apply(part)
+    }
+
+    async fn stop(self) {
+        self.stop().await;
+    }
+
+    /// Two would show the same keys, and the second stream of an agent ends the first.
+    fn fits_beside(_old: &FrontSnapshot, _new: &FrontSnapshot) -> bool {
         false
     }
 }

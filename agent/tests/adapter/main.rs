@@ -1,9 +1,10 @@
-//! The adapter role between agents and databases, on loopback.
+//! The adapter role between agents and databases, and the front before it, on loopback.
 
 mod bed;
 mod entries;
 #[path = "../fleet/mod.rs"]
 mod fleet;
+mod front;
 #[path = "../parents/mod.rs"]
 mod parents;
 mod peers;

@@ -11,6 +11,7 @@ mod adapter;
 mod amt;
 mod database;
 mod error;
+mod front;
 mod integer;
 mod pattern;
 mod place;
@@ -26,6 +27,7 @@ pub use adapter::{AdapterClient, AdapterPeers, AdapterRef, AdapterSnapshot, TlsI
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
 pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};
 pub use error::SnapshotError;
+pub use front::FrontSnapshot;
 pub use pattern::PatternSource;
 pub use place::{Place, PlaceError, is_host_address};
 pub use registrar::{DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration};

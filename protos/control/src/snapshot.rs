@@ -5,7 +5,10 @@ use std::hash::Hasher;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::{AdapterSnapshot, DatabaseSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError, yaml};
+use crate::{
+    AdapterSnapshot, DatabaseSnapshot, FrontSnapshot, PatternSource, RegistrarSnapshot, ServerSnapshot, SnapshotError,
+    yaml,
+};
 
 /// Everything one agent shall do. A role that is absent does not run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct AgentSnapshot {
     /// Registrations on behalf of other agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterSnapshot>,
+    /// The draft's HTTP in front of a `Hierarchy` service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<FrontSnapshot>,
     /// Channels fed by this agent itself. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<PatternSource>,
@@ -68,7 +74,7 @@ impl AgentSnapshot {
     /// # Errors
     /// One sentence that names the first field that breaks a rule.
     pub fn check(&self) -> Result<(), SnapshotError> {
-        let Self { generation: _, agent, server, database, registrar, adapter, patterns } = self;
+        let Self { generation: _, agent, server, database, registrar, adapter, front, patterns } = self;
         if agent.trim().is_empty() {
             return Err(SnapshotError::new("agent", "is empty"));
         }
@@ -83,6 +89,9 @@ impl AgentSnapshot {
         }
         if let Some(adapter) = adapter {
             adapter.check().map_err(|error| error.within("adapter"))?;
+        }
+        if let Some(front) = front {
+            front.check().map_err(|error| error.within("front"))?;
         }
         for (index, pattern) in patterns.iter().enumerate() {
             let field = format!("patterns[{index}]");

@@ -27,6 +27,7 @@ pub(super) fn snapshots() -> impl Strategy<Value = AgentSnapshot> {
             database,
             registrar,
             adapter,
+            front: None,
             patterns: pattern.into_iter().collect(),
         })
 }

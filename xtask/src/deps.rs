@@ -12,12 +12,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("castgate-control", &["castgate-wire"]),
     ("castgate-rpc", &["castgate-control", "castgate-wire"]),
     ("castgate-udp", &[]),
+    ("castgate-etcd", &[]),
     ("castgate-dataplane", &["castgate-wire", "castgate-udp"]),
     (
         "castgate-agent",
         &[
             "castgate-client",
             "castgate-endpoint",
+            "castgate-etcd",
             "castgate-dataplane",
             "castgate-control",
             "castgate-rpc",
@@ -56,6 +58,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("castgate-crds", &["tokio", "mio", "socket2", "kube-client"]),
     ("castgate-dataplane", &["tokio", "kube", "kube-client"]),
     ("castgate-rpc", &["kube", "kube-client"]),
+    ("castgate-etcd", &["kube", "kube-client"]),
     ("castgate-agent", &["kube", "kube-core", "kube-derive", "kube-client", "k8s-openapi"]),
     ("castgate-client", &["kube", "kube-client"]),
     ("castgate-operator", &["castgate-dataplane", "castgate-udp", "castgate-agent"]),

@@ -1,15 +1,18 @@
 //! What an agent asks the adapter: where servers are, where entries belong, what a peer holds; and its unary goodbye.
 
+use std::time::Duration;
+
 use castgate_agent::roles::database::Database;
 use castgate_control::{AdapterClient, AdapterPeers, PeersSnapshot, Protocol};
 use castgate_rpc::v1::{
     ByeRequest, DiscoverRequest, Entry, LocateRequest, PathStep, Server, TransferEntry, TransferRequest, Whereabouts,
 };
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
-use crate::bed::{Bed, OTHER, SERVER, connected, discovery, entry, key, signed, wide};
-use crate::parents::becomes;
+use crate::bed::{Bed, OTHER, SERVER, connected, discovery, entry, key, parent, signed, wide};
+use crate::parents::{PATIENCE, Strange, becomes};
 use crate::raw_http;
 
 const ISP: &str = "134.184.0.0/16";
@@ -215,6 +218,36 @@ async fn nobody_is_answered_without_his_own_key() {
     let wrong = LocateRequest { agent: SERVER.to_owned(), r#type: "TX".to_owned(), ..LocateRequest::default() };
     let status = hierarchy.locate(signed(wrong, &key(SERVER))).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "type: \"TX\" is not TS or TDS"));
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_too_much_at_one_time_is_sent_away_and_others_are_answered() {
+    let bed = Bed::new().await;
+    let silent = Strange::start(Duration::from_mins(1), "").await;
+    let greedy = AdapterClient { parents: vec![parent(&silent.address.to_string())], ..bed.client(SERVER, &[]) };
+    let adapter = bed.adapter(&[greedy, bed.client(OTHER, &[])]).await;
+    let question = |agent: &str| {
+        let agent = agent.to_owned();
+        LocateRequest { agent, r#type: "TS".to_owned(), country: "BE".to_owned(), ..LocateRequest::default() }
+    };
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        // A connection carries as many at one time.
+        let hierarchy = bed.hierarchy(&adapter).await;
+        for _ in 0..20 {
+            let (mut hierarchy, request) = (hierarchy.clone(), signed(question(SERVER), &key(SERVER)));
+            asking.spawn(async move { hierarchy.locate(request).await.map(|_| ()).map_err(|status| status.code()) });
+        }
+    }
+    let mut refused = 0;
+    while refused < 8 {
+        let answer = timeout(PATIENCE, asking.join_next()).await.expect("eight are sent away at once").unwrap();
+        assert_eq!(answer.unwrap(), Err(Code::ResourceExhausted));
+        refused += 1;
+    }
+    let mut hierarchy = bed.hierarchy(&adapter).await;
+    let answer = hierarchy.locate(signed(question(OTHER), &key(OTHER))).await.unwrap().into_inner();
+    assert!(answer.servers.is_empty() && asking.len() == 32);
 }
 
 async fn register(database: &Database, pairs: &str) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use castgate_control::{AdapterClient, RegistrarSnapshot, Registration};
 use castgate_rpc::v1::{self, RegisterRequest, RegisterState};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
@@ -27,6 +27,8 @@ use crate::roles::registrar::{Direct, RegistrarError, entry_name};
 
 /// Orders that wait: a stream sends one at a time.
 const ORDERS_MAX: usize = 16;
+/// Questions of one agent at one time: others have their turns as well.
+const QUESTIONS_MAX: usize = 32;
 /// How long a stream that said goodbye is kept for the answer of the databases; an agent waits no longer.
 const GOODBYE_TIME: Duration = Duration::from_secs(3);
 
@@ -70,6 +72,7 @@ pub(super) struct Client {
     report: watch::Receiver<ClientReport>,
     /// The peers of its database.
     peers: watch::Receiver<Vec<SocketAddr>>,
+    questions: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -101,7 +104,7 @@ impl Client {
         };
         let peers = desk.peering.peers();
         let task = tokio::spawn(desk.run(received));
-        Self { settings: sender, orders, report, peers, task }
+        Self { settings: sender, orders, report, peers, questions: Arc::new(Semaphore::new(QUESTIONS_MAX)), task }
     }
 
     pub(super) fn set(&self, settings: Settings) {
@@ -134,6 +137,11 @@ impl Client {
     /// The other databases of the networks of its database, as far as they were found.
     pub(super) fn peers(&self) -> Vec<SocketAddr> {
         self.peers.borrow().clone()
+    }
+
+    /// Its turns for questions.
+    pub(super) fn questions(&self) -> Arc<Semaphore> {
+        self.questions.clone()
     }
 
     /// Whether it is removed and everything is taken back.

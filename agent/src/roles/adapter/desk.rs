@@ -13,7 +13,7 @@ use castgate_rpc::v1::{
     ByeAnswer, ByeRequest, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, RegisterRequest,
     RegisterState, TransferEntry, TransferRequest,
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{Answer, Client, Order, Settings};
 use super::connections::Visitor;
-use super::questions::Questions;
+use super::questions::{self, Questions};
 use crate::report::ClientReport;
 
 /// Time to say who one is once the stream is there, and to take an answer.
@@ -99,7 +99,7 @@ impl Desk {
         if !same(settings.key.as_bytes(), key.as_bytes()) {
             return Err(Status::permission_denied(format!("the key that is shown is not that of {agent}")));
         }
-        Ok(Known { orders: client.orders(), peers: client.peers(), settings })
+        Ok(Known { orders: client.orders(), peers: client.peers(), questions: client.questions(), settings })
     }
 
     /// The key that a caller shows, when it is that of any agent.
@@ -131,6 +131,7 @@ impl Desk {
 struct Known {
     orders: mpsc::Sender<Order>,
     peers: Vec<SocketAddr>,
+    questions: Arc<Semaphore>,
     settings: AdapterClient,
 }
 
@@ -183,18 +184,21 @@ impl Hierarchy for Desk {
     }
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateAnswer>, Status> {
-        let Known { settings, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let Known { settings, questions, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let _own = questions::turn(&questions)?;
         self.questions.locate(&settings, request.get_ref()).await.map(Response::new)
     }
 
     async fn discover(&self, request: Request<DiscoverRequest>) -> Result<Response<DiscoverAnswer>, Status> {
-        let Known { settings, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let Known { settings, questions, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let _own = questions::turn(&questions)?;
         self.questions.discover(&settings, request.get_ref()).await.map(Response::new)
     }
 
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<Self::TransferStream>, Status> {
-        let Known { settings, peers, .. } = self.admit(&request, &request.get_ref().agent)?;
-        let entries = self.questions.transfer(&settings, &peers, request.get_ref())?;
+        let Known { settings, peers, questions, .. } = self.admit(&request, &request.get_ref().agent)?;
+        let own = questions::turn(&questions)?;
+        let entries = self.questions.transfer(&settings, &peers, request.get_ref(), own)?;
         Ok(Response::new(Box::pin(ReceiverStream::new(entries))))
     }
 }

@@ -157,12 +157,13 @@ impl Questions {
         Ok(DiscoverAnswer { found: found.into_iter().map(|(_, whereabouts)| whereabouts).collect() })
     }
 
-    /// The entries of a peer, while they come. `found` are the peers that are not named but were found.
+    /// The entries of a peer, while they come; until the last the agent's own turn is taken. `found` are the peers that are not named but were found.
     pub(super) fn transfer(
         &self,
         client: &AdapterClient,
         found: &[SocketAddr],
         request: &TransferRequest,
+        own: OwnedSemaphorePermit,
     ) -> Result<mpsc::Receiver<Result<v1::TransferEntry, Status>>, Status> {
         let transfer = request.transfer().map_err(|error| Status::invalid_argument(error.to_string()))?;
         let Some(peers) = &client.peers else {
@@ -181,7 +182,7 @@ impl Questions {
         }
         let turn = turn(&self.transfers)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_WAITING_MAX);
-        tokio::spawn(hand_on(members, peers.clone(), transfer, sender, turn));
+        tokio::spawn(hand_on(members, peers.clone(), transfer, sender, [own, turn]));
         Ok(receiver)
     }
 }
@@ -194,7 +195,7 @@ async fn hand_on(
     peers: AdapterPeers,
     transfer: Transfer,
     sender: mpsc::Sender<Result<v1::TransferEntry, Status>>,
-    _turn: OwnedSemaphorePermit,
+    _turns: [OwnedSemaphorePermit; 2],
 ) {
     let AdapterPeers { members: _, login, password } = peers;
     let mut last = String::new();
@@ -289,7 +290,8 @@ fn parse<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Result<Vec<Data
     parsed.collect::<Result<_, _>>().map_err(|error| Status::failed_precondition(error.to_string()))
 }
 
-fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+/// Nobody waits for his turn: he comes again.
+pub(super) fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
     turns.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many questions at one time"))
 }
 

@@ -478,6 +478,17 @@ mod tests {
         assert!(!shown.contains("s3cret") && !shown.contains("argon2"), "{shown}");
     }
 
+    #[test]
+    fn what_of_an_account_changed_is_told_by_name() {
+        let old = account("be", "s3cret");
+        assert!(old.differences(&old.clone()).is_empty());
+        let rotated = account("be", "other").with_previous(Some(hash("s3cret"))).unwrap();
+        assert_eq!(old.differences(&rotated), ["password", "previous password"]);
+        let allow = Allow { types: vec![EntryType::TunnelServer], ..Allow::default() };
+        let wider = Account::new("be".to_owned(), old.password_hash().to_owned(), allow).unwrap();
+        assert_eq!(old.differences(&wider), ["limits"]);
+    }
+
     fn account(login: &str, password: &str) -> Account {
         Account::new(login.to_owned(), hash(password), Allow::default()).unwrap()
     }

@@ -85,7 +85,8 @@ fn a_password_may_be_ones_own_and_is_never_shown() {
         assert!(!refused.status.success() && said.contains(sentence) && said.lines().count() == 1, "{login}: {said}");
     }
     for (words, sentence) in [
-        (&["rotate", "nl"][..], "there is no account nl"),
+        (&["rotate", "be", "--lost"][..], "be is not being rotated"),
+        (&["rotate", "nl"], "there is no account nl"),
         (&["settle", "be"], "be has one password only"),
         (&["remove", "nl"], "there is no account nl"),
     ] {
@@ -98,6 +99,25 @@ fn a_password_may_be_ones_own_and_is_never_shown() {
         serde_json::from_str(&stdout(&run(&["tds", "account", "list", "--json", "--file", file]))).unwrap();
     assert_eq!((&row["login"], &row["rotating"], &row["types"][0]), (&"be".into(), &false.into(), &"TDS".into()));
     assert_eq!(fs::read_to_string(&path).unwrap(), kept.to_yaml(), "nobody changed it");
+}
+
+#[test]
+fn a_new_password_that_was_lost_is_replaced_and_the_one_before_stays_good() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("accounts.yaml");
+    let hashes = |words: &[&str]| {
+        let output = castgate(&["tds", "account"]).args(words).arg("--file").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let account = AccountsFile::from_yaml(&fs::read_to_string(&path).unwrap()).unwrap().accounts.remove(0);
+        (account.password_hash, account.previous_password_hash)
+    };
+    let (first, none) = hashes(&["add", "be", "--type", "TS"]);
+    let (second, before) = hashes(&["rotate", "be"]);
+    assert_eq!((none, before), (None, Some(first.clone())));
+    let (third, before) = hashes(&["rotate", "be", "--lost"]);
+    assert!(third != second && third != first);
+    assert_eq!(before, Some(first), "the one in use stays good");
+    assert_eq!(hashes(&["settle", "be"]), (third, None));
 }
 
 /// A database whose accounts are in a file, run as the agent's program runs it.

@@ -89,6 +89,9 @@ struct AddArgs {
 struct RotateArgs {
     /// User name
     login: String,
+    /// Nobody has the password that the last `rotate` printed: another one in its place
+    #[arg(long)]
+    lost: bool,
     /// Read the password from standard input instead of making one
     #[arg(long)]
     password_stdin: bool,
@@ -144,16 +147,21 @@ fn add(args: AddArgs) -> Result<()> {
 }
 
 fn rotate(args: &RotateArgs) -> Result<()> {
-    let RotateArgs { login, password_stdin, place } = args;
+    let RotateArgs { login, lost, password_stdin, place } = args;
     let password = Password::new(*password_stdin)?;
     let hash = password.hash()?;
     place.edit(login, |file| {
         let account = find(file, login)?;
-        if account.previous_password_hash.is_some() {
+        let before = std::mem::replace(&mut account.password_hash, hash);
+        match (account.previous_password_hash.is_some(), *lost) {
             // A third password would take away the first, which may still be in use.
-            bail!("{login} has a password before this one that is still good: `settle` it first");
+            (true, false) => bail!(
+                "{login} has a password before this one that is still good: `settle` it first, or --lost if nobody has this one"
+            ),
+            (true, true) => {}
+            (false, false) => account.previous_password_hash = Some(before),
+            (false, true) => bail!("{login} is not being rotated: no new password can be lost"),
         }
-        account.previous_password_hash = Some(std::mem::replace(&mut account.password_hash, hash));
         Ok(())
     })?;
     place.tell_password(login, "rotated", &password)

@@ -178,8 +178,7 @@ struct Pair {
     authority: String,
     /// Why nothing is announced yet.
     held: Option<String>,
-    /// False: the entry shall be gone from the parent.
-    wanted: bool,
+    wish: Wished,
     phase: Phase,
     /// Entry or login changed while a REGISTER was under way.
     stale: bool,
@@ -191,6 +190,17 @@ struct Pair {
     error: Option<String>,
     /// Until when a goodbye that the parent did not hear is tried again.
     goodbye_until: Option<Instant>,
+}
+
+/// Where an entry shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wished {
+    There,
+    /// Gone from the parent, which is told so.
+    Gone,
+    /// The parent does not answer, and was left because others are in its place. What may be there goes by itself: a BYE would say that
+    /// the entry is off-line, and would arrive when the parent is back and was told of us by its peers.
+    GivenUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,8 +271,13 @@ impl Registrar {
 
     /// Makes these, and no others, what is announced.
     fn carry_out(&mut self, wishes: Vec<Wish>, now: Instant) {
+        self.replace(wishes, now);
+        self.settle(now);
+    }
+
+    fn replace(&mut self, wishes: Vec<Wish>, now: Instant) {
         for pair in &mut self.pairs {
-            pair.wanted = false;
+            pair.wish = Wished::Gone;
         }
         for mut wish in wishes {
             wish.entry = self.with_chain(wish.entry);
@@ -273,7 +288,6 @@ impl Registrar {
                 None => self.pairs.push(Pair::new(wish, now)),
             }
         }
-        self.settle(now);
     }
 
     /// Tunnel servers are relays that are fed by this chain, nearest first, which is announced with them from now on
@@ -283,7 +297,7 @@ impl Registrar {
         for at in 0..self.pairs.len() {
             let entry = self.with_chain(self.pairs[at].entry.clone());
             let pair = &mut self.pairs[at];
-            if pair.wanted {
+            if pair.is_wanted() {
                 let (parent, authority, held) = (pair.parent.clone(), pair.authority.clone(), pair.held.clone());
                 pair.want(Wish { entry, parent, authority, held }, now);
             }
@@ -305,7 +319,11 @@ impl Registrar {
         let is_news = survey.start_due(self.config, &mut self.lot, now) || is_news;
         if is_news && survey.is_ready() {
             let wishes = survey.wishes();
-            self.carry_out(wishes, now);
+            self.replace(wishes, now);
+            for pair in self.pairs.iter_mut().filter(|pair| !pair.is_wanted() && pair.is_silent()) {
+                pair.wish = Wished::GivenUp;
+            }
+            self.settle(now);
         }
     }
 
@@ -339,6 +357,12 @@ impl Registrar {
         self.survey.as_ref().map(Survey::peers).unwrap_or_default()
     }
 
+    /// Whether it is known who they are: every network was found once, or parents are named and there is nothing to find.
+    #[must_use]
+    pub fn knows_peers(&self) -> bool {
+        self.survey.as_ref().is_none_or(Survey::knows_peers)
+    }
+
     /// Says whether our database holds what its peers hold: until then it is not announced where it has peers.
     pub fn set_synchronised(&mut self, now: Instant, synchronised: bool) {
         let is_news = self.survey.as_mut().is_some_and(|survey| survey.set_synchronised(synchronised));
@@ -370,11 +394,14 @@ impl Registrar {
         let Some(pair) = self.pairs.iter_mut().find(waits) else { return };
         let news = match (&pair.phase, &outcome) {
             (Phase::Registering(_), Outcome::Done { interval }) => {
-                Some(News::Accepted { interval: interval.unwrap_or(self.config.interval) })
+                let interval = interval.unwrap_or(self.config.interval);
+                Some(News::Accepted { interval, is_back: pair.is_silent() })
             }
-            (Phase::Registering(_), Outcome::Refused { .. }) => Some(News::Refused),
+            (Phase::Registering(_), Outcome::Refused { retry_after: None, .. }) => Some(News::Refused),
             (Phase::Registering(_), Outcome::Unreachable { .. }) => Some(News::Unreachable),
-            (Phase::Idle { .. } | Phase::Leaving(_), _) => None,
+            // One that says when to come again does not send us away.
+            (Phase::Registering(_), Outcome::Refused { retry_after: Some(_), .. })
+            | (Phase::Idle { .. } | Phase::Leaving(_), _) => None,
         };
         let is_news = match (&mut self.survey, news) {
             (Some(survey), Some(news)) => {
@@ -385,7 +412,7 @@ impl Registrar {
         let at = match (pair.phase, outcome) {
             // A parent that does not answer may be back in a moment: to be asked again spares clients a server that is gone.
             (Phase::Leaving(_), Outcome::Unreachable { sentence })
-                if !pair.wanted && pair.goodbye_until.is_none_or(|until| now < until) =>
+                if !pair.is_wanted() && pair.goodbye_until.is_none_or(|until| now < until) =>
             {
                 if pair.goodbye_until.is_none() {
                     pair.goodbye_until = Some(now + GOODBYE_PATIENCE);
@@ -435,7 +462,7 @@ impl Registrar {
         let pairs = self.pairs.iter().map(|pair| Status {
             entry: &pair.entry,
             parent: &pair.parent.address,
-            standing: if pair.wanted { pair.standing } else { Standing::Leaving },
+            standing: if pair.is_wanted() { pair.standing } else { Standing::Leaving },
             accepted_at: pair.accepted_at,
             failures: pair.failures,
             error: pair.held.as_deref().filter(|_| pair.is_held()).or(pair.error.as_deref()),
@@ -452,15 +479,15 @@ impl Registrar {
                 return true;
             }
             // A refresh is not due yet, or the next try of a goodbye is not.
-            if now < at && (pair.wanted || pair.goodbye_until.is_some()) {
+            if now < at && (pair.is_wanted() || pair.goodbye_until.is_some()) {
                 return true;
             }
-            if !pair.wanted && !pair.may_be_there {
+            if pair.wish == Wished::GivenUp || (!pair.is_wanted() && !pair.may_be_there) {
                 return false;
             }
             let id = CallId(*next_id);
             *next_id += 1;
-            let request = if pair.wanted {
+            let request = if pair.is_wanted() {
                 pair.phase = Phase::Registering(id);
                 Request::Register(pair.entry.clone())
             } else {
@@ -486,7 +513,7 @@ impl Pair {
             parent,
             authority,
             held,
-            wanted: true,
+            wish: Wished::There,
             phase: Phase::Idle { at: now },
             stale: false,
             may_be_there: false,
@@ -498,13 +525,22 @@ impl Pair {
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        self.wish == Wished::There
+    }
+
+    /// Whether it did not answer when it was asked last.
+    fn is_silent(&self) -> bool {
+        self.standing == Standing::Trying && self.failures > 0
+    }
+
     /// It is wanted, but not to be announced yet.
     fn is_held(&self) -> bool {
-        self.wanted && self.held.is_some()
+        self.is_wanted() && self.held.is_some()
     }
 
     fn want(&mut self, Wish { entry, parent, authority, held }: Wish, now: Instant) {
-        let came_back = !std::mem::replace(&mut self.wanted, true);
+        let came_back = std::mem::replace(&mut self.wish, Wished::There) != Wished::There;
         if came_back && self.goodbye_until.take().is_some() {
             self.phase = Phase::Idle { at: now };
         }

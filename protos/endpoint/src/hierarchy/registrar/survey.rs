@@ -97,7 +97,11 @@ pub enum Reply {
 /// What came of a REGISTER, as far as it tells something of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
-    Accepted { interval: Duration },
+    /// `is_back`: it did not answer before.
+    Accepted {
+        interval: Duration,
+        is_back: bool,
+    },
     Refused,
     Unreachable,
 }
@@ -127,6 +131,9 @@ struct Search {
     refusals: u32,
     /// Whether the last walk is one of them.
     is_refused: bool,
+    /// Another network of the entry leads to a new parent: this one may do so as well, and is waited for, since a REGISTER says all that
+    /// the parent gets.
+    is_rushed: bool,
     error: Option<String>,
     /// How often the parents want to hear from us.
     interval: Duration,
@@ -215,6 +222,7 @@ impl Survey {
                     failures: 0,
                     refusals: 0,
                     is_refused: false,
+                    is_rushed: false,
                     error: None,
                     interval: config.interval,
                 },
@@ -299,7 +307,9 @@ impl Survey {
             Step::ResolveAddress { name } => Lookup::Addresses(name),
             Step::Ask(ask) => Lookup::Databases(ask),
             Step::Found(found) => {
-                search.take(found, lot, now);
+                search.is_rushed = false;
+                let news = search.take(found, lot, now);
+                self.rush(number, &news, now);
                 self.note_peers();
                 let waits = self.is_held(&self.searches[number]);
                 if waits {
@@ -310,6 +320,7 @@ impl Survey {
             }
             Step::Failed(error) => {
                 search.error = Some(error.to_string());
+                search.is_rushed = false;
                 search.phase = Phase::Idle { at: now + backoff(config.retry, search.failures) };
                 search.failures = search.failures.saturating_add(1);
                 return true;
@@ -320,6 +331,28 @@ impl Survey {
         *question = Some(id);
         self.questions.push_back(Question { id, lookup });
         false
+    }
+
+    /// Has the other networks of an entry searched again when one leads to parents that these do not have.
+    fn rush(&mut self, number: usize, news: &[Member], now: Instant) {
+        let (entries, found) = (&self.entries, &self.searches[number].subject);
+        let of_same_entry = |subject: &Subject| {
+            entries.iter().any(|entry| is_subject_of(found, entry) && is_subject_of(subject, entry))
+        };
+        let rushed: Vec<usize> = (0..self.searches.len())
+            .filter(|other| {
+                let search = &self.searches[*other];
+                let lacks = |member: &Member| !search.found.iter().any(|found| found.has_parent(member));
+                *other != number && of_same_entry(&search.subject) && news.iter().any(lacks)
+            })
+            .collect();
+        for other in rushed {
+            let search = &mut self.searches[other];
+            if let Phase::Idle { at } = &mut search.phase {
+                *at = (*at).min(now);
+                search.is_rushed = true;
+            }
+        }
     }
 
     /// Takes in what came of a REGISTER. Returns whether [`wishes`](Self::wishes) changed.
@@ -336,8 +369,14 @@ impl Survey {
         for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
             let Some(found) = &mut search.found else { continue };
             let Some(at) = found.parents.iter().position(|known| address(&known.member) == *parent) else { continue };
+            if matches!(news, News::Accepted { is_back: true, .. })
+                && let Some(since) = &mut found.parents[at].missed_since
+            {
+                // It was cut off, and those above it learn only now that it is back.
+                *since = now;
+            }
             match news {
-                News::Accepted { interval } if interval != search.interval => {
+                News::Accepted { interval, .. } if interval != search.interval => {
                     search.interval = interval;
                     if let Phase::Idle { at } = &mut search.phase {
                         *at = found.walked_at + jittered(lot, interval.saturating_mul(UPDATES_PER_WALK));
@@ -381,6 +420,12 @@ impl Survey {
         &self.peers
     }
 
+    pub(super) fn knows_peers(&self) -> bool {
+        let mut databases =
+            self.searches.iter().filter(|search| search.subject.entry_type == EntryType::TunnelDatabase);
+        databases.all(|search| search.found.is_some())
+    }
+
     /// Collects the peers of all searches. With new ones our database is not synchronised until it says so.
     fn note_peers(&mut self) {
         let found = self.searches.iter().filter_map(|search| search.found.as_ref());
@@ -398,7 +443,7 @@ impl Survey {
     pub(super) fn is_ready(&self) -> bool {
         let is_through = |search: &Search| {
             let is_in_trouble = matches!(&search.phase, Phase::Walking { walk, .. } if walk.is_in_trouble());
-            search.found.is_some() || search.failures > 0 || is_in_trouble
+            !search.is_rushed && (search.found.is_some() || search.failures > 0) || is_in_trouble
         };
         self.searches.iter().all(is_through)
     }
@@ -478,20 +523,25 @@ impl Survey {
 impl Search {
     /// Whether an entry has the network of this search.
     fn is_of(&self, entry: &Register) -> bool {
-        let Subject { entry_type, range, country, .. } = &self.subject;
-        (entry.entry_type, entry.country) == (*entry_type, *country) && ranges(entry).any(|own| own == *range)
+        is_subject_of(&self.subject, entry)
     }
 
-    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) {
+    /// Takes in the end of a walk; returns the parents that an earlier one did not find.
+    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) -> Vec<Member> {
         let found = self.found.take();
         let is_admitted = found.as_ref().is_some_and(|found| found.is_admitted);
         let is_known = |member: &Member| {
             let known = found.iter().flat_map(|found| &found.parents);
             known.into_iter().any(|known| address(&known.member) == address(member))
         };
-        if !decision.register.iter().all(is_known) {
+        let mut news: Vec<Member> = decision.register.iter().filter(|member| !is_known(member)).cloned().collect();
+        if !news.is_empty() {
             // One step further: the next one may follow at once.
             self.refusals = 0;
+        }
+        if found.is_none() {
+            // The first time all are waited for anyway.
+            news.clear();
         }
         self.is_refused = false;
         let mut parents: Vec<Known> =
@@ -512,7 +562,19 @@ impl Search {
         self.failures = 0;
         self.error = None;
         self.phase = Phase::Idle { at: now + jittered(lot, self.interval.saturating_mul(UPDATES_PER_WALK)) };
+        news
     }
+}
+
+impl Whereabouts {
+    fn has_parent(&self, member: &Member) -> bool {
+        self.parents.iter().any(|known| known.member.address == member.address)
+    }
+}
+
+fn is_subject_of(subject: &Subject, entry: &Register) -> bool {
+    let Subject { entry_type, range, country, .. } = subject;
+    (entry.entry_type, entry.country) == (*entry_type, *country) && ranges(entry).any(|own| own == *range)
 }
 
 impl Known {

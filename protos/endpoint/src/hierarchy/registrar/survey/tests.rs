@@ -142,7 +142,11 @@ fn a_parent_that_vanished_is_left_when_it_fails() {
     lab.silent.insert(OTHER_ISP.to_owned());
     while lab.standings().len() > 1 {
         lab.pass();
-        lab.round();
+        let calls = lab.round();
+        assert!(
+            calls.iter().all(|call| !call.contains("BYE")),
+            "it may be back just then, and we are not off-line: {calls:?}"
+        );
     }
     assert!(lab.walks < 2, "before the next walk");
     assert_eq!(lab.registrar.statuses().next().unwrap().parent.to_string(), ISP);
@@ -237,6 +241,61 @@ fn a_parent_that_refuses_makes_us_look_for_where_we_belong_with_growing_waits() 
     let begin = lab.now;
     lab.until_walk();
     assert!((lab.now - begin).as_secs() > 4 * 300 * 8 / 10, "the next walk is that of the fourth update");
+}
+
+#[test]
+fn a_parent_that_says_when_to_come_again_is_not_left() {
+    let mut lab = Lab::new(&[server(&["10.1.0.0/16"])]);
+    lab.knows(ROOT, &[ISP, OTHER_ISP], 8);
+    lab.round();
+    // It was cut off, its parents forgot it, and it takes over from its peers.
+    lab.knows(ROOT, &[ISP], 8);
+    lab.busy.insert(OTHER_ISP.to_owned());
+    lab.until_walk();
+    for _ in 0..20 {
+        let calls = lab.round();
+        assert!(calls.iter().all(|call| !call.contains("BYE")), "{calls:?}");
+        lab.pass();
+    }
+    assert_eq!(lab.standings().len(), 2);
+}
+
+#[test]
+fn a_parent_that_is_back_is_not_left_because_those_above_it_do_not_know_it_yet() {
+    // It comes back around the time of the third update that it misses.
+    for missed in (800..900).step_by(4) {
+        let mut lab = Lab::new(&[server(&["10.1.0.0/16"])]);
+        lab.knows(ROOT, &[ISP, OTHER_ISP], 8);
+        lab.round();
+        lab.knows(ROOT, &[ISP], 8);
+        lab.silent.insert(OTHER_ISP.to_owned());
+        lab.until_walk();
+        let begin = lab.now;
+        while (lab.now - begin).as_secs() < missed {
+            lab.pass();
+            lab.round();
+        }
+        lab.silent.clear();
+        // It takes our word while we are still told that it is missing.
+        lab.answers_first = true;
+        let calls = lab.until_walk();
+        assert!(calls.iter().all(|call| !call.contains("BYE")), "{missed}: {calls:?}");
+    }
+}
+
+#[test]
+fn when_one_network_leads_to_a_new_parent_it_is_told_all_that_lead_there_in_one_request() {
+    let mut lab = Lab::new(&[server(&["10.1.0.0/16", "10.2.0.0/16"])]);
+    lab.knows(ROOT, &[ISP], 8);
+    lab.round();
+    lab.knows(ROOT, &[ISP, OTHER_ISP], 8);
+    let mut told = Vec::new();
+    while told.is_empty() {
+        lab.pass();
+        told = lab.networks();
+        told.retain(|call| call.starts_with(OTHER_ISP));
+    }
+    assert_eq!(told, [format!("{OTHER_ISP} 10.1.0.0/16,10.2.0.0/16")], "the first word already");
 }
 
 #[test]
@@ -419,6 +478,10 @@ struct Lab {
     silent: BTreeSet<String>,
     /// Who has no account for us.
     refuses: BTreeSet<String>,
+    /// Who says when to come again.
+    busy: BTreeSet<String>,
+    /// Whether parents answer before those who are asked for the way.
+    answers_first: bool,
     /// What parents answer to a REGISTER.
     interval: Option<Duration>,
     asked: Vec<String>,
@@ -435,6 +498,8 @@ impl Lab {
             table: BTreeMap::new(),
             silent: BTreeSet::new(),
             refuses: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            answers_first: false,
             interval: None,
             asked: Vec::new(),
             walks: 0,
@@ -456,7 +521,8 @@ impl Lab {
     fn round(&mut self) -> Vec<String> {
         let mut told = Vec::new();
         loop {
-            if let Some(question) = self.registrar.poll_question() {
+            let question = if self.answers_first { None } else { self.registrar.poll_question() };
+            if let Some(question) = question {
                 self.reply(question);
             } else if let Some(Call { id, parent, authority, request }) = self.registrar.poll_call() {
                 let parent = parent.address.to_string();
@@ -465,11 +531,16 @@ impl Lab {
                     Outcome::Unreachable { sentence: "connection refused".to_owned() }
                 } else if self.refuses.contains(&parent) {
                     Outcome::Refused { sentence: "401".to_owned(), retry_after: None }
+                } else if self.busy.contains(&parent) {
+                    let retry_after = Some(Duration::from_secs(1));
+                    Outcome::Refused { sentence: "503".to_owned(), retry_after }
                 } else {
                     Outcome::Done { interval: self.interval }
                 };
                 told.push(format!("{parent} {}", request.emit()));
                 self.registrar.handle_outcome(self.now, id, outcome);
+            } else if let Some(question) = self.registrar.poll_question() {
+                self.reply(question);
             } else {
                 told.sort();
                 return told;

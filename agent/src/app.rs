@@ -9,7 +9,8 @@
 
 use std::path::Path;
 
-use castgate_control::{AgentSnapshot, SnapshotError};
+use castgate_control::{AgentSnapshot, Registration, SnapshotError};
+use castgate_wire::registry::EntryType;
 
 use crate::config::diff::{self, Changes};
 use crate::report::Report;
@@ -148,6 +149,9 @@ impl Agent {
         // Sockets of new patterns are opened before anything is changed; they send when everything else is done.
         let fresh = changes.patterns_started.iter().map(|source| Pattern::prepare((*source).clone()));
         let fresh = fresh.collect::<Result<Vec<_>, _>>()?;
+        if old.registrar.is_none() && finds_peers(&new) {
+            self.around.peering.search();
+        }
         for (done, step) in ORDER.into_iter().enumerate() {
             if let Err(refusal) = self.take(step, &changes, &old, &new).await {
                 self.go_back(&ORDER[..done], &old, &new).await;
@@ -234,6 +238,12 @@ impl Agent {
             }
         }
     }
+}
+
+/// Whether the registrar will tell the database who its peers are.
+fn finds_peers(snapshot: &AgentSnapshot) -> bool {
+    let is_database = |entry: &Registration| entry.entry_type == EntryType::TunnelDatabase;
+    snapshot.registrar.as_ref().is_some_and(|part| part.discovery.is_some() && part.entries.iter().any(is_database))
 }
 
 async fn end<R: Role>(role: Option<R>) {

@@ -15,17 +15,33 @@ use tokio::sync::watch;
 #[derive(Debug, Clone)]
 pub struct Peering {
     peers: watch::Sender<Vec<SocketAddr>>,
+    searching: watch::Sender<bool>,
     synchronised: watch::Sender<bool>,
 }
 
 impl Default for Peering {
     /// No peers, and so nothing to wait for.
     fn default() -> Self {
-        Self { peers: watch::Sender::new(Vec::new()), synchronised: watch::Sender::new(true) }
+        Self {
+            peers: watch::Sender::new(Vec::new()),
+            searching: watch::Sender::new(false),
+            synchronised: watch::Sender::new(true),
+        }
     }
 }
 
 impl Peering {
+    /// A registrar is about to find out who the peers are; until then the database does not know whether it has some.
+    pub fn search(&self) {
+        self.searching.send_replace(true);
+    }
+
+    /// The database: whether somebody finds out who the peers are.
+    #[must_use]
+    pub fn searching(&self) -> watch::Receiver<bool> {
+        self.searching.subscribe()
+    }
+
     /// The registrar: these are the peers that were found. The database is not synchronised with other ones until it says so,
     /// after each such call; without any there is nothing to wait for.
     pub fn set_peers(&self, peers: Vec<SocketAddr>) {
@@ -38,6 +54,7 @@ impl Peering {
             *before = peers;
             changed
         });
+        self.searching.send_if_modified(|before| std::mem::replace(before, false));
     }
 
     /// The database: whom to transfer from.

@@ -15,6 +15,7 @@
 mod audit;
 mod peers;
 mod service;
+mod standstill;
 mod store;
 
 use std::collections::HashSet;
@@ -138,7 +139,7 @@ impl Database {
         let found = board.peers();
         let together = Peers { service: service.clone(), own: listen, settings: peers.subscribe(), found, board };
         // Before the first question can come.
-        service.set_synchronised(!together.has_members());
+        service.set_synchronised(!together.may_have_members());
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
 
@@ -157,8 +158,9 @@ impl Database {
         service.start(store);
         tracing::info!(%listen, entries = service.database().len(), "database started");
         let expiry = tokio::spawn(expire(service.clone(), stopped.clone()));
+        let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
         let together = tokio::spawn(together.run(stopped));
-        Ok(Self { listen, asked_for, service, peers, stop, tasks: vec![server, expiry, together] })
+        Ok(Self { listen, asked_for, service, peers, stop, tasks: vec![server, expiry, beats, together] })
     }
 
     /// Goes over to other accounts, bounds and intervals. Entries that their account may no longer claim are gone at once.
@@ -295,6 +297,17 @@ async fn expire(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
         let gone = before.saturating_sub(service.database().len());
         if gone > 0 {
             tracing::info!(entries = gone, "no longer refreshed, removed");
+        }
+    }
+}
+
+/// Notices when this process stood still.
+async fn beat(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    loop {
+        service.standstill.beat(Instant::now());
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(standstill::BEAT) => {}
         }
     }
 }

@@ -1,14 +1,13 @@
 //! Region Transfer: what the peers of this database know, it knows before it answers (draft-liefooghe-castgate-02 §4.1.2).
 //!
 //! ```text
-//!   start ─▶ peers? ─no──────────────────────────────────────▶ serving
-//!              │ yes: QUERY 503                                 ▲   │ every 4 intervals; every one while entries are hearsay
-//!              ▼                                                │   ▼
-//!            ask one after the other, back off ──one gave all───┤ ask each
-//!                                              ──time is up─────┘
+//!   snapshot ──members──┐
+//!   registrar ──found───┼─▶ endpoint::hierarchy::peers ──whom to ask──▶ TRANSFER ──▶ adopt, settle
+//!   database ──doubt────┘              │ may it answer, may it be announced
+//!                                      ▼
 //! ```
-//! Peers are those of the snapshot and those that the registrar found. Owns when whom is asked; what is taken over decides
-//! the state machine.
+//! Peers are those of the snapshot and those that the registrar found. When whom is asked decides that state machine; what is taken
+//! over decides the database's. Owns the task that turns both.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 use castgate_control::PeersSnapshot;
 use castgate_endpoint::hierarchy::address::{AddressError, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::database::Adoption;
+use castgate_endpoint::hierarchy::peers as endpoint;
 use castgate_wire::registry::{PATH, Transfer, TransferEntry};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::audit::Act;
 use super::service::Service;
@@ -28,11 +27,6 @@ use crate::roles::peering::Peering;
 
 /// Entries taken over at once: while they are, nobody is answered.
 const BATCH: usize = 256;
-/// First wait after a round in which no peer gave anything; doubled each time.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Intervals between two transfers from the same peer: peers that were apart know the same again after that.
-const TRANSFER_INTERVALS: u32 = 4;
 
 /// The peers of the snapshot, read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,9 +74,11 @@ impl Peers {
         members
     }
 
-    /// Whether there is somebody to wait for before the first answer.
-    pub(super) fn has_members(&self) -> bool {
-        !Self::members(self.settings.borrow().as_ref(), &self.found.borrow(), self.own).is_empty()
+    /// Whether there is, or may be, somebody to wait for before the first answer.
+    pub(super) fn may_have_members(&self) -> bool {
+        let settings = self.settings.borrow();
+        let is_searching = settings.is_some() && *self.board.searching().borrow();
+        is_searching || !Self::members(settings.as_ref(), &self.found.borrow(), self.own).is_empty()
     }
 
     /// Runs until `stop`.
@@ -94,62 +90,78 @@ impl Peers {
     }
 
     async fn keep(&mut self) {
-        let mut is_first = true;
+        let mut machine: Option<endpoint::Peers> = None;
+        let mut searching = self.board.searching();
+        let mut doubt = self.service.doubt();
+        let mut known: Option<Vec<DatabaseAddress>> = None;
         loop {
             let settings = self.settings.borrow_and_update().clone();
             let found = self.found.borrow_and_update().clone();
+            let is_searching = *searching.borrow_and_update() && settings.is_some();
             let members = Self::members(settings.as_ref(), &found, self.own);
-            let (Some(settings), [_, ..]) = (settings, members.as_slice()) else {
-                self.synchronised(true);
-                self.changed().await;
-                continue;
-            };
-            if is_first {
-                self.synchronised(false);
-                self.first(&settings, &members).await;
-                is_first = false;
-            } else {
-                for member in &members {
-                    if let Err(reason) = self.take_from(&settings, member).await {
-                        tracing::warn!(peer = %member, reason, "no transfer from this peer");
-                    }
-                }
+            let now = Instant::now();
+            let wait = settings.as_ref().map(|settings| settings.wait).unwrap_or_default();
+            let machine = machine.get_or_insert_with(|| {
+                if is_searching { endpoint::Peers::searching(now, wait) } else { endpoint::Peers::new() }
+            });
+            if known.as_ref() != Some(&members) && !(is_searching && members.is_empty()) {
+                machine.set_members(now, members.clone(), wait);
+                known = Some(members);
             }
-            self.synchronised(true);
-            let (interval, hearsay) = {
-                let database = self.service.database();
-                (database.update_interval(), database.hearsay())
+            self.service.set_has_peers(machine.has_members());
+            machine.handle_doubt(now, *doubt.borrow_and_update());
+            machine.handle_timeout(now);
+            self.tell(machine);
+            if let (Some(settings), Some(member)) = (settings, machine.poll_transfer()) {
+                let outcome = self.take_from(&settings, &member).await;
+                if let Err(reason) = &outcome {
+                    tracing::warn!(peer = %member, %reason, "no transfer from this peer");
+                }
+                let (interval, hearsay) = {
+                    let database = self.service.database();
+                    (database.update_interval(), database.hearsay())
+                };
+                let transferred = endpoint::Transferred { is_whole: outcome.is_ok(), interval, hearsay };
+                if machine.handle_transfer(Instant::now(), transferred) {
+                    self.settle();
+                }
+                continue;
+            }
+            let next = machine.next_timeout();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
             };
-            // Owners that cannot reach us are with a peer: nobody but it can tell whether they still live.
-            let intervals = if hearsay > 0 { 1 } else { TRANSFER_INTERVALS };
+            // The others live as long as we do, or have no more to say.
             tokio::select! {
-                () = sleep(interval * intervals) => {}
-                () = self.changed() => {}
+                () = due => {}
+                Ok(()) = self.settings.changed() => {}
+                Ok(()) = self.found.changed() => {}
+                Ok(()) = searching.changed() => {}
+                Ok(()) = doubt.changed() => {}
+                else => std::future::pending().await,
             }
         }
     }
 
-    /// Until one peer gave all it has, or the time is up: looked at between two rounds, so that no transfer is cut for it.
-    async fn first(&self, settings: &Settings, members: &[DatabaseAddress]) {
-        let start = Instant::now();
-        let mut retry = RETRY_MIN;
-        loop {
-            for member in members {
-                match self.take_from(settings, member).await {
-                    Ok(()) => return,
-                    Err(reason) => {
-                        tracing::info!(peer = %member, reason, "no transfer from this peer");
-                    }
-                }
-            }
-            let left = settings.wait.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                let waited_seconds = settings.wait.as_secs();
-                tracing::warn!(waited_seconds, "no peer gives its entries; serving what the store holds");
-                return;
-            }
-            sleep(retry.min(left)).await;
-            retry = (retry * 2).min(RETRY_MAX);
+    /// Whether questions are answered, and whether this database may be announced.
+    fn tell(&self, machine: &endpoint::Peers) {
+        self.service.set_synchronised(machine.is_synchronised());
+        if !machine.is_synchronised() {
+            self.board.set_synchronised(false);
+        } else if machine.is_settled() && !self.found.has_changed().unwrap_or(false) {
+            self.board.set_synchronised(true);
+        }
+    }
+
+    /// What nobody vouches for any more goes, some at a time.
+    fn settle(&self) {
+        let act = Act { action: "settle", login: None, source: None };
+        let mut from = Some(0);
+        while let Some(at) = from {
+            (from, _) = self.service.change(act, |database| database.settle(Instant::now(), at));
         }
     }
 
@@ -161,18 +173,6 @@ impl Peers {
         let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
         tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
         Ok(())
-    }
-
-    fn synchronised(&self, synchronised: bool) {
-        self.service.set_synchronised(synchronised);
-        self.board.set_synchronised(synchronised);
-    }
-
-    async fn changed(&mut self) {
-        tokio::select! {
-            changed = self.settings.changed() => if changed.is_err() { std::future::pending().await },
-            changed = self.found.changed() => if changed.is_err() { std::future::pending().await },
-        }
     }
 }
 

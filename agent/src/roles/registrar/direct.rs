@@ -94,7 +94,7 @@ impl Direct {
         (peering, feeding): (Peering, &Feeding),
         waits_for_peers: bool,
     ) -> Result<Self, RegistrarError> {
-        Self::start_with(snapshot, changed, Board { peering, told: Vec::new() }, feeding, waits_for_peers)
+        Self::start_with(snapshot, changed, Board { peering, told: None }, feeding, waits_for_peers)
     }
 
     /// The same for what this agent itself serves. Its database hears of its peers, and is announced when it holds what they
@@ -103,7 +103,7 @@ impl Direct {
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.
     pub fn start_beside(snapshot: RegistrarSnapshot, around: &Surroundings) -> Result<Self, RegistrarError> {
-        let board = Board { peering: around.peering.clone(), told: Vec::new() };
+        let board = Board { peering: around.peering.clone(), told: None };
         Self::start_with(snapshot, &around.changed, board, &around.feeding, true)
     }
 
@@ -216,17 +216,20 @@ impl Drop for Direct {
 /// What registrar and database of this agent tell each other.
 struct Board {
     peering: Peering,
-    /// The peers that it was told.
-    told: Vec<SocketAddr>,
+    /// The peers that it was told; `None`: they are not known yet.
+    told: Option<Vec<SocketAddr>>,
 }
 
 impl Board {
     /// Tells the database who its peers are, and the machine whether it has their entries.
     fn tell(&mut self, machine: &mut endpoint::Registrar) {
-        if self.told != machine.peers() {
-            machine.peers().clone_into(&mut self.told);
-            tracing::info!(peers = ?self.told, "other databases of our networks");
-            self.peering.set_peers(self.told.clone());
+        let peers = machine.peers();
+        // Those of one network are told before those of the others are known, but that there are none is told at the end.
+        let is_news = self.told.as_deref().unwrap_or_default() != peers;
+        if is_news || (self.told.is_none() && machine.knows_peers()) {
+            tracing::info!(?peers, "other databases of our networks");
+            self.told = Some(peers.to_vec());
+            self.peering.set_peers(peers.to_vec());
             machine.set_synchronised(Instant::now(), *self.peering.synchronised().borrow());
         }
     }

@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod feed;
 pub mod locator;
 pub mod member;
+pub mod peers;
 pub mod redirect;
 pub mod region;
 pub mod registrar;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime};
 
-use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Tier};
+use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Doubt, Tier};
 use castgate_wire::registry::{Bye, Query, Register, Request as Action, xml};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -28,6 +28,7 @@ use tokio::sync::{Notify, watch};
 pub(super) use transfer::PeerLogin;
 
 use super::audit::{Act, Audit};
+use super::standstill::Standstill;
 use super::store::{Committed, Store};
 use crate::http::rate::{Rate, host};
 use crate::http::server::{Answer, Handler, Request};
@@ -54,6 +55,8 @@ pub(super) struct Service {
     /// Another entry is the next to go.
     pub(super) deadline_changed: Notify,
     entries: watch::Sender<usize>,
+    doubt: watch::Sender<Doubt>,
+    pub(super) standstill: Standstill,
     pub(super) counters: Counters,
 }
 
@@ -87,6 +90,8 @@ impl Service {
             audit: Audit::new(state_dir),
             deadline_changed: Notify::new(),
             entries: watch::Sender::new(0),
+            doubt: watch::Sender::new(Doubt::None),
+            standstill: Standstill::new(now),
             counters: Counters::default(),
         }
     }
@@ -134,6 +139,16 @@ impl Service {
         restore(&mut self.database.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Says whether there are peers to learn from.
+    pub(super) fn set_has_peers(&self, has_peers: bool) {
+        self.database.write().unwrap_or_else(PoisonError::into_inner).set_has_peers(has_peers);
+    }
+
+    /// What the database thinks of what it knows, whenever that changes.
+    pub(super) fn doubt(&self) -> watch::Receiver<Doubt> {
+        self.doubt.subscribe()
+    }
+
     /// How many entries there are, whenever that changes.
     pub(super) fn entries(&self) -> watch::Receiver<usize> {
         self.entries.subscribe()
@@ -161,6 +176,8 @@ impl Service {
         let committed = store.and_then(|store| store.follow(changes.into_iter()));
         let entries = database.len();
         self.entries.send_if_modified(|before| std::mem::replace(before, entries) != entries);
+        let doubt = database.doubt();
+        self.doubt.send_if_modified(|before| std::mem::replace(before, doubt) != doubt);
         let same_deadline = deadline == database.next_timeout();
         drop(database);
         if !same_deadline {
@@ -202,10 +219,14 @@ impl Service {
         let now = Instant::now();
         let answer = {
             let database = self.database();
-            if !database.is_synchronised() {
-                return Err(Failure::busy(NOT_SYNCHRONISED));
+            database.answers().then(|| database.query(now, caller, query))
+        };
+        let Some(answer) = answer else {
+            if *self.doubt.borrow() == Doubt::Unheard {
+                let act = Act { action: "query", login: None, source: Some(caller.address) };
+                drop(self.change(act, Database::notice_question));
             }
-            database.query(now, caller, query)
+            return Err(Failure::busy(NOT_SYNCHRONISED));
         };
         let mut response = with(StatusCode::OK, "text/xml; charset=utf-8", xml::emit_servers(&answer.servers));
         let tier = HeaderValue::from_static(answer.tier.map_or("none", Tier::word));
@@ -260,6 +281,9 @@ impl Handler for Service {
         drop(trusted);
         let admitted = admit(header).and_then(|()| {
             self.rate.take(host(source), Instant::now()).map_err(Failure::too_many)?;
+            if self.standstill.is_fresh_from(Instant::now()) {
+                return Err(Failure::busy("this database stood still, and does not know how old this request is"));
+            }
             if self.started.load(Ordering::Acquire) { Ok(()) } else { Err(Failure::busy("the database is starting")) }
         });
         admitted.map(|()| source).map_err(|failure| Box::new(self.failed(source, failure)))

@@ -59,7 +59,7 @@ impl Service {
         if !peers.serve {
             return Err(Failure::new(StatusCode::FORBIDDEN, "this database gives its entries to nobody"));
         }
-        if !self.database().is_synchronised() {
+        if !self.database().answers() {
             return Err(Failure::busy(NOT_SYNCHRONISED));
         }
         self.audit.write(act, "done", "all entries");

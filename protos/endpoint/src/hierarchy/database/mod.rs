@@ -20,6 +20,7 @@
 //! ```
 
 mod bag;
+mod doubt;
 mod entry;
 mod goodbye;
 mod index;
@@ -39,12 +40,14 @@ use std::time::{Duration, Instant};
 use castgate_wire::registry::{Bye, Country, Prefix, Query, Register};
 use siphasher::sip::SipHasher13;
 
+pub use doubt::Doubt;
 pub use entry::{Entry, Key, StoredEntry, StoredError};
 pub use matching::{ANSWER_SERVERS_MAX, Answer, Caller, Tier};
 pub use transfer::{Adoption, TransferPart};
 
 use super::accounts::{Account, Accounts, Claim};
 use super::clock::UnixMillis;
+use doubt::Hearing;
 use entry::Held;
 use goodbye::Goodbyes;
 use index::Index;
@@ -203,6 +206,7 @@ pub struct Database {
     origin: Option<Instant>,
     hash_key: [u8; 16],
     synchronised: bool,
+    hearing: Hearing,
     /// Entries that we know from peers only.
     hearsay: usize,
 }
@@ -232,6 +236,7 @@ impl Database {
             origin: None,
             hash_key: key,
             synchronised: true,
+            hearing: Hearing::default(),
             hearsay: 0,
         }
     }
@@ -323,6 +328,7 @@ impl Database {
         let hash = self.hash(entry.key.source, entry.key.port);
         let slot = self.live(now, hash, &entry.key);
         self.check(&entry, slot)?;
+        self.hear(now, slot);
         let life = self.lifetime();
         let stored = entry.to_stored(wall.after(life));
         // What a peer told us may not be on disk yet.
@@ -358,6 +364,7 @@ impl Database {
         if let ([first, ..], []) = (matching.as_slice(), own.as_slice()) {
             return Err(Refusal::Foreign(self.held[*first].key.clone()));
         }
+        self.hear(now, None);
         self.goodbyes.remember(now, now + millis(self.lifetime()), login, bye);
         if matching.is_empty() && bye.strict {
             return Err(Refusal::NoEntry);
@@ -393,7 +400,7 @@ impl Database {
             if self.held[slot].deadline > now {
                 self.wheel.set(slot, tick_of(self.held[slot].deadline));
             } else {
-                self.expire(slot);
+                self.expire(now, slot);
             }
         }
     }
@@ -496,7 +503,7 @@ impl Database {
     fn live(&mut self, now: u64, hash: u32, key: &Key) -> Option<Slot> {
         let slot = self.keys.find(hash, |slot| self.held[slot].key == *key)?;
         if self.held[slot].deadline <= now {
-            self.expire(slot);
+            self.expire(now, slot);
             return None;
         }
         Some(slot)
@@ -532,8 +539,11 @@ impl Database {
         self.changes.push_back(Change::Delete(held.key));
     }
 
-    fn expire(&mut self, slot: Slot) {
+    fn expire(&mut self, now: u64, slot: Slot) {
         let held = self.take_out(slot);
+        if !held.hearsay {
+            self.hearing.miss(now, self.overdue());
+        }
         self.changes.push_back(Change::Expire(held.key));
     }
 

@@ -4,9 +4,8 @@
 //!   theirs ─▶ account known, claim allowed? ─▶ said BYE? ─▶ ours newer? ─▶ held, as hearsay
 //!                refused                         gone         known         taken
 //! ```
-//! Owns the merge. An entry that a peer tells us about is hearsay until its owner registers here. It lives for one interval at least,
-//! so that its owner has the time to find us; but what we tell further is what the peer said. So an entry that nobody refreshes goes
-//! everywhere, however often databases tell each other about it.
+//! Owns the merge. An entry that a peer tells us about is hearsay until its owner registers here. It lives as long as the peer said,
+//! which is what we tell further. So an entry that nobody refreshes goes everywhere, however often databases tell each other about it.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use castgate_wire::registry::{Prefix, Server, Transfer, TransferEntry};
 
 use super::entry::{Entry, Held, Key};
 use super::slab::Slot;
-use super::{Change, Database, UnixMillis, Until, millis};
+use super::{Change, Database, Doubt, UnixMillis, Until, millis};
 
 /// Places of the table that one part of a transfer looks at: while it does, nothing is registered.
 const PLACES_PER_PART: Slot = 2_048;
@@ -138,23 +137,22 @@ impl Database {
         let (interval, lifetime) = (self.config.update_interval, self.lifetime());
         let left = expires_in_seconds.map_or(interval, |seconds| Duration::from_secs(seconds.into()).min(lifetime));
         let vouched = now + millis(left);
-        let mut deadline = now + millis(left.max(interval));
         if let Some(ours) = slot.map(|slot| &self.held[slot]) {
-            // Owners refresh peers at different moments of an interval; only more than that means that we missed a refresh. A peer that
-            // does not say how long an entry lives cannot know better than its owner.
-            let missed = if ours.hearsay { 0 } else { millis(interval) + millis(interval) / 4 };
+            // Owners refresh peers at different moments of an interval; only more than that means that we missed a refresh, unless we
+            // know that we may have. A peer that does not say how long an entry lives cannot know better than its owner.
+            let is_doubtful = ours.hearsay || ours.vouched <= now || self.doubt() != Doubt::None;
+            let missed = if is_doubtful { 0 } else { millis(interval) + millis(interval) / 4 };
             let newer = vouched > ours.vouched.saturating_add(missed);
             if !newer || (expires_in_seconds.is_none() && !ours.hearsay) {
                 return Fate::Known;
             }
-            deadline = deadline.max(ours.deadline);
         }
         if self.goodbyes.cover(now, &entry.login, &entry.key) {
             return Fate::Gone;
         }
         let stored = entry.to_stored(wall.after(Duration::from_millis(vouched - now)));
         self.changes.push_back(Change::Refresh(entry.key.clone(), stored));
-        self.hold(entry, hash, Until { deadline, vouched, hearsay: true });
+        self.hold(entry, hash, Until { deadline: vouched, vouched, hearsay: true });
         Fate::Taken
     }
 }

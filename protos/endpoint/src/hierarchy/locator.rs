@@ -247,7 +247,8 @@ pub struct Locator {
     /// Who was asked and not called back: what was asked once is never asked again.
     asked: HashSet<SocketAddr>,
     asks: usize,
-    answered: bool,
+    /// A database said that there is nothing for us.
+    is_denied: bool,
     hops: Vec<Hop>,
     cache: Option<Cache>,
     /// What the driver is busy with, in the order of its start. Questions all belong to the last step of the path.
@@ -317,7 +318,7 @@ impl Locator {
             path: vec![PathStep::default()],
             asked: HashSet::new(),
             asks: 0,
-            answered: false,
+            is_denied: false,
             hops: Vec::new(),
             cache,
             open: Vec::new(),
@@ -418,7 +419,6 @@ impl Locator {
         match result {
             Err(sentence) => self.hop(candidate.member.address.to_string(), HopOutcome::Failed(sentence)),
             Ok(answer) => {
-                self.answered = true;
                 self.take(&candidate, answer);
             }
         }
@@ -461,6 +461,7 @@ impl Locator {
             .take(SERVERS_MAX)
             .collect();
         if servers.is_empty() {
+            self.is_denied = true;
             return self.hop(asked.to_string(), HopOutcome::Nothing);
         }
         self.hop(asked.to_string(), HopOutcome::Servers(servers.len(), tier));
@@ -581,7 +582,7 @@ impl Locator {
     fn give_up(&mut self) {
         self.end = Some(End::Failed);
         // Servers outlive databases: those of the last time are better than none, unless a database said that there are none.
-        if !self.answered
+        if !self.is_denied
             && let Some(cache) = self.cache.clone()
             && !cache.servers.is_empty()
         {

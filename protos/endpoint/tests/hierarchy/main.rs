@@ -1,0 +1,10 @@
+//! The whole hierarchy under a clock that the tests turn: databases, those who register there, and clients, over a virtual HTTP.
+
+mod cases;
+mod faults;
+mod judge;
+mod net;
+mod node;
+mod picture;
+mod positions;
+mod random;

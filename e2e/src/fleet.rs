@@ -9,7 +9,7 @@
 use crate::lab::{Host, Lab, Process};
 use crate::programs::program;
 use crate::registry;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -110,6 +110,20 @@ impl<'a> Agent<'a> {
     pub fn restart(&mut self) -> Result<()> {
         self.process = run(self.host, &self.config, &self.state)?;
         Ok(())
+    }
+
+    /// Makes it forget everything that it kept, after its end: as if its disk were lost.
+    ///
+    /// # Errors
+    /// When it still runs, or its files cannot be removed.
+    pub fn forget(&mut self) -> Result<()> {
+        ensure!(self.process.is_ended(), "a running agent forgets nothing");
+        match std::fs::remove_dir_all(&self.state) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("the state is not removed")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces its snapshot while it runs, in one step as an editor does.

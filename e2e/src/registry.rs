@@ -2,8 +2,9 @@
 
 use crate::lab::{Host, wait};
 use anyhow::{Context, Result, anyhow, ensure};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,10 @@ pub struct Answer {
 /// When it cannot be reached or answers no HTTP.
 pub fn ask(host: &Host, database: SocketAddr, pairs: &str) -> Result<Answer> {
     let request = format!("GET /script/castgate.cgs?{pairs} HTTP/1.1\r\nHost: {database}\r\nConnection: close\r\n\r\n");
+    exchange(host, database, &request)
+}
+
+fn exchange(host: &Host, database: SocketAddr, request: &str) -> Result<Answer> {
     let exchange = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&database, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -37,6 +42,20 @@ pub fn ask(host: &Host, database: SocketAddr, pairs: &str) -> Result<Answer> {
     let status = text.split_whitespace().nth(1).and_then(|code| code.parse().ok());
     let (_, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
     Ok(Answer { status: status.context("an answer without a status")?, body: body.to_owned() })
+}
+
+/// The addresses of all entries that a database holds, as its peers get them.
+///
+/// # Errors
+/// When it cannot be reached, or does not give them.
+pub fn held(host: &Host, database: SocketAddr, login: &str, password: &str) -> Result<BTreeSet<IpAddr>> {
+    let body = format!("ACTION=TRANSFER&LOGIN={login}&PASSWORD={password}");
+    // Of HTTP/1.0, so that the answer is not in chunks.
+    let request = format!("POST /script/castgate.cgs HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let answer = exchange(host, database, &request)?;
+    ensure!(answer.status == 200, "{database} answers {}: {}", answer.status, answer.body.trim());
+    let entries = answer.body.split("<ADDRESS>").skip(1).filter_map(|rest| rest.split_once("</ADDRESS>"));
+    entries.map(|(address, _)| address.parse().with_context(|| format!("{address} is no address"))).collect()
 }
 
 /// Whether a database lists `address` when asked for tunnel servers (`TS`) or databases (`TDS`) of a country.

@@ -1,6 +1,8 @@
 //! The hierarchy of the draft's own picture, as processes: databases and servers of operators who do not know each other, that
 //! find their places from the names of the roots alone.
 
+mod faults;
+mod judge;
 mod parties;
 mod picture;
 

@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Everything from 128.0.0.0 to 191.255.255.255 is one LAN.
-const TOPOLOGY: &str = "
+pub const TOPOLOGY: &str = "
     internet: root1 130.0.0.1/2, root2 130.0.0.2/2, public 140.0.0.1/2, be1 131.0.0.1/2, be2 131.0.0.2/2, \
         beserver 131.0.1.1/2, fr 132.0.0.1/2, frserver 132.0.1.1/2, isp1 135.0.0.1/2, isp2 135.0.0.2/2, \
         ispserver 135.0.1.1/2, corp1 134.184.50.57/2, corp2 134.184.50.58/2, corpserver 134.184.50.80/2, \
@@ -32,7 +32,7 @@ const TOPOLOGY: &str = "
 ";
 
 /// In the order in which they start.
-const PARTIES: &[Party] = &[
+pub const PARTIES: &[Party] = &[
     party("root1", Kind::Root(&["root2"]), &[], None),
     party("root2", Kind::Root(&["root1"]), &[], None),
     party("be1", database(&["isp", "beserver", "nated"]), &[], Some("BE")),
@@ -88,7 +88,7 @@ const POSITIONS: &[(&str, &str, &[&[&str]])] = &[
 ];
 
 /// Every party is up when the entries that it depends on are where they belong.
-fn start(lab: &Lab, interval: Duration) -> Result<BTreeMap<&'static str, Agent<'_>>> {
+pub fn start(lab: &Lab, interval: Duration) -> Result<BTreeMap<&'static str, Agent<'_>>> {
     let roots: Vec<IpAddr> = ["root1", "root2"].iter().map(|root| lab.host(root).address("internet").into()).collect();
     let mut agents = BTreeMap::new();
     for party in PARTIES {
@@ -151,7 +151,7 @@ fn located(lab: &Lab, host: &str, country: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Each position gets its list.
-fn everybody_gets_his_list(lab: &Lab) -> Result<()> {
+pub fn everybody_gets_his_list(lab: &Lab) -> Result<()> {
     for (host, country, lists) in POSITIONS {
         let found = located(lab, host, country)?;
         let wanted: Vec<BTreeSet<String>> = lists.iter().map(|list| addresses(lab, list)).collect();

@@ -25,7 +25,7 @@ fn a_network_costs_less_than_300_octets_whether_or_not_its_server_has_others() {
         let query =
             Query { entry_type: EntryType::TunnelServer, country: None, protocol: ProtocolFilter::All, network: None };
         let caller = Caller { address: network(7).addr(), asked_at: None };
-        let answer = database.query(Instant::now(), caller, &query);
+        let answer = database.query(Instant::now(), UnixMillis(0), caller, &query);
         assert_eq!((answer.tier, answer.servers.len()), (Some(Tier::Network), 1));
         databases.push(database);
     }

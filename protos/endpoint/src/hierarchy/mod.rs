@@ -19,6 +19,7 @@ pub mod feed;
 pub mod locator;
 pub mod member;
 pub mod peers;
+pub mod policy;
 pub mod redirect;
 pub mod region;
 pub mod registrar;

@@ -442,7 +442,7 @@ impl Net {
                     return busy;
                 }
                 let caller = Caller { address: exchange.from, asked_at: Some(exchange.to) };
-                let answer = database.query(now, caller, query);
+                let answer = database.query(now, wall, caller, query);
                 Reply::Servers { xml: xml::emit_servers(&answer.servers), tier: answer.tier }
             }
             Request::Transfer(_) if !database.answers() => busy,

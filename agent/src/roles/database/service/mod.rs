@@ -216,10 +216,10 @@ impl Service {
 
     fn query(&self, caller: Caller, query: &Query) -> Result<Answer, Failure> {
         self.counters.queries.fetch_add(1, Ordering::Relaxed);
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now().into());
         let answer = {
             let database = self.database();
-            database.answers().then(|| database.query(now, caller, query))
+            database.answers().then(|| database.query(now, wall, caller, query))
         };
         let Some(answer) = answer else {
             if *self.doubt.borrow() == Doubt::Unheard {

@@ -17,6 +17,8 @@ use super::bag::{Kind, Member, Ticket};
 use super::entry::{Held, Key};
 use super::index::{Posting, host};
 use super::slab::Slot;
+use crate::hierarchy::clock::UnixMillis;
+use crate::hierarchy::policy::{Client, Decision, Note, ServerPlace};
 
 /// Servers in one answer: what a client can make use of, and far below the size it refuses to read.
 pub const ANSWER_SERVERS_MAX: usize = 256;
@@ -24,7 +26,7 @@ pub const ANSWER_SERVERS_MAX: usize = 256;
 /// By what the entries of an answer were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
-    /// A rule of a Tunnel Server Assignment Policy. No such rule exists yet.
+    /// A rule of a Tunnel Server Assignment Policy.
     Policy,
     /// The longest network around the caller.
     Network,
@@ -75,26 +77,66 @@ pub struct Answer {
 }
 
 /// A QUERY while it is answered.
-struct Ask<'a> {
+pub(super) struct Ask<'a> {
     /// In milliseconds since the origin of the database: what should have gone by now is gone.
     now: u64,
-    caller: Caller,
-    query: &'a Query,
+    pub(super) caller: Caller,
+    pub(super) query: &'a Query,
     /// Where the caller stands on the ring of every bag.
     start: Ticket,
+    /// What the policies say about the caller.
+    pub(super) decision: Decision<'a>,
 }
 
 /// What a tier found.
-type Found = (Tier, Vec<Slot>, Option<u8>);
+pub(super) type Found = (Tier, Vec<Slot>, Option<u8>);
 
 impl Database {
-    pub(super) fn find(&self, now: u64, caller: Caller, query: &Query) -> Answer {
-        let start = Ticket::new(self.hash(caller.address.to_canonical(), 0));
-        let ask = Ask { now, caller, query, start };
+    pub(super) fn find(&self, now: u64, wall: UnixMillis, caller: Caller, query: &Query) -> Answer {
+        let mut ask = self.ask(now, wall, caller, query, &mut |_, _| {});
+        ask.decision.count(caller.address);
+        if let Some(servers) = ask.decision.servers.take() {
+            return Answer { servers, tier: Some(Tier::Policy) };
+        }
         let found = match query.entry_type {
             EntryType::TunnelServer => self.find_servers(&ask),
             EntryType::TunnelDatabase => self.find_databases(&ask),
         };
+        self.answer(found)
+    }
+
+    /// Asks the policies, which say nothing about databases.
+    pub(super) fn ask<'a>(
+        &'a self,
+        now: u64,
+        wall: UnixMillis,
+        caller: Caller,
+        query: &'a Query,
+        note: &mut Note<'_>,
+    ) -> Ask<'a> {
+        let start = Ticket::new(self.hash(caller.address.to_canonical(), 0));
+        let client = Client { address: caller.address.to_canonical(), country: query.country, at: wall };
+        let entry = |place: &ServerPlace, registers: bool| {
+            let wanted = query.protocol.matches(Some(&place.protocol));
+            if registers { self.registered(now, place).filter(|_| wanted) } else { wanted.then(|| place.to_server()) }
+        };
+        let decision = match query.entry_type {
+            EntryType::TunnelServer => self.policies.decide(client, ANSWER_SERVERS_MAX, entry, note),
+            EntryType::TunnelDatabase => Decision::default(),
+        };
+        Ask { now, caller, query, start, decision }
+    }
+
+    /// The server that is registered at a place.
+    fn registered(&self, now: u64, place: &ServerPlace) -> Option<Server> {
+        let (source, port) = (place.address.ip(), place.address.port());
+        let key = Key { entry_type: EntryType::TunnelServer, source, port, protocol: place.protocol.clone() };
+        let slot = self.keys.find(self.hash(source, port), |slot| self.held[slot].key == key)?;
+        let held = &self.held[slot];
+        (held.deadline > now).then(|| held.to_server(None))
+    }
+
+    pub(super) fn answer(&self, found: Option<Found>) -> Answer {
         match found {
             Some((tier, slots, prefix_len)) => {
                 let servers = slots.into_iter().map(|slot| self.held[slot].to_server(prefix_len));
@@ -104,26 +146,35 @@ impl Database {
         }
     }
 
-    /// TYPE=TS: the five tiers. A policy, when there is one, comes first.
-    fn find_servers(&self, ask: &Ask<'_>) -> Option<Found> {
-        let by_network = || {
-            let serves = |held: &Held| held.serves(ask.query.country);
-            self.index.around(host(ask.caller.address)).find_map(|(_, posting)| self.servers(ask, &[posting], serves))
-        };
-        let of = |bags: &[Posting<'_>]| self.servers(ask, bags, |_| true);
-        // A caller that does not know its country has no region either (castgate UMTP notes).
-        let by_country = || of(&[Posting::Many(self.index.in_country(ask.query.country?)?)]);
-        let by_region = || {
-            let bags: Vec<Posting<'_>> = self.index.in_region_of(ask.query.country?).map(Posting::Many).collect();
-            of(&bags)
-        };
-        let public = || of(&[Posting::Many(self.index.public())]);
-        by_network()
-            .map(|slots| (Tier::Network, slots))
-            .or_else(|| by_country().map(|slots| (Tier::Country, slots)))
-            .or_else(|| by_region().map(|slots| (Tier::Region, slots)))
-            .or_else(|| public().map(|slots| (Tier::Public, slots)))
+    /// TYPE=TS, where no policy decides: the other four tiers.
+    pub(super) fn find_servers(&self, ask: &Ask<'_>) -> Option<Found> {
+        self.by_network(ask)
+            .map(|(_, slots)| (Tier::Network, slots))
+            .or_else(|| self.by_country(ask).map(|slots| (Tier::Country, slots)))
+            .or_else(|| self.by_region(ask).map(|slots| (Tier::Region, slots)))
+            .or_else(|| self.public(ask).map(|slots| (Tier::Public, slots)))
             .map(|(tier, slots)| (tier, slots, None))
+    }
+
+    /// The entries of the longest network that has some, and its length.
+    pub(super) fn by_network(&self, ask: &Ask<'_>) -> Option<(u8, Vec<Slot>)> {
+        let serves = |held: &Held| held.serves(ask.query.country);
+        let mut around = self.index.around(host(ask.caller.address));
+        around.find_map(|(len, posting)| Some((len, self.servers(ask, &[posting], serves)?)))
+    }
+
+    // A caller that does not know its country has no region either (castgate UMTP notes).
+    pub(super) fn by_country(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+        self.servers(ask, &[Posting::Many(self.index.in_country(ask.query.country?)?)], |_| true)
+    }
+
+    pub(super) fn by_region(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+        let bags: Vec<Posting<'_>> = self.index.in_region_of(ask.query.country?).map(Posting::Many).collect();
+        self.servers(ask, &bags, |_| true)
+    }
+
+    pub(super) fn public(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+        self.servers(ask, &[Posting::Many(self.index.public())], |_| true)
     }
 
     /// TYPE=TDS: who is responsible for a range. Public databases are never named, or everybody would register there.
@@ -163,7 +214,9 @@ impl Database {
     ) -> Option<Vec<Slot>> {
         let wanted = |slot: Slot| {
             let held = &self.held[slot];
-            held.deadline > ask.now && !self.is_ourselves(&held.key, ask.caller) && accept(held)
+            let excluded = held.key.entry_type == EntryType::TunnelServer
+                && ask.decision.excludes(SocketAddr::new(held.key.source, held.key.port));
+            held.deadline > ask.now && !self.is_ourselves(&held.key, ask.caller) && !excluded && accept(held)
         };
         let mut found: Vec<Member> = Vec::new();
         for bag in bags {

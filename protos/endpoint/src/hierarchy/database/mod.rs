@@ -9,8 +9,9 @@
 //!   time     ─▶ handle_timeout ───────────────────┤
 //!   peers    ─▶ adopt    ─▶ Adoption ─────────────┘      store ─▶ restore
 //!   QUERY    ─▶ query    ─▶ Answer                       TRANSFER ─▶ transfer_part ─▶ TransferPart
+//!   what-if  ─▶ explain  ─▶ Explanation                  policies ─▶ set_policies
 //! ```
-//! [`query`](Database::query) and [`transfer_part`](Database::transfer_part) change nothing, so that any number of threads can
+//! [`query`](Database::query) and [`transfer_part`](Database::transfer_part) change nothing that others see, so that any number of threads can
 //! ask at one time. Made for a million networks, of less than 300 octets each, whether or not a server has several.
 //!
 //! ```text
@@ -22,14 +23,15 @@
 mod bag;
 mod doubt;
 mod entry;
+mod explain;
 mod goodbye;
 mod index;
 mod keys;
 mod logins;
 mod matching;
-mod slab;
+pub(super) mod slab;
 mod transfer;
-mod trie;
+pub(super) mod trie;
 mod wheel;
 
 use std::collections::VecDeque;
@@ -42,11 +44,13 @@ use siphasher::sip::SipHasher13;
 
 pub use doubt::Doubt;
 pub use entry::{Entry, Key, StoredEntry, StoredError};
+pub use explain::{Considered, Explanation};
 pub use matching::{ANSWER_SERVERS_MAX, Answer, Caller, Tier};
 pub use transfer::{Adoption, TransferPart};
 
 use super::accounts::{Account, Accounts, Claim};
 use super::clock::UnixMillis;
+use super::policy::{Moved, Policies, Policy};
 use doubt::Hearing;
 use entry::Held;
 use goodbye::Goodbyes;
@@ -194,6 +198,7 @@ impl Refusal {
 pub struct Database {
     config: Config,
     accounts: Accounts,
+    policies: Policies,
     held: Slab<Held>,
     keys: Keys,
     index: Index,
@@ -226,6 +231,7 @@ impl Database {
         Self {
             config,
             accounts: Accounts::new(accounts, key),
+            policies: Policies::default(),
             held: Slab::default(),
             keys: Keys::default(),
             index: Index::default(),
@@ -375,10 +381,23 @@ impl Database {
         Ok(own.len())
     }
 
-    /// QUERY, by anybody. Changes nothing: what should have gone by now is passed over.
+    /// QUERY, by anybody. Changes nothing but counts: what should have gone by now is passed over. Both clocks are needed, the
+    /// one for what is registered, the other for rules that hold at some hours.
     #[must_use]
-    pub fn query(&self, now: Instant, caller: Caller, query: &Query) -> Answer {
-        self.find(self.millis_at(now), caller, query)
+    pub fn query(&self, now: Instant, wall: UnixMillis, caller: Caller, query: &Query) -> Answer {
+        self.find(self.millis_at(now), wall, caller, query)
+    }
+
+    /// Replaces the policies, which hold from the next QUERY on, in the order of the list. Rules that are still there count on.
+    pub fn set_policies(&mut self, policies: Vec<Policy>) {
+        let mut policies = Policies::new(policies);
+        policies.count_on(&self.policies);
+        self.policies = policies;
+    }
+
+    /// What each rule of the policies did.
+    pub fn moved(&self) -> impl Iterator<Item = Moved> {
+        self.policies.moved()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout): no later than the next entry goes by itself, up to a tick.

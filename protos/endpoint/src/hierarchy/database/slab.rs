@@ -6,9 +6,9 @@
 use std::ops::{Index, IndexMut};
 
 /// The number of a place for as long as something is in it.
-pub(super) type Slot = u32;
+pub(in crate::hierarchy) type Slot = u32;
 /// No place.
-pub(super) const NONE: Slot = Slot::MAX;
+pub(in crate::hierarchy) const NONE: Slot = Slot::MAX;
 
 /// Places of one chunk, as a power of two: large enough that the list of chunks is small, small enough to be got at once.
 const CHUNK_BITS: u32 = 12;

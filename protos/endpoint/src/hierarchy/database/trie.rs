@@ -9,7 +9,7 @@ use std::num::NonZeroU8;
 use super::slab::{NONE, Slab, Slot};
 
 /// The bits of an address, the first one highest.
-pub(super) trait Bits: Copy + Eq + Debug {
+pub(in crate::hierarchy) trait Bits: Copy + Eq + Debug {
     const LEN: u8;
     /// How many bits from the first on are the same, up to all.
     fn common(self, other: Self) -> u8;
@@ -43,7 +43,7 @@ bits!(u128, 128);
 
 /// A number for each prefix that is in it.
 #[derive(Debug)]
-pub(super) struct Trie<B> {
+pub(in crate::hierarchy) struct Trie<B> {
     nodes: Slab<Node<B>>,
     root: Slot,
 }
@@ -90,7 +90,7 @@ impl<B: Bits> Trie<B> {
 
     /// The number of a prefix, to be read and changed; put in as [`NONE`] when it was not there. Whoever leaves [`NONE`] behind has
     /// to [`remove`](Self::remove) it.
-    pub(super) fn value_mut(&mut self, bits: B, len: u8) -> &mut u32 {
+    pub(in crate::hierarchy) fn value_mut(&mut self, bits: B, len: u8) -> &mut u32 {
         let mut link = Link::Root;
         let slot = loop {
             let at = self.follow(link);
@@ -141,7 +141,7 @@ impl<B: Bits> Trie<B> {
     }
 
     /// The prefixes that contain all of this one, the longest last: length and number.
-    pub(super) fn around(&self, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
+    pub(in crate::hierarchy) fn around(&self, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
         let mut at = self.root;
         while at != NONE {
             let node = &self.nodes[at];

@@ -1,0 +1,53 @@
+//! A number for each network of a list, and which of them is the longest around an address.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::hierarchy::database::slab::NONE;
+use crate::hierarchy::database::trie::Trie;
+
+/// Networks of both versions, each with a number that is not [`u32::MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Prefixes {
+    v4: Trie<u32>,
+    v6: Trie<u128>,
+    len: usize,
+}
+
+impl Prefixes {
+    /// Puts a network in; the number it had before, which then stays.
+    pub(super) fn insert(&mut self, network: IpNet, number: u32) -> Option<u32> {
+        let value = match network {
+            IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
+            IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
+        };
+        if *value != NONE {
+            return Some(*value);
+        }
+        *value = number;
+        self.len += 1;
+        None
+    }
+
+    /// The longest network around all of `range`: its length and its number.
+    pub(super) fn longest(&self, range: IpNet) -> Option<(u8, u32)> {
+        let mut longest = None;
+        let each = |len, number| longest = Some((len, number));
+        match range {
+            IpNet::V4(net) => self.v4.around(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V6(net) => self.v6.around(net.network().to_bits(), net.prefix_len(), each),
+        }
+        longest
+    }
+
+    /// The same for one address.
+    pub(super) fn around(&self, address: IpAddr) -> Option<(u8, u32)> {
+        self.longest(IpNet::from(address.to_canonical()))
+    }
+
+    /// How many networks there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}

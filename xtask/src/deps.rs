@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const ARROWS: &[(&str, &[&str])] = &[
     ("castgate-wire", &[]),
     ("castgate-endpoint", &["castgate-wire"]),
-    ("castgate-control", &["castgate-wire"]),
+    ("castgate-control", &["castgate-endpoint", "castgate-wire"]),
     ("castgate-rpc", &["castgate-control", "castgate-wire"]),
     ("castgate-udp", &[]),
     ("castgate-etcd", &[]),

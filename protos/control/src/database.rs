@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::check_changed_by;
-use crate::{SnapshotError, integer, words};
+use crate::{PolicySnapshot, SnapshotError, integer, words};
 
 /// A tunnel database. Its entries live in the agent's state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct DatabaseSnapshot {
     /// The databases that hold the same entries. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersSnapshot>,
+    /// Rules that win over what is registered, in their order. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicySnapshot>,
 }
 
 /// The peers of a database: whom it takes its entries from when it starts, and who may take them from it.
@@ -130,6 +133,7 @@ impl DatabaseSnapshot {
             requests_per_minute_max: default_requests_per_minute_max(),
             trusted_proxies: Vec::new(),
             peers: None,
+            policies: Vec::new(),
         }
     }
 
@@ -142,6 +146,14 @@ impl DatabaseSnapshot {
         }
         if self.accounts_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
             return Err(SnapshotError::new("accountsFile", "is empty"));
+        }
+        for (index, policy) in self.policies.iter().enumerate() {
+            let field = format!("policies[{index}]");
+            policy.compile(None).map_err(|error| error.within(&field))?;
+            if self.policies[..index].iter().any(|other| other.name == policy.name) {
+                let reason = format!("{:?} is there twice", policy.name);
+                return Err(SnapshotError::new(format!("{field}.name"), reason));
+            }
         }
         check_changed_by(self.accounts_changed_by.as_deref())
             .map_err(|reason| SnapshotError::new("accountsChangedBy", reason))?;

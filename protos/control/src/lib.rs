@@ -15,6 +15,7 @@ mod front;
 mod integer;
 mod pattern;
 mod place;
+mod policy;
 mod registrar;
 mod server;
 mod snapshot;
@@ -30,6 +31,10 @@ pub use error::SnapshotError;
 pub use front::FrontSnapshot;
 pub use pattern::PatternSource;
 pub use place::{Place, PlaceError, is_host_address};
+pub use policy::{
+    ExclusionSnapshot, MatchSnapshot, PolicySnapshot, PoolServerSnapshot, PoolSnapshot, RoutesSnapshot, RuleSnapshot,
+    ServerPlaceSnapshot, TimeWindowSnapshot,
+};
 pub use registrar::{DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
@@ -38,6 +43,7 @@ pub use upstream::{
     MapRow, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot,
 };
 // Words of the wire that stand in a snapshot, or follow from one: who plans snapshots needs no other crate for them.
+pub use castgate_endpoint::hierarchy::policy::{Policy, RouteTable, RouteTableError, routes};
 pub use castgate_wire::amtrelay;
 pub use castgate_wire::registry::{Country, EntryType, Protocol};
 pub use castgate_wire::umtp::Channel;

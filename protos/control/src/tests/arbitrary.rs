@@ -203,6 +203,7 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                     "peer".to_owned(),
                     "s3cret".to_owned(),
                 )),
+                policies: Vec::new(),
             }
         })
 }

@@ -221,6 +221,16 @@ pub(crate) fn weight(_: &mut SchemaGenerator) -> Schema {
     integer(0, 1_000)
 }
 
+/// A part of something that is not nothing.
+pub(crate) fn percent(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 100)
+}
+
+/// A file by its whole path.
+pub(crate) fn file(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^/[^\\x00-\\x1f]+$", "minLength": 2, "maxLength": 1024 })
+}
+
 /// A time of day.
 pub(crate) fn time_of_day(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "maxLength": 5 })

@@ -35,15 +35,59 @@ use crate::tunnel_account::DatabaseRef;
         "self.rules.all(a, self.rules.exists_one(b, a.name == b.name))",
         "two rules have the same name",
     ),
+    rule_at(".routeTable",
+        "has(self.routeTable) || self.rules.all(rule, !has(rule.match) || !has(rule.match.asns) || rule.match.asns.size() == 0)",
+        "a rule about Autonomous Systems needs a route table",
+    ),
 ]))]
 pub struct TunnelAssignmentPolicySpec {
     /// The databases that keep to it.
     #[schemars(length(min = 1, max = 64))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub database_refs: Vec<DatabaseRef>,
-    /// The rules, of which the first that matches counts.
+    /// The rules. The first that matches and that has a server to assign counts; what any that matches excludes is excluded.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<Rule>,
+    /// Which Autonomous System an address belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RouteTable")]
+    pub route_table: Option<RouteTable>,
+}
+
+/// Where the route table is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("has(self.configMapRef) != has(self.file)", "name either configMapRef or file"),
+]))]
+pub struct RouteTable {
+    /// A key of a `ConfigMap`, with lines of prefix,asn such as 192.0.2.0/24,64500. On a cluster the `ConfigMap` has the label
+    /// castgate.dev/routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConfigMapRef")]
+    pub config_map_ref: Option<ConfigMapRef>,
+    /// A file of the machine that the database runs on: the same lines or `TABLE_DUMP_V2` of MRT, packed with gzip or not.
+    /// Not on a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::file")]
+    pub file: Option<String>,
+}
+
+/// Names a key of a `ConfigMap` of the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapRef {
+    /// Its name.
+    #[schemars(schema_with = "schema::name")]
+    pub name: String,
+    /// The key.
+    #[serde(default = "routes")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub key: String,
+}
+
+fn routes() -> String {
+    "routes.csv".to_owned()
 }
 
 /// One rule.
@@ -146,6 +190,14 @@ pub struct Pool {
     #[serde(default = "one")]
     #[schemars(schema_with = "schema::weight")]
     pub weight: u32,
+    /// A server that has this part of the tunnels it may have, in percent, gets no more clients.
+    #[serde(default = "all")]
+    #[schemars(schema_with = "schema::percent")]
+    pub max_load_percent: u8,
+}
+
+fn all() -> u8 {
+    100
 }
 
 fn one() -> u32 {
@@ -189,4 +241,21 @@ pub struct TunnelAssignmentPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// What each rule did, at all databases together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleStatus>,
+}
+
+/// What one rule did since its databases started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleStatus {
+    /// Its name.
+    pub name: String,
+    /// About how many clients it moved.
+    #[serde(default)]
+    pub clients: i64,
+    /// In how many answers.
+    #[serde(default)]
+    pub answers: i64,
 }

@@ -134,6 +134,25 @@ pub struct TunnelEndpointStatus {
     /// For a relay: the servers above that are in use or tried, at most 64 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<UpstreamStatus>,
+    /// For a database: what each rule of its policies did since it started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<PolicyRuleStatus>,
+}
+
+/// What one rule did at one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRuleStatus {
+    /// Name of its policy.
+    pub policy: String,
+    /// Its name.
+    pub rule: String,
+    /// About how many clients it moved.
+    #[serde(default)]
+    pub clients: i64,
+    /// In how many answers.
+    #[serde(default)]
+    pub answers: i64,
 }
 
 /// What an AMT relay carries.

@@ -6,6 +6,7 @@
 mod account;
 mod amt;
 mod bundle;
+mod config;
 mod fields;
 mod hierarchy;
 mod policy;
@@ -16,6 +17,7 @@ mod together;
 
 pub(crate) use account::account;
 pub(crate) use bundle::bundle;
+pub(crate) use config::config;
 pub(crate) use hierarchy::database;
 pub(crate) use policy::policy;
 pub(crate) use relay::relay;

@@ -1,5 +1,6 @@
 //! Text to documents, and documents to objects with a kind and a name; nothing of their contents yet.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use castgate_crds::API_VERSION;
@@ -35,6 +36,8 @@ const METADATA: [&str; 14] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     ChannelBundle,
+    /// Route tables.
+    ConfigMap,
     /// Only that `kubectl apply` finds a place for the rest.
     Namespace,
     Secret,
@@ -46,8 +49,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::ChannelBundle,
+        Self::ConfigMap,
         Self::Namespace,
         Self::Secret,
         Self::TunnelAccount,
@@ -60,6 +64,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::ChannelBundle => "ChannelBundle",
+            Self::ConfigMap => "ConfigMap",
             Self::Namespace => "Namespace",
             Self::Secret => "Secret",
             Self::TunnelAccount => "TunnelAccount",
@@ -72,7 +77,7 @@ impl Kind {
 
     const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Secret => "v1",
+            Self::ConfigMap | Self::Namespace | Self::Secret => "v1",
             Self::ChannelBundle
             | Self::TunnelAccount
             | Self::TunnelAssignmentPolicy
@@ -105,6 +110,15 @@ impl Document {
             Kind::Namespace => format!("{} {}", self.kind, self.name.name),
             kind => format!("{kind} {}", self.name),
         }
+    }
+}
+
+impl Document {
+    /// Its labels. Whoever gave one that is no text has labelled nothing with it.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let labels = self.body.get("metadata").and_then(|metadata| metadata.get("labels")).and_then(Value::as_object);
+        let rows = labels.into_iter().flatten();
+        rows.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 }
 

@@ -81,7 +81,7 @@ impl<'a> Judge<'a> {
         let mut found = Vec::new();
         for document in self.documents.values() {
             // Kubernetes allows dots and more letters; names of ours become parts of other names.
-            if !is_label(&document.name.name) && document.kind != Kind::Secret {
+            if !is_label(&document.name.name) && !matches!(document.kind, Kind::Secret | Kind::ConfigMap) {
                 let title = document.title();
                 let mut reporter = Reporter::new("", &title, &mut found);
                 reporter.report("metadata.name", not_a_label(&document.name.name));

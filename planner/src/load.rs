@@ -112,6 +112,10 @@ pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects
             let object = check::secret(&document.body, reporter);
             objects.secrets.insert(name, Entry { file, object, pruned: Pruned::default() });
         }
+        Kind::ConfigMap => {
+            let object = check::config(&document.body, reporter);
+            objects.configs.insert(name, Entry { file, object, pruned: Pruned::default() });
+        }
         Kind::ChannelBundle => {
             if let Some((spec, pruned)) = spec_of::<ChannelBundleSpec>(document, schemas, reporter) {
                 let object = check::bundle(&spec, &mut reporter.pruned(&pruned));
@@ -126,8 +130,8 @@ pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects
         }
         Kind::TunnelAssignmentPolicy => {
             if let Some((spec, pruned)) = spec_of::<TunnelAssignmentPolicySpec>(document, schemas, reporter) {
-                check::policy(&spec, &mut reporter.pruned(&pruned));
-                objects.not_served.insert((document.kind.name(), name));
+                let object = check::policy(&spec, &mut reporter.pruned(&pruned));
+                objects.policies.insert(name, Entry { file, object, pruned });
             }
         }
         Kind::TunnelRelay => {
@@ -144,7 +148,8 @@ pub(crate) fn take(document: &Document, schemas: &Schemas, objects: &mut Objects
         }
         Kind::TunnelServer => {
             if let Some((spec, pruned)) = spec_of::<TunnelServerSpec>(document, schemas, reporter) {
-                let object = check::server(&spec, &mut reporter.pruned(&pruned));
+                let mut object = check::server(&spec, &mut reporter.pruned(&pruned));
+                object.labels = document.labels();
                 objects.servers.insert(name, Entry { file, object, pruned });
             }
         }

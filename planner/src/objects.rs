@@ -1,13 +1,15 @@
 //! Manifests that were read and found good: addresses are addresses, spans are spans, every name leads somewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use castgate_control::{
-    Allow, AmtSnapshot, Country, DatabaseRole, LoopCheck, Ports, ServerLimits, ServerTimers, UpstreamSnapshot,
+    Allow, AmtSnapshot, Country, DatabaseRole, LoopCheck, MatchSnapshot, Ports, ServerLimits, ServerTimers,
+    UpstreamSnapshot,
 };
 use castgate_crds::placement::Toleration;
 use castgate_crds::tunnel_database::{Service, Storage};
@@ -62,7 +64,8 @@ pub struct Objects {
     pub(crate) accounts: BTreeMap<ObjectName, Entry<Account>>,
     pub(crate) bundles: BTreeMap<ObjectName, Entry<Bundle>>,
     pub(crate) secrets: BTreeMap<ObjectName, Entry<Secret>>,
-    pub(crate) not_served: BTreeSet<(&'static str, ObjectName)>,
+    pub(crate) policies: BTreeMap<ObjectName, Entry<Policy>>,
+    pub(crate) configs: BTreeMap<ObjectName, Entry<ConfigMap>>,
 }
 
 impl Objects {
@@ -75,9 +78,8 @@ impl Objects {
             Kind::TunnelDatabase => drop(self.databases.remove(name)),
             Kind::TunnelRelay => drop(self.relays.remove(name)),
             Kind::TunnelServer => drop(self.servers.remove(name)),
-            Kind::TunnelAssignmentPolicy => {
-                self.not_served.remove(&(kind.name(), name.clone()));
-            }
+            Kind::TunnelAssignmentPolicy => drop(self.policies.remove(name)),
+            Kind::ConfigMap => drop(self.configs.remove(name)),
             Kind::Namespace => {}
         }
     }
@@ -118,10 +120,10 @@ impl Objects {
         &self.bundles
     }
 
-    /// Objects that are good and that nothing serves yet, by kind.
+    /// The policies of our databases.
     #[must_use]
-    pub fn not_served(&self) -> &BTreeSet<(&'static str, ObjectName)> {
-        &self.not_served
+    pub fn policies(&self) -> &BTreeMap<ObjectName, Entry<Policy>> {
+        &self.policies
     }
 
     /// The Secrets.
@@ -162,6 +164,8 @@ pub struct Server {
     pub tolerations: Vec<Toleration>,
     /// How many nodes of the pool carry tunnels; `None`: all.
     pub replicas: Option<u32>,
+    /// Its own labels, by which policies choose.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where channels come from: the difference between a server and a relay.
@@ -335,6 +339,94 @@ pub struct Account {
     pub key: String,
     /// What may be registered.
     pub allow: Allow,
+}
+
+/// Rules of some databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Names of the databases that keep to it.
+    pub databases: Vec<String>,
+    /// The rules, the first one first.
+    pub rules: Vec<PolicyRule>,
+    /// Which Autonomous System an address belongs to.
+    pub routes: Option<RouteSource>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// Its name.
+    pub name: String,
+    /// Whom it is for.
+    pub matches: MatchSnapshot,
+    /// Where they are sent.
+    pub pools: Vec<PolicyPool>,
+    /// Where they are never sent.
+    pub exclude: Vec<Target>,
+}
+
+/// Servers that share clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyPool {
+    /// The servers.
+    pub target: Target,
+    /// Their share.
+    pub weight: u32,
+    /// A server with this part of its tunnels, in percent, gets no more clients.
+    pub load_percent_max: u8,
+}
+
+/// Which servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One, by its name.
+    Server(String),
+    /// Those with all of these labels.
+    Labels(BTreeMap<String, String>),
+}
+
+impl Target {
+    /// Whether a server is meant.
+    pub(crate) fn means(&self, name: &ObjectName, server: &Server) -> bool {
+        match self {
+            Self::Server(wanted) => *wanted == name.name,
+            Self::Labels(wanted) => wanted.iter().all(|(key, value)| server.labels.get(key) == Some(value)),
+        }
+    }
+}
+
+/// As `brussels`, or as `site=brussels,line=fast`.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Server(name) => formatter.write_str(name),
+            Self::Labels(labels) if labels.is_empty() => formatter.write_str("every server"),
+            Self::Labels(labels) => {
+                let rows: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                formatter.write_str(&rows.join(","))
+            }
+        }
+    }
+}
+
+/// Where a route table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteSource {
+    /// A file of the machine of the database.
+    File(PathBuf),
+    /// A key of a `ConfigMap`.
+    ConfigMap {
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+}
+
+/// Texts by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMap {
+    pub(crate) values: BTreeMap<String, String>,
 }
 
 /// Channels under names.

@@ -6,6 +6,7 @@
 pub(crate) mod agents;
 mod hints;
 mod password;
+pub(crate) mod policies;
 
 pub use hints::{ClientHints, PlannedChannel};
 pub use password::password_hash;

@@ -268,6 +268,31 @@ fn every_example_is_a_plan_for_one_machine() {
 }
 
 #[test]
+fn a_policy_reaches_its_database_with_servers_by_address_and_systems_by_prefix() {
+    let objects = load(common::folder("../examples/policy")).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let [policy] = &plan.agents[0].database.as_ref().unwrap().policies[..] else { panic!("one policy") };
+    let rules: Vec<_> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!((policy.name.as_str(), rules), ("traffic", vec!["lab", "campus", "evening"]));
+    assert_eq!(policy.rules[0].exclude[0].places, ["127.0.2.2:10100".parse().unwrap()]);
+    let pools: Vec<_> = policy.rules[1]
+        .pools
+        .iter()
+        .map(|pool| {
+            let servers: Vec<_> = pool.servers.iter().map(|server| server.name.as_str()).collect();
+            (pool.name.as_str(), pool.weight, pool.load_percent_max, servers.join(" "))
+        })
+        .collect();
+    let expected =
+        [("site=brussels", 3, 80, "brussels reserve"), ("antwerp", 1, 80, "antwerp"), ("reserve", 0, 100, "reserve")];
+    assert_eq!(pools, expected.map(|(name, weight, load, servers)| (name, weight, load, servers.to_owned())));
+    let server = &policy.rules[1].pools[0].servers[0];
+    assert!(server.registers && !server.down && server.load_percent.is_none());
+    assert_eq!(server.places[0].address, "127.0.2.1:10100".parse().unwrap());
+    assert_eq!(policy.routes.as_ref().unwrap().rows, ["127.20.0.0/16,64500", "127.20.128.0/24,0"]);
+}
+
+#[test]
 fn the_example_of_a_chain_hands_each_relay_the_one_before() {
     let objects = load(common::folder("../examples/relay-chain")).unwrap_or_else(|problems| panic!("{problems}"));
     let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));

@@ -64,9 +64,6 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let files = manifests::read(&args.files)?;
     let machine = Machine { address: address(), ..Machine::default() };
     let objects = castgate_planner::load(files);
-    for (kind, name) in objects.iter().flat_map(castgate_planner::Objects::not_served) {
-        eprintln!("{kind} {name} is not served yet: this version of castgate leaves it out");
-    }
     let plan = objects.and_then(|objects| castgate_planner::plan(&objects, &machine));
     let plan = match plan {
         Ok(plan) => plan,

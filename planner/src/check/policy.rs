@@ -1,72 +1,98 @@
-//! A policy by itself. Nothing serves it yet, so nothing of it is kept.
+//! A policy by itself.
 
+use std::collections::BTreeMap;
+
+use castgate_control::{MatchSnapshot, TimeWindowSnapshot};
 use castgate_crds::TunnelAssignmentPolicySpec;
-use castgate_crds::tunnel_assignment_policy::{Match, Pool, Rule, ServerRef, Target, TimeWindow};
+use castgate_crds::tunnel_assignment_policy::{self as spec, ConfigMapRef, RouteTable, ServerRef};
 
 use super::fields;
+use crate::objects::{Policy, PolicyPool, PolicyRule, RouteSource, Target};
 use crate::problem::Reporter;
 
-pub(crate) fn policy(spec: &TunnelAssignmentPolicySpec, reporter: &mut Reporter) {
-    let TunnelAssignmentPolicySpec { database_refs, rules } = spec;
+pub(crate) fn policy(spec: &TunnelAssignmentPolicySpec, reporter: &mut Reporter) -> Policy {
+    let TunnelAssignmentPolicySpec { database_refs, rules, route_table } = spec;
     for (index, database) in database_refs.iter().enumerate() {
         fields::label(&database.name, &format!("spec.databaseRefs[{index}].name"), reporter);
     }
-    for (index, Rule { name, matches, assign, exclude }) in rules.iter().enumerate() {
-        let path = format!("spec.rules[{index}]");
-        fields::label(name, &format!("{path}.name"), reporter);
-        check_match(matches, &format!("{path}.match"), reporter);
-        let pools = assign.iter().flat_map(|assign| &assign.pools).enumerate();
-        for (index, Pool { server_ref, selector, weight: _ }) in pools {
-            check_target(server_ref.as_ref(), selector.as_ref(), &format!("{path}.assign.pools[{index}]"), reporter);
-        }
-        for (index, Target { server_ref, selector }) in exclude.iter().enumerate() {
-            check_target(server_ref.as_ref(), selector.as_ref(), &format!("{path}.exclude[{index}]"), reporter);
-        }
+    let rules =
+        rules.iter().enumerate().map(|(index, rule)| read_rule(rule, &format!("spec.rules[{index}]"), reporter));
+    Policy {
+        databases: database_refs.iter().map(|database| database.name.clone()).collect(),
+        rules: rules.collect(),
+        routes: route_table.as_ref().and_then(|table| read_routes(table, reporter)),
     }
 }
 
-fn check_match(matches: &Match, path: &str, reporter: &mut Reporter) {
-    let Match { networks, countries, asns: _, time_window } = matches;
-    fields::prefixes(networks, &format!("{path}.networks"), reporter);
-    fields::countries(countries, &format!("{path}.countries"), reporter);
-    let Some(TimeWindow { from, to, zone }) = time_window else { return };
-    for (text, field) in [(from, "from"), (to, "to")] {
-        if !is_time_of_day(text) {
-            reporter
-                .report(format!("{path}.timeWindow.{field}"), format_args!("\"{text}\" is not a time such as 18:00"));
+/// That there is one of the two and not both is CEL alone.
+fn read_routes(table: &RouteTable, reporter: &mut Reporter) -> Option<RouteSource> {
+    let RouteTable { config_map_ref, file } = table;
+    if let Some(ConfigMapRef { name, key }) = config_map_ref {
+        fields::label(name, "spec.routeTable.configMapRef.name", reporter);
+        if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet)) {
+            let what = format!("\"{key}\" cannot be a key of a ConfigMap");
+            reporter.report("spec.routeTable.configMapRef.key", what);
         }
+        return Some(RouteSource::ConfigMap { name: name.clone(), key: key.clone() });
     }
-    if !is_zone(zone) {
-        let what = format!("\"{zone}\" is not a zone such as Europe/Brussels");
-        reporter.report(format!("{path}.timeWindow.zone"), what);
+    let file = file.as_ref()?;
+    if !file.starts_with('/') || file.contains(|letter: char| letter.is_ascii_control()) {
+        reporter.report("spec.routeTable.file", format_args!("\"{file}\" is not the whole path of a file"));
+    }
+    Some(RouteSource::File(file.into()))
+}
+
+fn read_rule(rule: &spec::Rule, path: &str, reporter: &mut Reporter) -> PolicyRule {
+    let spec::Rule { name, matches, assign, exclude } = rule;
+    fields::label(name, &format!("{path}.name"), reporter);
+    let matches = read_match(matches, &format!("{path}.match"), reporter);
+    let mut pools: Vec<PolicyPool> = Vec::new();
+    for (index, pool) in assign.iter().flat_map(|assign| &assign.pools).enumerate() {
+        let path = format!("{path}.assign.pools[{index}]");
+        let spec::Pool { server_ref, selector, weight, max_load_percent } = pool;
+        let target = read_target(server_ref.as_ref(), selector.as_ref(), &path, reporter);
+        if pools.iter().any(|other| other.target == target) {
+            reporter.report(path, format_args!("{target} is a pool of this rule already"));
+            continue;
+        }
+        pools.push(PolicyPool { target, weight: *weight, load_percent_max: *max_load_percent });
+    }
+    let exclude = exclude.iter().enumerate().map(|(index, spec::Target { server_ref, selector })| {
+        read_target(server_ref.as_ref(), selector.as_ref(), &format!("{path}.exclude[{index}]"), reporter)
+    });
+    let exclude = exclude.collect();
+    PolicyRule { name: name.clone(), matches, pools, exclude }
+}
+
+fn read_match(matches: &spec::Match, path: &str, reporter: &mut Reporter) -> MatchSnapshot {
+    let spec::Match { networks, countries, asns, time_window } = matches;
+    let time_window = time_window.as_ref().map(|spec::TimeWindow { from, to, zone }| {
+        let window = TimeWindowSnapshot { from: from.clone(), to: to.clone(), zone: zone.clone() };
+        // As the database reads it: which zones there are is known here as well.
+        if let Err(error) = window.compile() {
+            reporter.report(format!("{path}.timeWindow.{}", error.field), error.reason);
+        }
+        window
+    });
+    MatchSnapshot {
+        networks: fields::prefixes(networks, &format!("{path}.networks"), reporter),
+        countries: fields::countries(countries, &format!("{path}.countries"), reporter),
+        asns: asns.clone(),
+        time_window,
     }
 }
 
-fn check_target(
+fn read_target(
     server: Option<&ServerRef>,
-    selector: Option<&std::collections::BTreeMap<String, String>>,
+    selector: Option<&BTreeMap<String, String>>,
     path: &str,
     reporter: &mut Reporter,
-) {
+) -> Target {
     if let Some(server) = server {
         fields::label(&server.name, &format!("{path}.serverRef.name"), reporter);
+        return Target::Server(server.name.clone());
     }
-    if let Some(selector) = selector {
-        fields::node_selector(selector, &format!("{path}.selector"), reporter);
-    }
-}
-
-fn is_time_of_day(text: &str) -> bool {
-    let digits = |part: &str, most: u8| part.len() == 2 && part.parse::<u8>().is_ok_and(|number| number <= most);
-    let all_digits = text.bytes().all(|octet| octet.is_ascii_digit() || octet == b':');
-    all_digits && text.split_once(':').is_some_and(|(hours, minutes)| digits(hours, 23) && digits(minutes, 59))
-}
-
-/// Whether a text has the form of a zone; which zones there are is known where the rule is applied.
-fn is_zone(text: &str) -> bool {
-    let part = |part: &str| {
-        part.starts_with(|letter: char| letter.is_ascii_alphabetic())
-            && part.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-+_".contains(&octet))
-    };
-    text.len() <= 64 && text.split('/').count() <= 3 && text.split('/').all(part)
+    let labels = selector.cloned().unwrap_or_default();
+    fields::node_selector(&labels, &format!("{path}.selector"), reporter);
+    Target::Labels(labels)
 }

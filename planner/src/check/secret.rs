@@ -30,7 +30,7 @@ pub(crate) fn secret(body: &Map<String, Value>, reporter: &mut Reporter) -> Secr
     Secret { values }
 }
 
-fn texts(body: &Map<String, Value>, field: &str, reporter: &mut Reporter) -> Vec<(String, String)> {
+pub(super) fn texts(body: &Map<String, Value>, field: &str, reporter: &mut Reporter) -> Vec<(String, String)> {
     let rows = match body.get(field) {
         None => return Vec::new(),
         Some(Value::Object(rows)) => rows,

@@ -1,5 +1,6 @@
 //! A tunnel server by itself, and what a relay has in common with it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU8;
 
@@ -52,6 +53,7 @@ pub(super) fn tunnels(spec: &Tunnels, feed: Feed, reporter: &mut Reporter) -> Se
         node_selector: node_selector.clone(),
         tolerations: tolerations.clone(),
         replicas: *replicas,
+        labels: BTreeMap::new(),
     }
 }
 

@@ -13,9 +13,10 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server,
-    Upstream,
+    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, RouteSource,
+    Secret, Server, Target, Upstream,
 };
+use crate::plan::policies;
 use crate::problem::{Problem, Reporter};
 
 /// Keys of the Secret with the login that a parent gave us.
@@ -40,6 +41,7 @@ pub(crate) fn left_together(
     problems: &mut Vec<Problem>,
 ) {
     references(&Known { documents, objects, bad }, problems);
+    check_route_files(objects, problems);
     // A database is in a pod of its own there, with an address of its own.
     listeners(objects, None, problems, |listener| {
         listener.kind != Kind::TunnelDatabase && !listener.address.ip().is_unspecified()
@@ -75,6 +77,7 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         check_cycle(known, name, &entry.object, reporter);
     }
     check_accounts(known, problems);
+    check_policies(known, problems);
 }
 
 /// All that was read, good or not: what is there but wrong is not missing.
@@ -361,6 +364,56 @@ fn check_accounts(known: &Known, problems: &mut Vec<Problem>) {
             let what = format!("\"{}\" is the login of TunnelAccount {first} at {database} too", account.login);
             reporter.report("spec.login", what);
             logins.insert((database, &account.login), first);
+        }
+    }
+}
+
+/// The databases and the servers of every policy exist, and its route table is one.
+fn check_policies(known: &Known, problems: &mut Vec<Problem>) {
+    for (name, Entry { file, object: policy, pruned }) in &known.objects.policies {
+        let title = format!("{} {name}", Kind::TunnelAssignmentPolicy);
+        let mut reporter = Reporter::new(file, &title, problems);
+        let reporter = &mut reporter.pruned(pruned);
+        for (index, database) in policy.databases.iter().enumerate() {
+            known.exists(Kind::TunnelDatabase, name, database, &format!("spec.databaseRefs[{index}].name"), reporter);
+        }
+        for (index, rule) in policy.rules.iter().enumerate() {
+            let pools = rule.pools.iter().map(|pool| &pool.target).enumerate();
+            let pools = pools.map(|(index, target)| (format!("assign.pools[{index}]"), target));
+            let exclude = rule.exclude.iter().enumerate().map(|(index, target)| (format!("exclude[{index}]"), target));
+            for (path, target) in pools.chain(exclude) {
+                if let Target::Server(server) = target {
+                    let field = format!("spec.rules[{index}].{path}.serverRef.name");
+                    known.exists(Kind::TunnelServer, name, server, &field, reporter);
+                }
+            }
+        }
+        if let Some(source @ RouteSource::ConfigMap { name: config, key }) = &policy.routes
+            && known.exists(Kind::ConfigMap, name, config, "spec.routeTable.configMapRef.name", reporter)
+        {
+            let place = format!("ConfigMap {}", name.sibling(config));
+            match policies::rows(known.objects, name, source) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    reporter
+                        .report("spec.routeTable.configMapRef.key", format_args!("{place}, key \"{key}\": {error}"));
+                }
+                None => {
+                    let what = format!("{place} has no key \"{key}\"");
+                    reporter.report("spec.routeTable.configMapRef.key", what);
+                }
+            }
+        }
+    }
+}
+
+/// A pod sees no file of its node.
+fn check_route_files(objects: &Objects, problems: &mut Vec<Problem>) {
+    for (name, Entry { file, object: policy, .. }) in &objects.policies {
+        if let Some(RouteSource::File(path)) = &policy.routes {
+            let title = format!("{} {name}", Kind::TunnelAssignmentPolicy);
+            let what = format!("a database on a cluster cannot read {}: use configMapRef", path.display());
+            Reporter::new(file, &title, problems).report("spec.routeTable.file", what);
         }
     }
 }

@@ -6,7 +6,7 @@ use castgate_control::AgentSnapshot;
 use castgate_crds::tunnel_database::ServiceType;
 
 use super::adapters::Client;
-use super::{DatabasePlan, Fleet, Refusal, World, names};
+use super::{DatabasePlan, Fleet, Refusal, World, names, servers};
 use crate::objects::{Database, ObjectName};
 use crate::plan::agents;
 
@@ -44,7 +44,9 @@ fn serve(
     let agent = names::database_agent(name, node);
     let snapshot = AgentSnapshot {
         agent: agent.clone(),
-        database: Some(agents::database(world.objects, name, database, listen)),
+        database: Some(agents::database(world.objects, name, database, listen, &|name, server| {
+            servers::pool_servers(world, fleet, name, server)
+        })),
         ..AgentSnapshot::default()
     };
     if let Err(error) = snapshot.check() {

@@ -21,6 +21,8 @@ pub struct Facts {
     pub active: BTreeMap<Owner, BTreeSet<String>>,
     /// By namespace: what its adapter proves itself with. Without it, registrations wait.
     pub adapters: BTreeMap<String, AdapterFacts>,
+    /// By server and node: its tunnels, as its agent said last.
+    pub tunnels: BTreeMap<Owner, BTreeMap<String, u64>>,
     /// By database: the node that its pod was put on.
     pub database_nodes: BTreeMap<ObjectName, String>,
     /// By namespace: the node that the pod of its adapter was put on.

@@ -199,7 +199,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// Where a server listens on a node, and what it registers with.
-fn place(server: &Server, node: &NodeFacts) -> Option<Place> {
+pub(super) fn place(server: &Server, node: &NodeFacts) -> Option<Place> {
     let (four, six) = match server.address_type {
         AddressType::InternalIp => (node.internal_ip, node.internal_ip6),
         AddressType::ExternalIp => (node.external_ip, node.external_ip6),

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use castgate_control::{AgentSnapshot, PatternSource};
+use castgate_control::{AgentSnapshot, PatternSource, PoolServerSnapshot};
 
 use super::adapters::{Client, service_url};
 use super::pool::{self, Carrier, Seats};
 use super::{Fleet, Refusal, ServerPlan, World, names};
-use crate::objects::{Place, Server};
+use crate::objects::{ObjectName, Place, Server};
 use crate::plan::agents::{self, Around};
+use crate::plan::policies;
 
 /// Patterns by the node and the server that send them.
 type Patterns<'a> = BTreeMap<(Carrier<'a>, String), Vec<PatternSource>>;
@@ -52,6 +53,34 @@ pub(super) fn plan(world: World, fleet: &mut Fleet, clients: &mut Vec<Client>) {
         let active = active.into_keys().filter(|node| !is_idle(fleet, carrier, node)).collect();
         fleet.servers.insert((kind, name.clone()), ServerPlan { pool, active, wanted, refused: None, problems });
     }
+}
+
+/// The agents of a server that carry tunnels, as pools of policies have them. (Servers are planned before databases.)
+pub(super) fn pool_servers(world: World, fleet: &Fleet, name: &ObjectName, server: &Server) -> Vec<PoolServerSnapshot> {
+    let owner = (names::SERVER, name.clone());
+    let active = fleet.servers.get(&owner).map(|plan| plan.active.as_slice()).unwrap_or_default();
+    let agent = |node: &String| {
+        let facts = world.facts.nodes.get(node)?;
+        let place = pool::place(server, facts)?;
+        let tunnels = world.facts.tunnels.get(&owner).and_then(|nodes| nodes.get(node));
+        Some(PoolServerSnapshot {
+            name: format!("{}@{node}", name.name),
+            places: policies::places(agents::server_entries(server, &place)),
+            registers: false,
+            // An agent that has only lost the operator goes on; one whose node is gone does not.
+            down: !facts.ready,
+            load_percent: tunnels.map(|tunnels| load_percent(*tunnels, server.limits.tunnels.get())),
+        })
+    };
+    active.iter().filter_map(agent).collect()
+}
+
+/// Loads are told in steps of this many percent: databases need not hear of every tunnel.
+const LOAD_STEP_PERCENT: u64 = 5;
+
+fn load_percent(tunnels: u64, tunnels_max: u32) -> u8 {
+    let percent = tunnels.saturating_mul(100) / u64::from(tunnels_max);
+    u8::try_from(percent.min(100) / LOAD_STEP_PERCENT * LOAD_STEP_PERCENT).expect("at most 100")
 }
 
 /// Whether the agent that should carry tunnels was given nothing to do.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use castgate_control::{
     Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, LoopCheck,
-    Parent, PatternSource, Protocol, RegistrarDiscovery, RegistrarSnapshot, Registration, ServerSnapshot,
-    UpstreamSnapshot,
+    Parent, PatternSource, PoolServerSnapshot, Protocol, RegistrarDiscovery, RegistrarSnapshot, Registration,
+    ServerSnapshot, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
-use super::{Machine, password};
+use super::{Machine, password, policies};
 use crate::document::Kind;
 use crate::objects::{
     self, Amt, Bundle, BundleChannel, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
@@ -30,7 +30,18 @@ pub(super) fn agents(objects: &Objects, machine: &Machine, problems: &mut Vec<Pr
         let mut snapshot = empty("tdb", name);
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let reporter = &mut Reporter::new(file, &title, problems);
-        snapshot.database = Some(database(objects, name, object, object.listen));
+        let here = |name: &ObjectName, server: &Server| {
+            let (_, outer) = machine.places(server);
+            let places = policies::places(server_entries(server, &outer));
+            vec![PoolServerSnapshot {
+                name: name.name.clone(),
+                places,
+                registers: false,
+                down: false,
+                load_percent: None,
+            }]
+        };
+        snapshot.database = Some(database(objects, name, object, object.listen, &here));
         let entries = || vec![database_entry(object, machine.outer(object.listen))];
         snapshot.registrar = registrar(objects, name, &object.hierarchy, entries);
         agents.push(proven(snapshot, reporter));
@@ -74,6 +85,7 @@ pub(crate) fn database(
     name: &ObjectName,
     database: &Database,
     listen: SocketAddrV4,
+    agents: &policies::Agents,
 ) -> DatabaseSnapshot {
     let accounts = objects.accounts.iter().filter(|(account, entry)| account.sibling(&entry.object.database) == *name);
     let accounts = accounts.filter_map(|(account_name, Entry { object: account, .. })| {
@@ -87,6 +99,7 @@ pub(crate) fn database(
     });
     let mut snapshot = DatabaseSnapshot::new(SocketAddr::V4(listen));
     snapshot.accounts = accounts.collect();
+    snapshot.policies = policies::policies(objects, name, agents);
     snapshot.update_interval_seconds = whole_seconds(database.update_interval);
     snapshot
 }

@@ -27,6 +27,52 @@ fn a_database_whose_pod_has_no_node_yet_has_no_agent() {
 }
 
 #[test]
+fn a_policy_sends_clients_to_the_nodes_of_a_server_and_tells_their_load_in_steps() {
+    let mut world = World::isp();
+    let policy = |routes: Value| {
+        json!({
+            "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelAssignmentPolicy",
+            "metadata": { "name": "p", "namespace": "castgate" },
+            "spec": {
+                "databaseRefs": [{ "name": "isp" }], "routeTable": routes,
+                "rules": [{ "name": "all", "assign": { "pools": [{ "serverRef": { "name": "edge" } }] } }],
+            },
+        })
+    };
+    world.objects.push(policy(Value::Null));
+    world.objects.last_mut().unwrap()["spec"].as_object_mut().unwrap().remove("routeTable");
+    let owner = ("TunnelServer", name("edge"));
+    let servers = |world: &World| {
+        let fleet = world.plan();
+        let snapshot = snapshot(&fleet, "castgate/tdb-isp@n3");
+        let pool = &snapshot.database.as_ref().unwrap().policies[0].rules[0].pools[0];
+        let shown = pool.servers.iter().map(|server| {
+            assert!(server.registers, "its parent is this database");
+            format!("{} {} {:?} {}", server.name, server.places[0].address, server.load_percent, server.down)
+        });
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(servers(&world), ["edge@n1 10.77.0.11:10100 None false", "edge@n2 10.77.0.12:10100 None false"]);
+    // 100 000 tunnels are the default limit.
+    world.facts.tunnels.entry(owner.clone()).or_default().insert("n1".to_owned(), 47_999);
+    world.carrying("edge", &["n1", "n2"]);
+    world.node("n2").ready = false;
+    let loaded = ["edge@n1 10.77.0.11:10100 Some(45) false", "edge@n2 10.77.0.12:10100 None true"];
+    assert_eq!(servers(&world), loaded);
+    world.facts.tunnels.entry(owner).or_default().insert("n1".to_owned(), 45_000);
+    assert_eq!(servers(&world), loaded, "a database need not hear of every tunnel");
+
+    *world.objects.last_mut().unwrap() = policy(json!({ "file": "/var/lib/rib.gz" }));
+    let problems = world.judged().problems;
+    let (_, said) = problems.first_key_value().unwrap();
+    assert_eq!(
+        said[0].to_string(),
+        "TunnelAssignmentPolicy castgate/p: spec.routeTable.file: a database on a cluster cannot read /var/lib/rib.gz: use \
+         configMapRef"
+    );
+}
+
+#[test]
 fn a_database_is_registered_where_clients_reach_it() {
     let service = |value: Value| json!({ "service": value });
     let table = [

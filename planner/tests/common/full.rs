@@ -22,6 +22,11 @@ pub fn objects(kind: &str) -> Vec<Value> {
         });
         objects.push(object);
     }
+    if kind == "TunnelAssignmentPolicy" {
+        let mut object = object(kind);
+        object["spec"]["routeTable"] = json!({ "file": "/var/lib/routes.csv" });
+        objects.push(object);
+    }
     if kind == "TunnelRelay" {
         let ways = [
             json!({ "discovery": "Hierarchy", "tds": ["tds.example.net:5632"], "country": "BE" }),
@@ -86,12 +91,14 @@ fn spec(kind: &str) -> Value {
                         "timeWindow": { "from": "18:00", "to": "23:30", "zone": "Europe/Brussels" },
                     },
                     "assign": { "pools": [
-                        { "serverRef": { "name": "a" }, "weight": 1 }, { "selector": { "pool": "tv" }, "weight": 0 },
+                        { "serverRef": { "name": "a" }, "weight": 1, "maxLoadPercent": 80 },
+                        { "selector": { "pool": "tv" }, "weight": 0 },
                     ] },
                     "exclude": [{ "serverRef": { "name": "b" } }, { "selector": { "pool": "old" } }],
                 },
                 { "name": "rest", "assign": { "pools": [{ "serverRef": { "name": "b" } }] } },
             ],
+            "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } },
         }),
         "TunnelDatabase" => json!({
             "http": { "address": "192.0.2.1", "port": 5632 }, "hierarchy": hierarchy, "updateInterval": "300s",

@@ -10,7 +10,7 @@ use castgate_rpc::v1;
 use castgate_wire::umtp::Channel;
 use serde::Serialize;
 
-pub use crate::roles::database::DatabaseReport;
+pub use crate::roles::database::{DatabaseReport, RuleReport};
 
 /// The whole report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -166,6 +166,7 @@ impl Report {
             clients: clients.iter().map(ClientReport::to_message).collect(),
             amt: amt.as_ref().map(AmtReport::to_message),
             upstreams: upstreams.iter().map(UpstreamReport::to_message).collect(),
+            rules: database.iter().flat_map(|database| &database.rules).map(rule_message).collect(),
         }
     }
 }
@@ -217,6 +218,11 @@ impl UpstreamReport {
             last_failure: last_failure.unwrap_or_default(),
         }
     }
+}
+
+fn rule_message(report: &RuleReport) -> v1::RuleState {
+    let RuleReport { policy, rule, clients, answers } = report.clone();
+    v1::RuleState { policy, rule, clients, answers }
 }
 
 impl From<v1::Registration> for RegistrationReport {

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use castgate_agent::roles::database::{Database, DatabaseError};
-use castgate_control::{Account, AgentSnapshot, Allow, DatabaseSnapshot, EntryType, PeersSnapshot};
+use castgate_control::{
+    Account, AgentSnapshot, Allow, DatabaseSnapshot, EntryType, MatchSnapshot, PeersSnapshot, PolicySnapshot,
+    PoolServerSnapshot, PoolSnapshot, Protocol, RoutesSnapshot, RuleSnapshot, ServerPlaceSnapshot,
+};
 use raw_http::{Reply, basic, exchange, get};
 use rustix::process::Signal;
 use support::program::Program;
@@ -503,6 +506,55 @@ async fn a_password_is_changed_without_turning_anybody_away() {
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 401);
     assert_eq!(room.get(BY_COUNTRY, Some("be:fresh")).await.status, 200);
     assert_eq!(room.database.report().entries, 1);
+}
+
+#[tokio::test]
+async fn a_policy_change_moves_a_client_with_its_next_query_and_is_counted() {
+    let mut room = Room::new().await;
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let other = "ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.2&PORT=10100&PROTOCOL=UDP&NETWORKS=134.184.1.0/24";
+    assert_eq!(room.get(other, Some("be:s3cret")).await.status, 200);
+    let found = |reply: &Reply| {
+        let servers = castgate_wire::registry::xml::parse_servers(reply.body.as_bytes()).unwrap();
+        let places: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+        (reply.field("x-castgate-match").map(str::to_owned), places.join(" "))
+    };
+    let tier = |tier: &str, server: &str| (Some(tier.to_owned()), server.to_owned());
+    assert_eq!(found(&room.get(QUERY, None).await), tier("country", "127.0.2.1"));
+    let routes = room.state.path().join("routes.csv");
+    std::fs::write(&routes, "127.0.0.0/8,64500\n").unwrap();
+    let with = |server: &str| DatabaseSnapshot { policies: vec![policy(&routes, server)], ..snapshot() };
+    room.database.apply(with("127.0.2.2:10100")).unwrap();
+    assert_eq!(found(&room.get(QUERY, None).await), tier("tsap", "127.0.2.2"));
+    assert_eq!(found(&room.get(QUERY, None).await), tier("tsap", "127.0.2.2"));
+    let report = room.database.report();
+    let rule = &report.rules[0];
+    assert_eq!((rule.policy.as_str(), rule.rule.as_str(), rule.clients, rule.answers), ("p", "customer", 1, 2));
+    room.database.apply(with("127.0.2.9:10100")).unwrap();
+    assert_eq!(found(&room.get(QUERY, None).await), tier("country", "127.0.2.1"), "who is not registered gets nobody");
+    std::fs::write(&routes, "127.0.0.0/8;64500\n# and longer\n").unwrap();
+    let error = room.database.apply(with("127.0.2.2:10100")).unwrap_err().to_string();
+    assert!(error.starts_with("policies[0].routes.file: ") && error.contains("line 1"), "{error}");
+    room.database.apply(snapshot()).unwrap();
+    assert_eq!(found(&room.get(QUERY, None).await), tier("country", "127.0.2.1"));
+    assert!(room.database.report().rules.is_empty());
+}
+
+/// Clients of AS 64500 to one server that registers here.
+fn policy(routes: &Path, server: &str) -> PolicySnapshot {
+    let place = ServerPlaceSnapshot { address: server.parse().unwrap(), protocol: Protocol::Udp };
+    let server = PoolServerSnapshot {
+        name: "s".to_owned(),
+        places: vec![place],
+        registers: true,
+        down: false,
+        load_percent: None,
+    };
+    let pool = PoolSnapshot { name: "all".to_owned(), weight: 1, load_percent_max: 100, servers: vec![server] };
+    let matches = MatchSnapshot { asns: vec![64_500], ..MatchSnapshot::default() };
+    let rule = RuleSnapshot { name: "customer".to_owned(), matches, pools: vec![pool], exclude: Vec::new() };
+    let routes = Some(RoutesSnapshot { file: Some(routes.to_owned()), rows: Vec::new() });
+    PolicySnapshot { name: "p".to_owned(), rules: vec![rule], routes }
 }
 
 /// A snapshot with this peer set.

@@ -14,6 +14,7 @@
 
 mod audit;
 mod peers;
+mod policies;
 mod service;
 mod standstill;
 mod store;
@@ -25,21 +26,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use castgate_control::DatabaseSnapshot;
+use castgate_control::{DatabaseSnapshot, Policy, PolicySnapshot};
 use castgate_endpoint::hierarchy::accounts::{Account, AccountError, Allow};
 use castgate_endpoint::hierarchy::address::AddressError;
 use castgate_endpoint::hierarchy::database::{self as endpoint, Config, StoredEntry};
+use castgate_endpoint::hierarchy::policy::Moved;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use policies::{PolicyError, RuleReport, read_routes};
 pub use store::StoreError;
 
 use crate::http::server;
 use crate::roles::peering::Peering;
 use audit::Act;
 use peers::{Peers, Settings};
+use policies::Tables;
 use service::{PeerLogin, Service};
 use store::Store;
 
@@ -52,6 +56,9 @@ pub enum DatabaseError {
     /// A peer's address is none.
     #[error("peers: {0}")]
     Peer(#[from] AddressError),
+    /// A policy cannot be used.
+    #[error("policies{0}")]
+    Policy(#[from] PolicyError),
     /// The address cannot be listened on.
     #[error("listen: {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -85,6 +92,8 @@ pub struct DatabaseReport {
     pub refused: u64,
     /// Passwords that had to be checked since the start; a refresh with the same password needs none.
     pub password_checks: u64,
+    /// What each rule of its policies did.
+    pub rules: Vec<RuleReport>,
 }
 
 /// The running role.
@@ -94,6 +103,7 @@ pub struct Database {
     asked_for: SocketAddr,
     service: Arc<Service>,
     peers: watch::Sender<Option<Settings>>,
+    tables: Tables,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -131,7 +141,9 @@ impl Database {
         let listener = TcpListener::bind(asked_for).await.map_err(|error| DatabaseError::Listen(asked_for, error))?;
         let listen = listener.local_addr().map_err(|error| DatabaseError::Listen(asked_for, error))?;
 
-        let database = endpoint::Database::new(config, accounts, key);
+        let (tables, policies) = read_policies(snapshot.policies).await?;
+        let mut database = endpoint::Database::new(config, accounts, key);
+        database.set_policies(policies);
         let requests_per_minute = snapshot.requests_per_minute_max.get();
         let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies, state_dir));
         service.set_peer_login(peer_login);
@@ -160,10 +172,11 @@ impl Database {
         let expiry = tokio::spawn(expire(service.clone(), stopped.clone()));
         let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
         let together = tokio::spawn(together.run(stopped));
-        Ok(Self { listen, asked_for, service, peers, stop, tasks: vec![server, expiry, beats, together] })
+        Ok(Self { listen, asked_for, service, peers, tables, stop, tasks: vec![server, expiry, beats, together] })
     }
 
-    /// Goes over to other accounts, bounds and intervals. Entries that their account may no longer claim are gone at once.
+    /// Goes over to other accounts, bounds, intervals and policies. Entries that their account may no longer claim are gone at
+    /// once; the next QUERY is answered after the new policies. A route table is read here when its file is another one.
     ///
     /// # Errors
     /// [`DatabaseError`]; the role goes on as before.
@@ -173,9 +186,14 @@ impl Database {
         }
         let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
+        let policies = self.tables.compile(&snapshot.policies)?;
         let act = Act { action: "accounts", login: None, source: None };
         self.audit_accounts(&accounts, snapshot.accounts_changed_by.as_deref());
-        drop(self.service.change(act, |database| database.set(config, accounts)));
+        let set = |database: &mut endpoint::Database| {
+            database.set(config, accounts);
+            database.set_policies(policies);
+        };
+        drop(self.service.change(act, set));
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
             let changed = *before != peer_settings;
@@ -208,9 +226,15 @@ impl Database {
     /// What it carries at this moment.
     #[must_use]
     pub fn report(&self) -> DatabaseReport {
-        let (entries, accounts) = {
+        let (entries, accounts, rules) = {
             let database = self.service.database();
-            (database.len() as u64, database.accounts().len() as u64)
+            let rules = database.moved().map(|Moved { policy, rule, clients, answers }| RuleReport {
+                policy,
+                rule,
+                clients,
+                answers,
+            });
+            (database.len() as u64, database.accounts().len() as u64, rules.collect())
         };
         let counters = &self.service.counters;
         DatabaseReport {
@@ -222,6 +246,7 @@ impl Database {
             queries: counters.queries.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
             password_checks: counters.password_checks.load(Ordering::Relaxed),
+            rules,
         }
     }
 
@@ -310,6 +335,16 @@ async fn beat(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
             () = tokio::time::sleep(standstill::BEAT) => {}
         }
     }
+}
+
+/// Reads the policies where a long table keeps nobody waiting.
+async fn read_policies(snapshots: Vec<PolicySnapshot>) -> Result<(Tables, Vec<Policy>), PolicyError> {
+    let read = move || {
+        let mut tables = Tables::default();
+        let policies = tables.compile(&snapshots)?;
+        Ok((tables, policies))
+    };
+    tokio::task::spawn_blocking(read).await.expect("nobody cancels it")
 }
 
 /// Who may take all entries, and whom we take them from.

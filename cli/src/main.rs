@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod country;
 mod crds;
+mod explain;
 mod locate;
 mod manifests;
 mod receive;
@@ -42,6 +43,7 @@ enum Command {
     Locate(locate::Args),
     Tds(tds::Args),
     Validate(validate::Args),
+    Explain(explain::Args),
     Crds(crds::Args),
     Zone(zone::Args),
     Bench(bench::Args),
@@ -65,6 +67,7 @@ async fn main() -> ExitCode {
         Command::Locate(args) => locate::run(args).await,
         Command::Tds(args) => tds::run(args).await,
         Command::Validate(args) => validate::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Zone(args) => zone::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -42,21 +42,50 @@ fn each_mistake_is_one_sentence_with_file_object_and_field() {
 }
 
 #[test]
-fn what_nothing_serves_yet_is_valid_and_is_said_to_be_left_out() {
-    let folder = manifests(64);
-    let policy = "apiVersion: castgate.dev/v1alpha1
-kind: TunnelAssignmentPolicy
-metadata: { name: evening, namespace: castgate }
-spec:
-  databaseRefs: [{ name: belgium }]
-  rules: [{ name: all, assign: { pools: [{ serverRef: { name: brussels } }] } }]
-";
-    std::fs::write(folder.path().join("50-policy.yaml"), policy).unwrap();
-    let output = castgate(&["validate", "-f"]).arg(folder.path()).output().unwrap();
-    assert!(stdout(&output).contains("1 TunnelAssignmentPolicy"), "{}{}", stdout(&output), stderr(&output));
-    let output = castgate(&["up", "--for", "1s", "-f"]).arg(folder.path()).output().unwrap();
-    let text = stderr(&output);
-    assert!(text.contains("TunnelAssignmentPolicy castgate/evening is not served yet"), "{text}");
+fn an_explanation_says_tier_by_tier_why_a_client_gets_a_server() {
+    let explain = |arguments: &[&str]| {
+        let output = castgate(&["explain", "-f", "../examples/policy", "--at", "2026-01-15T12:00:00Z"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.success(), stdout(&output), stderr(&output))
+    };
+    let (found, text, errors) = explain(&["--client", "127.10.0.7", "--country", "BE"]);
+    assert!(found, "{errors}");
+    assert_eq!(
+        text,
+        "TunnelDatabase castgate/isp at 127.0.4.1:5632
+  tsap     policy traffic
+             rule lab: 127.10.0.7 is in none of its networks
+             rule campus: the Autonomous System of 127.10.0.7 is not known
+             rule evening: it is 13:00 Europe/Brussels, which is not in 18:00-23:30 Europe/Brussels
+  network  the longest network around 127.10.0.7 with servers for it has length 16
+  => network: TS 127.0.2.1:10100 UDP (TunnelServer castgate/brussels)
+"
+    );
+    let evening = ["--client", "127.10.0.7", "--country", "BE", "--at", "2026-01-15T18:00:00Z"];
+    let output = castgate(&["explain", "-f", "../examples/policy"]).args(evening).output().unwrap();
+    assert!(stdout(&output).contains("=> tsap: TS 127.0.2.3:10100 UDP (TunnelServer castgate/reserve)"), "{output:?}");
+
+    // Three of four clients of the customer go to the site brussels, the others to antwerp; nobody of the lab does.
+    let mut antwerp = 0;
+    for last in 1..=24 {
+        let (_, text, _) = explain(&["--json", "--client", &format!("127.20.0.{last}")]);
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["databases"][0]["match"], "tsap", "{text}");
+        antwerp += usize::from(report["databases"][0]["servers"][0].as_str().unwrap().contains("castgate/antwerp"));
+        let (_, text, _) = explain(&["--client", &format!("127.20.99.{last}")]);
+        assert!(text.contains("never antwerp") && !text.contains("(TunnelServer castgate/antwerp)"), "{text}");
+    }
+    assert!((2..=11).contains(&antwerp), "{antwerp} of 24");
+    let (_, text, _) = explain(&["--client", "127.20.128.1"]);
+    assert!(text.contains("rule campus: the Autonomous System of 127.20.128.1 is not known"), "{text}");
+
+    let (found, text, errors) = explain(&["--client", "192.0.2.1", "--policy", "traffic"]);
+    assert!(!found && text.contains("public   servers for everybody: no server"), "{text}");
+    assert!(errors.contains("192.0.2.1 gets no server"), "{errors}");
+    let (found, _, errors) = explain(&["--client", "192.0.2.1", "--policy", "trafic"]);
+    assert!(!found && errors.contains("TunnelAssignmentPolicy trafic"), "{errors}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub const SERVED: [&str; 3] = [names::SERVER, names::RELAY, names::DATABASE];
 /// Everything, as it is at one moment.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Objects of ours and the Secrets, for [`castgate_planner::judge`].
+    /// Objects of ours, the Secrets and the route tables, for [`castgate_planner::judge`].
     pub objects: Vec<Value>,
     /// What the cluster knows of objects of ours.
     pub metas: Metas,
@@ -61,6 +61,7 @@ impl Index {
             index.objects.extend(objects);
         }
         index.objects.extend(world.objects(Kind::Secret));
+        index.objects.extend(world.objects(Kind::RouteTable));
         index.pods = world.objects(Kind::Pod);
         for (kind, ..) in crate::watch::kinds::APPLIED {
             index.applied.insert(kind, world.objects(Kind::Applied(kind)));
@@ -104,7 +105,10 @@ impl Index {
                 && endpoint.status.as_ref().is_some_and(|status| status.active)
             {
                 let owner = (kind, sibling(endpoint, &endpoint.spec.owner_name));
-                facts.active.entry(owner).or_default().insert(endpoint.spec.node.clone());
+                let node = endpoint.spec.node.clone();
+                let tunnels = endpoint.status.as_ref().and_then(|status| u64::try_from(status.tunnels).ok());
+                facts.tunnels.entry(owner.clone()).or_default().insert(node.clone(), tunnels.unwrap_or_default());
+                facts.active.entry(owner).or_default().insert(node);
             }
         }
         for pod in &self.pods {

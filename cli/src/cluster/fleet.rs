@@ -271,7 +271,6 @@ fn problem<S, T: Status>(object: &Object<S, T>, selector: &BTreeMap<String, Stri
         "HostNetworkForbidden" => {
             format!("kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged --overwrite")
         }
-        "NotServedYet" => "this version does nothing for it: delete it, or wait for a version that does".to_owned(),
         "NoNodes" if !selector.is_empty() => {
             let labels: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!("kubectl label node NODE {}", labels.join(" "))

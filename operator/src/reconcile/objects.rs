@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use castgate_crds::tunnel_assignment_policy::RuleStatus;
 use castgate_crds::tunnel_database::TunnelDatabaseStatus;
 use castgate_crds::tunnel_endpoint::{EndpointRole, TunnelEndpoint};
 use castgate_crds::tunnel_relay::TunnelRelayStatus;
@@ -118,7 +119,7 @@ impl Told<'_> {
 /// What every object of ours is told.
 #[must_use]
 pub fn statuses<'a>(view: &View<'a>) -> Vec<Told<'a>> {
-    let ours = view.index.objects.iter().filter(|object| object["kind"] != "Secret");
+    let ours = view.index.objects.iter().filter(|object| object["kind"] != "Secret" && object["kind"] != "ConfigMap");
     ours.filter(|object| !object["metadata"]["deletionTimestamp"].is_string())
         .map(|object| told(view, object))
         .collect()
@@ -167,6 +168,9 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
                 status["servers"] = json!(carriers(view.index, &name));
                 status["channels"] = json!(object["spec"]["channels"].as_array().map_or(0, Vec::len));
             }
+            if kind == Some("TunnelAssignmentPolicy") {
+                status["rules"] = json!(moved(view.index, object, &name));
+            }
             Told { object, status, conditions }
         }
     }
@@ -210,10 +214,6 @@ fn acceptance(view: &View, object: &Value, name: &ObjectName) -> Acceptance {
     if let Some((_, problems)) = problems {
         return Acceptance::Refused("Invalid", sentence(problems));
     }
-    if kind == "TunnelAssignmentPolicy" {
-        let message = format!("this version of castgate knows what a {kind} is and does nothing with it yet");
-        return Acceptance::Refused("NotServedYet", message);
-    }
     match refused(view.plan, kind, name) {
         Some((reason, message)) => Acceptance::Refused(reason, message),
         None => Acceptance::Accepted,
@@ -251,6 +251,26 @@ fn service_of(index: &Index, name: &ObjectName) -> Option<String> {
     }
 }
 
+/// What each rule of a policy did, at all databases that keep to it.
+fn moved(index: &Index, policy: &Value, name: &ObjectName) -> Vec<RuleStatus> {
+    let rules = policy["spec"]["rules"].as_array().into_iter().flatten();
+    let endpoints = index.endpoints.iter().filter(|endpoint| {
+        endpoint.spec.role == EndpointRole::Database && endpoint.metadata.namespace.as_deref() == Some(&name.namespace)
+    });
+    let rows: Vec<_> =
+        endpoints.filter_map(|endpoint| endpoint.status.as_ref()).flat_map(|status| &status.rules).collect();
+    let rule = |rule: &Value| {
+        let mut sum =
+            RuleStatus { name: rule["name"].as_str().unwrap_or_default().to_owned(), ..RuleStatus::default() };
+        for row in rows.iter().filter(|row| row.policy == name.name && row.rule == sum.name) {
+            sum.clients = sum.clients.saturating_add(row.clients);
+            sum.answers = sum.answers.saturating_add(row.answers);
+        }
+        sum
+    };
+    rules.map(rule).collect()
+}
+
 /// How many servers and relays carry a bundle.
 fn carriers(index: &Index, bundle: &ObjectName) -> usize {
     let servers =
@@ -261,4 +281,41 @@ fn carriers(index: &Index, bundle: &ObjectName) -> usize {
             && bundles.into_iter().any(|row| row["name"] == *bundle.name)
     };
     servers.filter(carries).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use castgate_crds::tunnel_endpoint::{PolicyRuleStatus, TunnelEndpoint, TunnelEndpointSpec, TunnelEndpointStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_told_what_each_rule_did_at_all_of_its_databases() {
+        let row = |policy: &str, rule: &str, clients| PolicyRuleStatus {
+            policy: policy.to_owned(),
+            rule: rule.to_owned(),
+            clients,
+            answers: 2 * clients,
+        };
+        let endpoint = |namespace: &str, rules: Vec<PolicyRuleStatus>| {
+            let spec = TunnelEndpointSpec { role: EndpointRole::Database, owner_name: "d".into(), node: "n".into() };
+            let mut endpoint = TunnelEndpoint::new("tdb-d-n", spec);
+            endpoint.metadata.namespace = Some(namespace.to_owned());
+            endpoint.status = Some(TunnelEndpointStatus { rules, ..TunnelEndpointStatus::default() });
+            endpoint
+        };
+        let index = Index {
+            endpoints: vec![
+                endpoint("castgate", vec![row("p", "evening", 3), row("other", "evening", 100)]),
+                endpoint("castgate", vec![row("p", "evening", 4), row("p", "gone", 100)]),
+                endpoint("elsewhere", vec![row("p", "evening", 100)]),
+            ],
+            ..Index::default()
+        };
+        let policy = json!({"spec": {"rules": [{"name": "evening"}, {"name": "new"}]}});
+        let name = ObjectName { namespace: "castgate".to_owned(), name: "p".to_owned() };
+        let told = moved(&index, &policy, &name);
+        let shown: Vec<_> = told.iter().map(|rule| (rule.name.as_str(), rule.clients, rule.answers)).collect();
+        assert_eq!(shown, [("evening", 7, 14), ("new", 0, 0)]);
+    }
 }

@@ -10,6 +10,8 @@ pub enum Kind {
     Own(&'static str),
     /// Credentials.
     Secret,
+    /// A `ConfigMap` with a route table: one with the label [`ROUTES`].
+    RouteTable,
     /// Where agents run.
     Node,
     /// What Pod Security allows.
@@ -26,6 +28,9 @@ pub enum Kind {
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of that label.
 pub const OPERATOR: &str = "castgate-operator";
+
+/// Label of the `ConfigMap`s that hold route tables, with any value: all others are nobody's business here.
+pub const ROUTES: &str = "castgate.dev/routes";
 
 /// Kinds of ours, as the planner reads them.
 pub const OWN: [&str; 7] = [
@@ -55,7 +60,8 @@ impl Kind {
     pub fn all() -> impl Iterator<Item = Self> {
         let own = OWN.into_iter().map(Self::Own);
         let applied = APPLIED.into_iter().map(|(kind, ..)| Self::Applied(kind));
-        own.chain([Self::Secret, Self::Node, Self::Namespace, Self::Pod, Self::ReplicaSet]).chain(applied)
+        own.chain([Self::Secret, Self::RouteTable, Self::Node, Self::Namespace, Self::Pod, Self::ReplicaSet])
+            .chain(applied)
     }
 
     /// Its name in a manifest.
@@ -64,6 +70,7 @@ impl Kind {
         match self {
             Self::Own(kind) | Self::Applied(kind) => kind,
             Self::Secret => "Secret",
+            Self::RouteTable => "ConfigMap",
             Self::Node => "Node",
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
@@ -80,6 +87,7 @@ impl Kind {
         let (group, version, plural) = match self {
             Self::Own(kind) => (castgate_crds::GROUP, castgate_crds::VERSION, plural_of_own(kind)),
             Self::Secret => ("", "v1", "secrets".to_owned()),
+            Self::RouteTable => ("", "v1", "configmaps".to_owned()),
             Self::Node => ("", "v1", "nodes".to_owned()),
             Self::Namespace => ("", "v1", "namespaces".to_owned()),
             Self::Pod => ("", "v1", "pods".to_owned()),

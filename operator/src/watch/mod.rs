@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::kinds::{Kind, MANAGED_BY, OPERATOR};
+use self::kinds::{Kind, MANAGED_BY, OPERATOR, ROUTES};
 
 /// What the API server holds of every kind that is watched.
 #[derive(Clone)]
@@ -116,6 +116,7 @@ fn config(kind: Kind) -> watcher::Config {
     match kind {
         // Tokens, certificates of others and releases of helm are not our business.
         Kind::Secret => config.fields("type=Opaque"),
+        Kind::RouteTable => config.labels(ROUTES),
         Kind::Pod | Kind::ReplicaSet => config.labels("app.kubernetes.io/name=castgate"),
         Kind::Applied(_) => config.labels(&format!("{MANAGED_BY}={OPERATOR}")),
         Kind::Own(_) | Kind::Node | Kind::Namespace => config,

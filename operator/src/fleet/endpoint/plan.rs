@@ -196,6 +196,7 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         dropped: _,
         drops: _,
         entries: _,
+        rules: _,
         registered,
         registrations,
         amt,

@@ -1,7 +1,8 @@
 //! What the status of an endpoint should say of an agent. Pure.
 
 use castgate_crds::tunnel_endpoint::{
-    AmtStatus, Drop as DropCount, EndpointRole, Registration, StreamHolder, TunnelEndpointStatus, UpstreamStatus,
+    AmtStatus, Drop as DropCount, EndpointRole, PolicyRuleStatus, Registration, StreamHolder, TunnelEndpointStatus,
+    UpstreamStatus,
 };
 use castgate_rpc::v1::{self, State};
 use jiff::Timestamp;
@@ -15,6 +16,8 @@ const DROPS_MAX: usize = 64;
 const REGISTRATIONS_MAX: usize = 64;
 /// Servers above that are shown.
 const UPSTREAMS_MAX: usize = 64;
+/// Rules of policies that are shown.
+const RULES_MAX: usize = 256;
 /// Addresses of an AMT relay that are shown.
 const ADDRESSES_MAX: usize = 16;
 /// Longest text within a list: 64 times four of them still make a small object.
@@ -92,8 +95,14 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
         amt: state.amt.as_ref().map(amt),
         upstream: upstream(&state.upstreams),
         upstreams: state.upstreams.iter().take(UPSTREAMS_MAX).map(server_above).collect(),
+        rules: state.rules.iter().take(RULES_MAX).map(rule).collect(),
         ..TunnelEndpointStatus::default()
     }
+}
+
+fn rule(row: &v1::RuleState) -> PolicyRuleStatus {
+    let v1::RuleState { policy, rule, clients, answers } = row;
+    PolicyRuleStatus { policy: word(policy), rule: word(rule), clients: number(*clients), answers: number(*answers) }
 }
 
 fn amt(amt: &v1::Amt) -> AmtStatus {

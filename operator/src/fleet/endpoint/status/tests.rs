@@ -53,6 +53,19 @@ fn each_thing_that_is_missing_has_its_reason() {
 }
 
 #[test]
+fn a_database_tells_what_the_rules_of_its_policies_did() {
+    let mut view = server();
+    view.identity.role = EndpointRole::Database;
+    let row =
+        |number: usize| v1::RuleState { policy: "p".to_owned(), rule: format!("r{number}"), clients: 7, answers: 9 };
+    view.state = Some(Arc::new(State { rules: (0..1_000).map(row).collect(), ..State::default() }));
+    let status = status_of(&view);
+    assert_eq!(status.rules.len(), RULES_MAX);
+    let first = &status.rules[0];
+    assert_eq!((first.policy.as_str(), first.rule.as_str(), first.clients, first.answers), ("p", "r0", 7, 9));
+}
+
+#[test]
 fn a_server_that_stands_by_is_ready_and_not_active() {
     let mut view = server();
     view.published.as_mut().unwrap().listens = false;

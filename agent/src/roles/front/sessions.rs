@@ -44,6 +44,8 @@ struct Session {
     through: Through,
     /// Who feeds the relays among them, as the last of them said.
     feeding: Feeding,
+    /// The password was right when it was last proven, and nothing speaks against it since.
+    is_proven: bool,
     entries: Vec<Held>,
 }
 
@@ -77,7 +79,9 @@ impl Sessions {
     pub(super) fn knows(&self, login: &str, password: &str) -> bool {
         // Digests: how long it takes to compare says nothing about the password.
         let digest = |text: &str| Sha256::digest(text);
-        self.lock().get(login).is_some_and(|session| digest(&session.adapter.key) == digest(password))
+        let sessions = self.lock();
+        let session = sessions.get(login).filter(|session| session.is_proven);
+        session.is_some_and(|session| digest(&session.adapter.key) == digest(password))
     }
 
     /// Holds an entry, and the chain that feeds it, for two of these intervals, and waits for what becomes of it. Login and password are proven.
@@ -111,9 +115,14 @@ impl Sessions {
                 }
             }
         };
-        timeout(ANSWER_TIME, decided)
-            .await
-            .unwrap_or_else(|_| Outcome::NotYet("nobody above has answered yet".to_owned()))
+        if let Ok(outcome) = timeout(ANSWER_TIME, decided).await {
+            return outcome;
+        }
+        // Perhaps the service knows the login no longer: the next request finds out.
+        if let Some(session) = self.lock().get_mut(login) {
+            session.is_proven = false;
+        }
+        Outcome::NotYet("nobody above has answered yet".to_owned())
     }
 
     fn hold(
@@ -137,12 +146,13 @@ impl Sessions {
             let through = Through::start_for(adapter.clone(), vec![registration.clone()], &around);
             let waits_for = (1, through.answered(), through.reports());
             let entries = vec![Held { registration, until }];
-            sessions.insert(login.to_owned(), Session { adapter, through, feeding, entries });
+            sessions.insert(login.to_owned(), Session { adapter, through, feeding, is_proven: true, entries });
             return Some(waits_for);
         };
         if registration.entry_type == EntryType::TunnelServer {
             session.feeding.set(fed_by);
         }
+        session.is_proven = true;
         let is_same_key = std::mem::replace(&mut session.adapter, adapter.clone()) == adapter;
         let known = session.entries.iter().position(|held| same(&held.registration, &registration));
         let is_known = match known {

@@ -21,6 +21,8 @@ fn every_command_has_help_with_an_example() {
         &["zone"],
         &["bench"],
         &["bench", "fanout"],
+        &["bench", "joins"],
+        &["bench", "lookup"],
     ] {
         let output = castgate(words).arg("--help").output().unwrap();
         let help = stdout(&output);

@@ -115,7 +115,7 @@ impl Default for Storage {
     }
 }
 
-/// 100 000 entries, the most that a database holds, take less than a tenth of it.
+/// 300 000 entries, the most that a database holds, take less than a third of it.
 fn storage_size() -> String {
     "1Gi".to_owned()
 }

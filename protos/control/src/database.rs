@@ -32,12 +32,19 @@ pub struct DatabaseSnapshot {
     /// How often an entry is to be refreshed, in seconds; it is gone after two. Default: 300.
     #[serde(default = "default_update_interval", deserialize_with = "integer::read")]
     pub update_interval_seconds: NonZeroU32,
-    /// Entries at one time. Default: 100 000.
+    /// Entries at one time; a server has one for each protocol. Default: 300 000.
     #[serde(default = "default_entries_max", deserialize_with = "integer::read")]
     pub entries_max: NonZeroU32,
     /// Entries that one account may hold. Default: 10 000.
     #[serde(default = "default_entries_per_account_max", deserialize_with = "integer::read")]
     pub entries_per_account_max: NonZeroU32,
+    /// Networks of all entries of one account. Default: 262 144.
+    #[serde(
+        default = "default_networks_per_account_max",
+        deserialize_with = "integer::read",
+        skip_serializing_if = "is_default_networks"
+    )]
+    pub networks_per_account_max: NonZeroU32,
     /// Requests that one address may make in a minute before it is told to wait. Default: 600.
     #[serde(default = "default_requests_per_minute_max", deserialize_with = "integer::read")]
     pub requests_per_minute_max: NonZeroU32,
@@ -130,6 +137,7 @@ impl DatabaseSnapshot {
             update_interval_seconds: default_update_interval(),
             entries_max: default_entries_max(),
             entries_per_account_max: default_entries_per_account_max(),
+            networks_per_account_max: default_networks_per_account_max(),
             requests_per_minute_max: default_requests_per_minute_max(),
             trusted_proxies: Vec::new(),
             peers: None,
@@ -240,11 +248,19 @@ const fn default_update_interval() -> NonZeroU32 {
 }
 
 const fn default_entries_max() -> NonZeroU32 {
-    non_zero(100_000)
+    non_zero(300_000)
 }
 
 const fn default_entries_per_account_max() -> NonZeroU32 {
     non_zero(10_000)
+}
+
+const fn default_networks_per_account_max() -> NonZeroU32 {
+    non_zero(262_144)
+}
+
+fn is_default_networks(networks: &NonZeroU32) -> bool {
+    *networks == default_networks_per_account_max()
 }
 
 const fn default_requests_per_minute_max() -> NonZeroU32 {

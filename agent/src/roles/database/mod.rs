@@ -360,6 +360,7 @@ fn settings(snapshot: &DatabaseSnapshot) -> Result<(Config, Vec<Account>), Datab
         update_interval: Duration::from_secs(snapshot.update_interval_seconds.get().into()),
         entries_max: bound(snapshot.entries_max),
         entries_per_account_max: bound(snapshot.entries_per_account_max),
+        networks_per_account_max: bound(snapshot.networks_per_account_max),
         own: vec![snapshot.listen],
         ..Config::default()
     };

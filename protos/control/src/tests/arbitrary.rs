@@ -178,11 +178,11 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
             sources: vec![network],
         },
     });
-    (any::<std::net::SocketAddr>(), proptest::option::of(account), any::<[NonZeroU32; 4]>(), prefixes())
+    (any::<std::net::SocketAddr>(), proptest::option::of(account), any::<[NonZeroU32; 5]>(), prefixes())
         .prop_filter("an address of a host", |(listen, ..)| {
             !listen.ip().is_multicast() && listen.ip() != IpAddr::from([255, 255, 255, 255])
         })
-        .prop_map(|(mut listen, account, [interval, entries, per_account, requests], proxy)| {
+        .prop_map(|(mut listen, account, [interval, entries, per_account, networks, requests], proxy)| {
             // Scope and flow label are no part of what is written.
             if let std::net::SocketAddr::V6(address) = &mut listen {
                 address.set_flowinfo(0);
@@ -196,6 +196,7 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                 update_interval_seconds: interval,
                 entries_max: entries,
                 entries_per_account_max: per_account,
+                networks_per_account_max: networks,
                 requests_per_minute_max: requests,
                 trusted_proxies: vec![proxy],
                 peers: Some(PeersSnapshot::new(

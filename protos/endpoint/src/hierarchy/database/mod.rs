@@ -88,7 +88,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             update_interval: Duration::from_mins(5),
-            entries_max: 100_000,
+            entries_max: 300_000,
             entries_per_account_max: 10_000,
             networks_per_entry_max: 8_192,
             networks_per_account_max: 262_144,

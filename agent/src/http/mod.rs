@@ -4,6 +4,7 @@
 //! registrar.
 
 pub(crate) mod client;
+mod places;
 pub(crate) mod rate;
 pub(crate) mod server;
 pub(crate) mod source;

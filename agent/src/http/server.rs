@@ -4,17 +4,16 @@
 //! handler sees complete requests only and nobody keeps others out for longer than these times.
 //!
 //! ```text
-//!   accept ──▶ too many of this address? closed
+//!   accept ──▶ too many of this address? closed; too many at all? who kept us waiting longest is (`places`)
 //!          └─▶ header within 10 s ─▶ admit ─▶ body within 10 s, 1 MiB ─▶ handle ─▶ answer; at most 60 s in all
 //! ```
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,14 +26,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Connections at one time; the next one waits in the kernel's queue.
-const CONNECTIONS_MAX: usize = 1024;
-/// Connections of one address at one time: a NAT in front of many, but not all of the above.
-const CONNECTIONS_PER_SOURCE_MAX: usize = 128;
+use super::places::{Place, Places};
+
 /// Time to send the header of a request, waiting between two requests included.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time to send the body of a request.
@@ -169,17 +166,16 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
 /// Serves until `stop` says so, then lets requests under way finish.
 pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::default());
     let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_BYTES_MAX));
-    let sources = Arc::new(Sources::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, peer, place) = match accepted {
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "no connection taken");
@@ -187,15 +183,15 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
                 continue;
             }
         };
-        let Some(seat) = sources.enter(peer.ip()) else {
+        let place = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            place = places.enter(peer.ip()) => place,
+        };
+        let Some(place) = place else {
             tracing::debug!(%peer, "too many connections of this address");
             continue;
         };
-        let (handler, large_bodies, stop) = (handler.clone(), large_bodies.clone(), stop.clone());
-        connections.spawn(async move {
-            connection(stream, peer, handler, large_bodies, stop).await;
-            drop((place, seat));
-        });
+        connections.spawn(connection(stream, peer, place, handler.clone(), large_bodies.clone(), stop.clone()));
     }
     // Whoever is still busy after this loses the connection, as if we had been killed.
     let drained = timeout(DRAIN_TIME, async { while connections.join_next().await.is_some() {} }).await;
@@ -204,32 +200,31 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+/// What the requests of one connection share.
+struct Connection<H> {
+    handler: Arc<H>,
+    large_bodies: Arc<Semaphore>,
+    place: Place,
+    /// An answer in parts is under way.
+    is_long: AtomicBool,
+    peer: SocketAddr,
+    local: SocketAddr,
 }
 
 async fn connection<H: Handler>(
     stream: TcpStream,
     peer: SocketAddr,
+    place: Place,
     handler: Arc<H>,
     large_bodies: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) {
     let Ok(local) = stream.local_addr() else { return };
-    let is_long = Arc::new(AtomicBool::new(false));
-    let mark = is_long.clone();
+    let shared = Arc::new(Connection { handler, large_bodies, place, is_long: AtomicBool::new(false), peer, local });
+    let of_requests = shared.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (handler, large_bodies, mark) = (handler.clone(), large_bodies.clone(), mark.clone());
-        async move {
-            let answer = answer(&handler, &large_bodies, request, peer, local).await;
-            mark.store(matches!(answer.body(), Content::Parts(_)), Ordering::Relaxed);
-            Ok::<_, Infallible>(answer)
-        }
+        let shared = of_requests.clone();
+        async move { Ok::<_, Infallible>(shared.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -241,12 +236,13 @@ async fn connection<H: Handler>(
         tokio::select! {
             served = connection.as_mut() => return served,
             _ = stop.wait_for(|stop| *stop) => {}
+            () = shared.place.leave() => return Ok(()),
         }
         connection.as_mut().graceful_shutdown();
         connection.await
     });
     let mut outcome = timeout(CONNECTION_TIME, served.as_mut()).await;
-    if outcome.is_err() && is_long.load(Ordering::Relaxed) {
+    if outcome.is_err() && shared.is_long.load(Ordering::Relaxed) {
         outcome = timeout(LONG_ANSWER_TIME, served).await;
     }
     match outcome {
@@ -256,31 +252,37 @@ async fn connection<H: Handler>(
     }
 }
 
-async fn answer<H: Handler>(
-    handler: &Arc<H>,
-    large_bodies: &Semaphore,
-    request: hyper::Request<Incoming>,
-    peer: SocketAddr,
-    local: SocketAddr,
-) -> Answer {
-    let (parts, body) = request.into_parts();
-    let admitted = match handler.admit(peer, &parts) {
-        Ok(admitted) => admitted,
-        Err(answer) => return *answer,
-    };
-    // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
-    if parts.method != Method::POST {
-        return handler.handle(admitted, Request { local, parts, body: Vec::new() }).await;
-    }
-    match timeout(BODY_TIME, read(body, large_bodies)).await {
-        // The room of a large body is given back after its answer.
-        Ok(Ok((body, _room))) => handler.handle(admitted, Request { local, parts, body }).await,
-        Ok(Err(BodyError::Broken)) => handler.refuse(StatusCode::BAD_REQUEST, "the body is broken off"),
-        Ok(Err(BodyError::TooLong)) => handler.refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
-        Ok(Err(BodyError::NoRoom)) => {
-            handler.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at one time")
+impl<H: Handler> Connection<H> {
+    async fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let admitted = match self.handler.admit(self.peer, &parts) {
+            Ok(admitted) => admitted,
+            Err(answer) => return *answer,
+        };
+        // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
+        if parts.method != Method::POST {
+            return self.handle(admitted, parts, Vec::new()).await;
         }
-        Err(_) => handler.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s"),
+        let refuse = |status, sentence| self.handler.refuse(status, sentence);
+        match timeout(BODY_TIME, read(body, &self.large_bodies)).await {
+            // The room of a large body is given back after its answer.
+            Ok(Ok((body, _room))) => self.handle(admitted, parts, body).await,
+            Ok(Err(BodyError::Broken)) => refuse(StatusCode::BAD_REQUEST, "the body is broken off"),
+            Ok(Err(BodyError::TooLong)) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
+            Ok(Err(BodyError::NoRoom)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at one time"),
+            Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s"),
+        }
+    }
+
+    async fn handle(&self, admitted: H::Admitted, parts: Parts, body: Vec<u8>) -> Answer {
+        self.place.busy();
+        let answer = self.handler.handle(admitted, Request { local: self.local, parts, body }).await;
+        let is_long = matches!(answer.body(), Content::Parts(_));
+        self.is_long.store(is_long, Ordering::Relaxed);
+        if !is_long {
+            self.place.waiting();
+        }
+        answer
     }
 }
 
@@ -311,38 +313,6 @@ where
     Ok((octets, room))
 }
 
-/// Connections by address. Bounded by the number of connections.
-#[derive(Debug, Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection's place among those of its address.
-#[derive(Debug)]
-struct Seat(Arc<Sources>, IpAddr);
-
-impl Sources {
-    fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Seat> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(source).or_default();
-        if *count >= CONNECTIONS_PER_SOURCE_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Seat(self.clone(), source))
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,18 +333,5 @@ mod tests {
         assert_eq!(room.available_permits(), 19);
         let monstrous = Full::new(Bytes::from(vec![b'x'; BODY_BYTES_MAX + 1]));
         assert_eq!(read(monstrous, &Semaphore::new(LARGE_BODIES_BYTES_MAX)).await.unwrap_err(), BodyError::TooLong);
-    }
-
-    #[test]
-    fn one_address_does_not_take_all_places_and_gives_its_own_back() {
-        let sources = Arc::new(Sources::default());
-        let greedy = IpAddr::from([192, 0, 2, 1]);
-        let mut seats: Vec<Seat> = std::iter::from_fn(|| sources.enter(greedy)).collect();
-        assert_eq!(seats.len(), CONNECTIONS_PER_SOURCE_MAX);
-        assert!(sources.enter(IpAddr::from([192, 0, 2, 2])).is_some());
-        seats.pop();
-        assert!(sources.enter(greedy).is_some());
-        seats.clear();
-        assert!(sources.0.lock().unwrap().is_empty(), "nothing is remembered of those who left");
     }
 }

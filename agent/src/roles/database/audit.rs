@@ -42,7 +42,7 @@ struct Line<'a> {
     /// Who did it, where no login says so: whoever edited the accounts.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
-    /// What became of it: `put`, `gone`, `expired`, `refused`, `done`, and of accounts `added`, `changed`, `removed`.
+    /// What became of it: `put`, `gone`, `expired`, `refused`, `limited`, `done`, and of accounts `added`, `changed`, `removed`.
     outcome: &'a str,
     /// The entry, or what else it is about.
     about: &'a str,

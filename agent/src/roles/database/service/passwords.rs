@@ -115,14 +115,13 @@ impl Service {
             return Ok(login);
         }
         passwords.wrong(source, now);
-        if passwords.wrong_for_login.take(key, now).is_err() {
+        let act = Act { action: "login", login: Some(&login), source: Some(source) };
+        self.audit.write(act, "refused", "wrong password");
+        let counted = passwords.wrong_for_login.take(key, now);
+        if counted.and_then(|()| passwords.wrong_for_login.look(key, now)).is_err() {
             tracing::warn!(login, %source, "somebody guesses the password of this login");
+            self.audit.write(act, "limited", "too many wrong passwords");
         }
-        self.audit.write(
-            Act { action: "login", login: Some(&login), source: Some(source) },
-            "refused",
-            "wrong password",
-        );
         tracing::debug!(%source, login, "wrong login or password");
         Err(Failure::unauthorized())
     }

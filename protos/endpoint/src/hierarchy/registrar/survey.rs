@@ -157,6 +157,14 @@ struct Whereabouts {
     is_admitted: bool,
 }
 
+/// What is different since the walk before.
+struct Taken {
+    /// Parents that are found for the first time.
+    news: Vec<Member>,
+    /// Parents that are left.
+    left: Vec<SocketAddr>,
+}
+
 #[derive(Debug)]
 struct Known {
     member: Member,
@@ -308,8 +316,14 @@ impl Survey {
             Step::Ask(ask) => Lookup::Databases(ask),
             Step::Found(found) => {
                 search.is_rushed = false;
-                let news = search.take(found, lot, now);
+                let Taken { news, left } = search.take(found, lot, now);
                 self.rush(number, &news, now);
+                let subject = self.searches[number].subject.clone();
+                let entries: Vec<Register> =
+                    self.entries.iter().filter(|entry| is_subject_of(&subject, entry)).cloned().collect();
+                for entry in &entries {
+                    self.leave(entry, &left);
+                }
                 self.note_peers();
                 let waits = self.is_held(&self.searches[number]);
                 if waits {
@@ -355,6 +369,16 @@ impl Survey {
         }
     }
 
+    /// Networks of an entry leave a parent together where all of them miss it: the last REGISTER that it hears says all that it may be told.
+    fn leave(&mut self, entry: &Register, left: &[SocketAddr]) {
+        for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
+            if let Some(found) = &mut search.found {
+                let is_left = |known: &Known| known.missed_since.is_some() && left.contains(&known.member.address);
+                found.parents.retain(|known| !is_left(known));
+            }
+        }
+    }
+
     /// Takes in what came of a REGISTER. Returns whether [`wishes`](Self::wishes) changed.
     pub(super) fn note(
         &mut self,
@@ -366,6 +390,7 @@ impl Survey {
         now: Instant,
     ) -> bool {
         let mut changed = false;
+        let mut left: Vec<SocketAddr> = Vec::new();
         for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
             let Some(found) = &mut search.found else { continue };
             let Some(at) = found.parents.iter().position(|known| address(&known.member) == *parent) else { continue };
@@ -388,7 +413,7 @@ impl Survey {
                     changed = true;
                 }
                 News::Unreachable if found.parents[at].is_gone(search.interval, now) => {
-                    found.parents.remove(at);
+                    left.push(found.parents.remove(at).member.address);
                     changed = true;
                 }
                 News::Accepted { .. } => search.refusals = 0,
@@ -409,6 +434,7 @@ impl Survey {
                 }
             }
         }
+        self.leave(entry, &left);
         changed
     }
 
@@ -526,8 +552,8 @@ impl Search {
         is_subject_of(&self.subject, entry)
     }
 
-    /// Takes in the end of a walk; returns the parents that an earlier one did not find.
-    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) -> Vec<Member> {
+    /// Takes in the end of a walk.
+    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) -> Taken {
         let found = self.found.take();
         let is_admitted = found.as_ref().is_some_and(|found| found.is_admitted);
         let is_known = |member: &Member| {
@@ -546,6 +572,7 @@ impl Search {
         self.is_refused = false;
         let mut parents: Vec<Known> =
             decision.register.into_iter().map(|member| Known { member, missed_since: None }).collect();
+        let mut left = Vec::new();
         for mut known in found.into_iter().flat_map(|found| found.parents) {
             let is_found = parents.iter().any(|other| address(&other.member) == address(&known.member));
             let is_gone = known.is_gone(self.interval, now);
@@ -553,6 +580,8 @@ impl Search {
             // Where nothing was registered yet there is nothing to stay for.
             if !is_found && is_admitted && !is_gone {
                 parents.push(known);
+            } else if !is_found {
+                left.push(known.member.address);
             }
         }
         let mut above = path;
@@ -562,7 +591,7 @@ impl Search {
         self.failures = 0;
         self.error = None;
         self.phase = Phase::Idle { at: now + jittered(lot, self.interval.saturating_mul(UPDATES_PER_WALK)) };
-        news
+        Taken { news, left }
     }
 }
 

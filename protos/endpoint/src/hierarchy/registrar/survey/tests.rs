@@ -153,6 +153,26 @@ fn a_parent_that_vanished_is_left_when_it_fails() {
 }
 
 #[test]
+fn a_parent_that_is_left_hears_all_networks_of_an_entry_to_the_end() {
+    let mut lab = Lab::new(&[server(&["10.1.0.0/16", "10.2.0.0/16"])]);
+    lab.knows(ROOT, &[ISP, OTHER_ISP], 8);
+    lab.round();
+    lab.knows(ROOT, &[ISP], 8);
+    // One of the networks finds it missing a little earlier than the other.
+    lab.until_walk();
+    lab.silent.insert(OTHER_ISP.to_owned());
+    let mut told = 0;
+    while lab.standings().len() > 1 {
+        lab.pass();
+        for call in lab.networks().into_iter().filter(|call| call.starts_with(OTHER_ISP)) {
+            assert_eq!(call, format!("{OTHER_ISP} 10.1.0.0/16,10.2.0.0/16"));
+            told += 1;
+        }
+    }
+    assert!(told > 5, "{told}");
+}
+
+#[test]
 fn a_parent_that_vanished_for_three_updates_is_told_goodbye() {
     let mut lab = Lab::new(&[server(&["10.1.0.0/16"])]);
     lab.knows(ROOT, &[ISP], 8);

@@ -53,13 +53,13 @@ fn a_policy_sends_clients_to_the_nodes_of_a_server_and_tells_their_load_in_steps
         shown.collect::<Vec<_>>()
     };
     assert_eq!(servers(&world), ["edge@n1 10.77.0.11:10100 None false", "edge@n2 10.77.0.12:10100 None false"]);
-    // 100 000 tunnels are the default limit.
-    world.facts.tunnels.entry(owner.clone()).or_default().insert("n1".to_owned(), 47_999);
+    world.spec("TunnelServer")["limits"] = json!({ "tunnels": 1_000 });
+    world.facts.tunnels.entry(owner.clone()).or_default().insert("n1".to_owned(), 499);
     world.carrying("edge", &["n1", "n2"]);
     world.node("n2").ready = false;
     let loaded = ["edge@n1 10.77.0.11:10100 Some(45) false", "edge@n2 10.77.0.12:10100 None true"];
     assert_eq!(servers(&world), loaded);
-    world.facts.tunnels.entry(owner).or_default().insert("n1".to_owned(), 45_000);
+    world.facts.tunnels.entry(owner).or_default().insert("n1".to_owned(), 450);
     assert_eq!(servers(&world), loaded, "a database need not hear of every tunnel");
 
     *world.objects.last_mut().unwrap() = policy(json!({ "file": "/var/lib/rib.gz" }));

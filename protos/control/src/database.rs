@@ -11,9 +11,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::check_changed_by;
+use crate::store::StoreSnapshot;
 use crate::{PolicySnapshot, SnapshotError, integer, words};
 
-/// A tunnel database. Its entries live in the agent's state directory.
+/// A tunnel database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSnapshot {
@@ -57,6 +58,9 @@ pub struct DatabaseSnapshot {
     /// Rules that win over what is registered, in their order. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicySnapshot>,
+    /// Where its entries are kept. Default: in the agent's state directory.
+    #[serde(default, skip_serializing_if = "StoreSnapshot::is_embedded")]
+    pub store: StoreSnapshot,
 }
 
 /// The peers of a database: whom it takes its entries from when it starts, and who may take them from it.
@@ -142,6 +146,7 @@ impl DatabaseSnapshot {
             trusted_proxies: Vec::new(),
             peers: None,
             policies: Vec::new(),
+            store: StoreSnapshot::Embedded,
         }
     }
 
@@ -151,6 +156,11 @@ impl DatabaseSnapshot {
         }
         if let Some(peers) = &self.peers {
             peers.check().map_err(|error| error.within("peers"))?;
+        }
+        self.store.check().map_err(|error| error.within("store"))?;
+        if self.peers.is_some() && !self.store.is_embedded() {
+            let reason = "are not for a database with store.etcd: its replicas share one view already";
+            return Err(SnapshotError::new("peers", reason));
         }
         if self.accounts_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
             return Err(SnapshotError::new("accountsFile", "is empty"));

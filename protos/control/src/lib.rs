@@ -19,6 +19,7 @@ mod policy;
 mod registrar;
 mod server;
 mod snapshot;
+mod store;
 mod upstream;
 mod words;
 mod yaml;
@@ -38,6 +39,7 @@ pub use policy::{
 pub use registrar::{DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
+pub use store::{EtcdSnapshot, StoreSnapshot};
 pub use upstream::{
     AnycastDiscovery, DeliverySnapshot, Discovery, DriadDiscovery, GatewaySnapshot, HierarchyDiscovery, MapDiscovery,
     MapRow, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot,

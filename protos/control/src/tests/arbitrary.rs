@@ -205,8 +205,24 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                     "s3cret".to_owned(),
                 )),
                 policies: Vec::new(),
+                store: StoreSnapshot::Embedded,
             }
         })
+        .prop_flat_map(|database| prop_oneof![Just(database.clone()), Just(in_etcd(database))])
+}
+
+/// The same with its entries in etcd, where it has no peers.
+fn in_etcd(database: DatabaseSnapshot) -> DatabaseSnapshot {
+    let pem = || "-----BEGIN CERTIFICATE-----".to_owned();
+    let etcd = EtcdSnapshot {
+        prefix: "/castgate/isp/be/".to_owned(),
+        ca: Some(pem()),
+        identity: Some(TlsIdentity { certificate: pem(), key: pem() }),
+        login: Some("castgate".to_owned()),
+        password: Some("s3cret".to_owned()),
+        ..EtcdSnapshot::new(vec!["https://etcd-0:2379".to_owned(), "https://etcd-1:2379".to_owned()])
+    };
+    DatabaseSnapshot { peers: None, store: StoreSnapshot::Etcd(Box::new(etcd)), ..database }
 }
 
 fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {

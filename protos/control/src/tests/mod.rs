@@ -148,6 +148,28 @@ fn a_password_is_not_shown_by_debug() {
     }
 }
 
+#[test]
+fn a_store_is_read_in_both_forms_and_has_no_peers_beside_etcd() {
+    let place = "  listen: 127.0.4.1:5632\n";
+    let with = |lines: &str| AgentSnapshot::from_yaml(&ONE_MACHINE.replacen(place, &format!("{place}{lines}"), 1));
+    let store = |lines: &str| with(lines).unwrap().database.unwrap().store;
+    assert_eq!(store("  store: embedded\n"), StoreSnapshot::Embedded);
+    let etcd = "  store: { etcd: { endpoints: [\"http://127.0.0.1:2379\"] } }\n";
+    let expected = EtcdSnapshot::new(vec!["http://127.0.0.1:2379".to_owned()]);
+    assert_eq!(store(etcd), StoreSnapshot::Etcd(Box::new(expected)));
+    let peers = "  peers: { login: peer, password: s3cret }\n";
+    let cases = [
+        (format!("{etcd}{peers}"), "database.peers: are not for a database with store.etcd"),
+        ("  store: { etcd: { endpoints: [] } }\n".to_owned(), "database.store.etcd.endpoints: there are 0"),
+        ("  store: { etcd: { members: [] } }\n".to_owned(), "database.store.etcd.members: unknown field `members`"),
+        ("  store: redis\n".to_owned(), "database.store: unknown variant `redis`"),
+    ];
+    for (lines, sentence) in cases {
+        let error = with(&lines).unwrap_err().to_string();
+        assert!(error.starts_with(sentence), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back_the_same(snapshot in snapshots()) {

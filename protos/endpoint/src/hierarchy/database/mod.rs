@@ -11,6 +11,8 @@
 //!   QUERY    ─▶ query    ─▶ Answer                       TRANSFER ─▶ transfer_part ─▶ TransferPart
 //!   what-if  ─▶ explain  ─▶ Explanation                  policies ─▶ set_policies
 //! ```
+//! Several databases may share one store instead, which then decides (`shared`).
+//!
 //! [`query`](Database::query) and [`transfer_part`](Database::transfer_part) change nothing that others see, so that any number of threads can
 //! ask at one time. Made for a million networks, of less than 300 octets each, whether or not a server has several.
 //!
@@ -29,6 +31,7 @@ mod index;
 mod keys;
 mod logins;
 mod matching;
+mod shared;
 pub(super) mod slab;
 mod transfer;
 pub(super) mod trie;
@@ -46,6 +49,7 @@ pub use doubt::Doubt;
 pub use entry::{Entry, Key, StoredEntry, StoredError};
 pub use explain::{Considered, Explanation};
 pub use matching::{ANSWER_SERVERS_MAX, Answer, Caller, Tier};
+pub use shared::{Learned, Proposal};
 pub use transfer::{Adoption, TransferPart};
 
 use super::accounts::{Account, Accounts, Claim};
@@ -493,7 +497,9 @@ impl Database {
         account.is_some_and(|account| account.allow().check(key.entry_type, key.source, networks, countries).is_ok())
     }
 
-    fn lifetime(&self) -> Duration {
+    /// How long an entry lives that is not refreshed.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
         self.config.update_interval * LIFETIME_INTERVALS
     }
 

@@ -104,14 +104,14 @@ fn relay_has_to_restart(old: Option<&AmtSnapshot>, new: Option<&AmtSnapshot>) ->
 }
 
 fn database_has_to_restart(old: &DatabaseSnapshot, new: &DatabaseSnapshot) -> bool {
-    old.listen != new.listen
+    (old.listen, &old.store) != (new.listen, &new.store)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
-    use castgate_control::{AdapterRef, ChannelRule, TlsIdentity};
+    use castgate_control::{AdapterRef, ChannelRule, EtcdSnapshot, StoreSnapshot, TlsIdentity};
 
     use super::*;
 
@@ -161,6 +161,15 @@ mod tests {
 
         let (old, mut new) = (full(), full());
         new.database.as_mut().unwrap().listen.set_port(1);
+        let changes = between(&old, &new);
+        assert_eq!((changes.server, changes.database), (Change::Keep, Change::Restart));
+    }
+
+    #[test]
+    fn a_database_that_goes_over_to_etcd_begins_anew() {
+        let (old, mut new) = (full(), full());
+        let etcd = EtcdSnapshot::new(vec!["http://127.0.0.1:2379".to_owned()]);
+        new.database.as_mut().unwrap().store = StoreSnapshot::Etcd(Box::new(etcd));
         let changes = between(&old, &new);
         assert_eq!((changes.server, changes.database), (Change::Keep, Change::Restart));
     }

@@ -124,7 +124,8 @@ impl Role for database::Database {
     const NAME: &str = "database";
 
     async fn start(part: &DatabaseSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start_beside(part.clone(), &around.state_dir, around.peering.clone()).await
+        // Large, and needed once: apart from the future of whoever starts it.
+        Box::pin(Self::start_beside(part.clone(), &around.state_dir, around.peering.clone())).await
     }
 
     async fn apply(&mut self, part: &DatabaseSnapshot) -> Result<(), Self::Error> {

@@ -3,6 +3,7 @@
 //! ```text
 //!   registrar ──peers (found on the way down from the roots)──▶ database
 //!             ◀──synchronised (Region Transfer is done)─────────
+//!             ◀──ready (the store that it shares was read)──────
 //! ```
 //! A database that has peers holds their entries before it is announced, so that it is never asked while empty
 //! (draft-liefooghe-castgate-02 §4.1.2).
@@ -17,6 +18,7 @@ pub struct Peering {
     peers: watch::Sender<Vec<SocketAddr>>,
     searching: watch::Sender<bool>,
     synchronised: watch::Sender<bool>,
+    ready: watch::Sender<bool>,
 }
 
 impl Default for Peering {
@@ -26,6 +28,7 @@ impl Default for Peering {
             peers: watch::Sender::new(Vec::new()),
             searching: watch::Sender::new(false),
             synchronised: watch::Sender::new(true),
+            ready: watch::Sender::new(true),
         }
     }
 }
@@ -66,6 +69,17 @@ impl Peering {
     /// The database: whether it holds what its peers hold.
     pub fn set_synchronised(&self, synchronised: bool) {
         self.synchronised.send_if_modified(|before| std::mem::replace(before, synchronised) != synchronised);
+    }
+
+    /// The database: whether it can answer at all.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+    }
+
+    /// The registrar: whether there is anything to announce. Until then nobody is told anything.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// The registrar: whether the database may be announced.

@@ -6,7 +6,8 @@
 //!                  passwords ▼  │ committed    ▼
 //!              (blocking threads) ◀───────── store (one thread, redb)
 //! ```
-//! Beside it a task keeps up with the peers (`peers`), and every change is written down (`audit`).
+//! Beside it a task keeps up with the peers (`peers`), and every change is written down (`audit`). Where several databases share
+//! an etcd, that takes the place of store and peers (`shared`).
 //!
 //! Owns tasks and their life. A REGISTER is answered after its entry is on disk, so that a kill -9 takes nothing back that
 //! was promised. A database that starts again holds each entry until its old deadline, but for one update interval at least:
@@ -16,6 +17,7 @@ mod audit;
 mod peers;
 mod policies;
 mod service;
+mod shared;
 mod standstill;
 mod store;
 
@@ -26,11 +28,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use castgate_control::{DatabaseSnapshot, Policy, PolicySnapshot};
+use castgate_control::{DatabaseSnapshot, EtcdSnapshot, Policy, PolicySnapshot, StoreSnapshot};
 use castgate_endpoint::hierarchy::accounts::{Account, AccountError, Allow};
 use castgate_endpoint::hierarchy::address::AddressError;
 use castgate_endpoint::hierarchy::database::{self as endpoint, Config, StoredEntry};
 use castgate_endpoint::hierarchy::policy::Moved;
+use castgate_etcd::EtcdError;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,6 +48,7 @@ use audit::Act;
 use peers::{Peers, Settings};
 use policies::Tables;
 use service::{PeerLogin, Service};
+use shared::{Follower, Shared};
 use store::Store;
 
 /// Why the role does not run, or not like this: one sentence that names the field, the address or the file.
@@ -65,12 +69,18 @@ pub enum DatabaseError {
     /// The store cannot be used.
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    /// The etcd of the snapshot cannot be used.
+    #[error("store.etcd.{0}")]
+    Etcd(#[from] EtcdError),
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),
     /// Another address needs another start.
     #[error("listen: a running database stays at {0}")]
     Moved(SocketAddr),
+    /// Another store needs another start.
+    #[error("store: a running database stays with its store")]
+    OtherStore,
 }
 
 /// What the role carries at this moment.
@@ -101,6 +111,7 @@ pub struct DatabaseReport {
 pub struct Database {
     listen: SocketAddr,
     asked_for: SocketAddr,
+    store: StoreSnapshot,
     service: Arc<Service>,
     peers: watch::Sender<Option<Settings>>,
     tables: Tables,
@@ -135,6 +146,7 @@ impl Database {
     ) -> Result<Self, DatabaseError> {
         let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
+        let store = snapshot.store.clone();
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| DatabaseError::Random(error.to_string()))?;
         let asked_for = snapshot.listen;
@@ -148,11 +160,29 @@ impl Database {
         let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies, state_dir));
         service.set_peer_login(peer_login);
         let peers = watch::Sender::new(peer_settings);
+        let (stop, stopped) = watch::channel(false);
+        let mut role = Self { listen, asked_for, store, service, peers, tables, stop, tasks: Vec::new() };
+        match role.store.clone() {
+            StoreSnapshot::Embedded => role.run_embedded(listener, stopped, state_dir, board).await?,
+            StoreSnapshot::Etcd(etcd) => role.run_shared(listener, stopped, &etcd, board)?,
+        }
+        Ok(role)
+    }
+
+    /// With a store of its own.
+    async fn run_embedded(
+        &mut self,
+        listener: TcpListener,
+        stopped: watch::Receiver<bool>,
+        state_dir: &Path,
+        board: Peering,
+    ) -> Result<(), DatabaseError> {
+        let (service, listen) = (self.service.clone(), self.listen);
         let found = board.peers();
-        let together = Peers { service: service.clone(), own: listen, settings: peers.subscribe(), found, board };
+        let together = Peers { service: service.clone(), own: listen, settings: self.peers.subscribe(), found, board };
         // Before the first question can come.
         service.set_synchronised(!together.may_have_members());
-        let (stop, stopped) = watch::channel(false);
+        together.board.set_ready(true);
         let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
 
         let folder = state_dir.to_owned();
@@ -170,9 +200,33 @@ impl Database {
         service.start(store);
         tracing::info!(%listen, entries = service.database().len(), "database started");
         let expiry = tokio::spawn(expire(service.clone(), stopped.clone()));
-        let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
+        let beats = tokio::spawn(beat(service, stopped.clone()));
         let together = tokio::spawn(together.run(stopped));
-        Ok(Self { listen, asked_for, service, peers, tables, stop, tasks: vec![server, expiry, beats, together] })
+        self.tasks = vec![server, expiry, beats, together];
+        Ok(())
+    }
+
+    /// With an etcd, where other databases have the same entries.
+    fn run_shared(
+        &mut self,
+        listener: TcpListener,
+        stopped: watch::Receiver<bool>,
+        etcd: &EtcdSnapshot,
+        board: Peering,
+    ) -> Result<(), DatabaseError> {
+        let (service, listen) = (self.service.clone(), self.listen);
+        let shared = Arc::new(Shared::new(etcd)?);
+        // Neither asked nor announced before it knows what the others know.
+        service.set_synchronised(false);
+        board.set_synchronised(false);
+        board.set_ready(false);
+        service.start_shared(shared.clone());
+        tracing::info!(%listen, endpoints = ?etcd.endpoints, "database started, reading etcd");
+        let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
+        let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
+        let follower = tokio::spawn(Follower::new(shared, service, board).run(stopped));
+        self.tasks = vec![server, beats, follower];
+        Ok(())
     }
 
     /// Goes over to other accounts, bounds, intervals and policies. Entries that their account may no longer claim are gone at
@@ -184,6 +238,9 @@ impl Database {
         if snapshot.listen != self.asked_for {
             return Err(DatabaseError::Moved(self.asked_for));
         }
+        if snapshot.store != self.store {
+            return Err(DatabaseError::OtherStore);
+        }
         let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
         let policies = self.tables.compile(&snapshot.policies)?;
@@ -194,6 +251,9 @@ impl Database {
             database.set_policies(policies);
         };
         drop(self.service.change(act, set));
+        if let Some(shared) = self.service.shared() {
+            shared.read_again();
+        }
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
             let changed = *before != peer_settings;

@@ -146,11 +146,20 @@ impl Client {
     async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut complaint = String::new();
+        let mut ready = self.peering.ready();
         loop {
             let wish = self.wish.borrow_and_update().clone();
             if wish.bye {
                 // Without a stream there is nobody to say it to; the adapter's grace time takes the entries back.
                 return;
+            }
+            if self.is_beside && !*ready.borrow_and_update() {
+                // Our database knows nothing yet: it is not announced.
+                tokio::select! {
+                    Ok(()) = ready.changed() => {}
+                    changed = self.wish.changed() => if changed.is_err() { return },
+                }
+                continue;
             }
             let reason = match self.session(&wish, &mut backoff).await {
                 Ok(End::Bye) => return,

@@ -257,16 +257,22 @@ async fn run(
     let lines = Arc::new(Semaphore::new(CALLS_MAX));
     let mut calls: JoinSet<(CallId, Outcome)> = JoinSet::new();
     let mut stopping = false;
+    let mut ready = board.peering.ready();
+    let mut was_ready = false;
     loop {
         board.tell(&mut machine);
-        while let Some(question) = machine.poll_question() {
+        let is_ready = *ready.borrow_and_update();
+        was_ready |= is_ready;
+        // A database that knows nothing yet is not announced; what was announced is taken back all the same.
+        let may_talk = is_ready || (stopping && was_ready);
+        while may_talk && let Some(question) = machine.poll_question() {
             let (lines, dns) = (lines.clone(), dns.clone());
             questions.spawn(async move {
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
                 (question.id, lookups::find_out(&dns, question.lookup).await)
             });
         }
-        while let Some(call) = machine.poll_call() {
+        while may_talk && let Some(call) = machine.poll_call() {
             let lines = lines.clone();
             calls.spawn(async move {
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
@@ -277,7 +283,7 @@ async fn run(
             });
         }
         publisher.publish(&machine, carried_out);
-        if stopping && machine.is_finished() {
+        if stopping && (machine.is_finished() || !was_ready) {
             return;
         }
         let next = machine.next_timeout();
@@ -324,6 +330,7 @@ async fn run(
                     return;
                 }
             },
+            Ok(()) = ready.changed() => {}
             Ok(()) = synchronised.changed() => {
                 machine.set_synchronised(Instant::now(), *synchronised.borrow_and_update());
             }

@@ -3,7 +3,17 @@
 use castgate_endpoint::hierarchy::database::Refusal;
 use hyper::StatusCode;
 
+use super::super::shared::Trouble;
 use crate::http::words::Failure;
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(refusal) => refusal.into(),
+            Trouble::Busy(sentence) => Self::busy(&sentence),
+        }
+    }
+}
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {

@@ -28,6 +28,7 @@ use tokio::sync::{Notify, watch};
 pub(super) use transfer::PeerLogin;
 
 use super::audit::{Act, Audit};
+use super::shared::Shared;
 use super::standstill::Standstill;
 use super::store::{Committed, Store};
 use crate::http::rate::{Rate, host};
@@ -45,6 +46,8 @@ pub(super) struct Service {
     database: RwLock<Database>,
     /// Absent until the entries are restored.
     store: OnceLock<Store>,
+    /// Instead of it: entries that several databases share.
+    shared: OnceLock<Arc<Shared>>,
     started: AtomicBool,
     rate: Rate<IpAddr>,
     passwords: Passwords,
@@ -82,6 +85,7 @@ impl Service {
         Self {
             database: RwLock::new(database),
             store: OnceLock::new(),
+            shared: OnceLock::new(),
             started: AtomicBool::new(false),
             rate: Rate::new(requests_per_minute, now),
             passwords: Passwords::new(now),
@@ -102,6 +106,14 @@ impl Service {
             unreachable!("a service starts once");
         }
         drop(self.change(Act { action: "restore", login: None, source: None }, |_| ()));
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// From now on requests are answered; what is in the store comes with time (`set_synchronised`).
+    pub(super) fn start_shared(&self, shared: Arc<Shared>) {
+        if self.shared.set(shared).is_err() {
+            unreachable!("a service starts once");
+        }
         self.started.store(true, Ordering::Release);
     }
 
@@ -127,6 +139,10 @@ impl Service {
 
     pub(super) fn store(&self) -> Option<&Store> {
         self.store.get()
+    }
+
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.get()
     }
 
     pub(super) fn database(&self) -> RwLockReadGuard<'_, Database> {
@@ -173,6 +189,9 @@ impl Service {
             changes.push(change);
         }
         let store = self.store.get().filter(|_| !changes.is_empty());
+        if let Some(shared) = self.shared.get() {
+            shared.follow(changes.iter());
+        }
         let committed = store.and_then(|store| store.follow(changes.into_iter()));
         let entries = database.len();
         self.entries.send_if_modified(|before| std::mem::replace(before, entries) != entries);
@@ -237,9 +256,22 @@ impl Service {
     async fn register(&self, source: IpAddr, login: &str, register: &Register) -> Result<Answer, Failure> {
         let (now, wall) = (Instant::now(), SystemTime::now().into());
         let act = Act { action: "register", login: Some(login), source: Some(source) };
-        let (outcome, committed) = self.change(act, |database| database.register(now, wall, login, register));
-        let registered = outcome?;
-        on_disk(committed).await?;
+        let registered = if let Some(shared) = self.shared() {
+            let (proposal, lifetime) = {
+                let database = self.database();
+                (database.propose(wall, login, register)?, database.lifetime())
+            };
+            shared.register(&proposal, lifetime).await?;
+            if !proposal.is_known {
+                self.audit.write(act, "put", &proposal.key.to_string());
+            }
+            proposal.registered
+        } else {
+            let (outcome, committed) = self.change(act, |database| database.register(now, wall, login, register));
+            let registered = outcome?;
+            on_disk(committed).await?;
+            registered
+        };
         self.counters.registers.fetch_add(1, Ordering::Relaxed);
         if registered.is_new {
             tracing::info!(login, entry = %describe(register), "registered");
@@ -254,9 +286,18 @@ impl Service {
     async fn bye(&self, source: IpAddr, login: &str, bye: &Bye) -> Result<Answer, Failure> {
         let now = Instant::now();
         let act = Act { action: "bye", login: Some(login), source: Some(source) };
-        let (outcome, committed) = self.change(act, |database| database.bye(now, login, bye));
-        let gone = outcome?;
-        on_disk(committed).await?;
+        let gone = if let Some(shared) = self.shared() {
+            let gone = shared.bye(bye, |entry| self.database().may_take_away(login, bye, entry)).await?;
+            for key in &gone {
+                self.audit.write(act, "gone", &key.to_string());
+            }
+            gone.len()
+        } else {
+            let (outcome, committed) = self.change(act, |database| database.bye(now, login, bye));
+            let gone = outcome?;
+            on_disk(committed).await?;
+            gone
+        };
         self.counters.byes.fetch_add(1, Ordering::Relaxed);
         if gone > 0 {
             tracing::info!(login, source = %bye.source, port = bye.port, entries = gone, "said goodbye");

@@ -8,14 +8,18 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// What is told may have to get further than to the database.
+const TELL_TIMEOUT: Duration = Duration::from_secs(20);
 /// A database answers ten questions of one address in a second.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// An answer: its status and body.
+/// An answer: its status, header and body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status code.
     pub status: u16,
+    /// The header, as it came.
+    pub header: String,
     /// What followed the header.
     pub body: String,
 }
@@ -26,13 +30,26 @@ pub struct Answer {
 /// When it cannot be reached or answers no HTTP.
 pub fn ask(host: &Host, database: SocketAddr, pairs: &str) -> Result<Answer> {
     let request = format!("GET /script/castgate.cgs?{pairs} HTTP/1.1\r\nHost: {database}\r\nConnection: close\r\n\r\n");
-    exchange(host, database, &request)
+    exchange(host, database, &request, TIMEOUT)
 }
 
-fn exchange(host: &Host, database: SocketAddr, request: &str) -> Result<Answer> {
+/// Tells a database something that needs a login, in the body of a POST: `ACTION=BYE&SOURCE=192.0.2.1&PORT=1`.
+///
+/// # Errors
+/// When it cannot be reached or answers no HTTP.
+pub fn tell(host: &Host, database: SocketAddr, login: &str, password: &str, pairs: &str) -> Result<Answer> {
+    let body = format!("{pairs}&LOGIN={login}&PASSWORD={password}");
+    let request = format!(
+        "POST /script/castgate.cgs HTTP/1.1\r\nHost: {database}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    exchange(host, database, &request, TELL_TIMEOUT)
+}
+
+fn exchange(host: &Host, database: SocketAddr, request: &str, timeout: Duration) -> Result<Answer> {
     let exchange = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&database, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        let mut stream = TcpStream::connect_timeout(&database, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
         stream.write_all(request.as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
@@ -40,8 +57,9 @@ fn exchange(host: &Host, database: SocketAddr, request: &str) -> Result<Answer> 
     };
     let text = host.enter(exchange)?.with_context(|| format!("{database} does not answer"))?;
     let status = text.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-    let (_, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
-    Ok(Answer { status: status.context("an answer without a status")?, body: body.to_owned() })
+    let (header, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
+    let (header, body) = (header.to_owned(), body.to_owned());
+    Ok(Answer { status: status.context("an answer without a status")?, header, body })
 }
 
 /// The addresses of all entries that a database holds, as its peers get them.
@@ -52,7 +70,7 @@ pub fn held(host: &Host, database: SocketAddr, login: &str, password: &str) -> R
     let body = format!("ACTION=TRANSFER&LOGIN={login}&PASSWORD={password}");
     // Of HTTP/1.0, so that the answer is not in chunks.
     let request = format!("POST /script/castgate.cgs HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let answer = exchange(host, database, &request)?;
+    let answer = exchange(host, database, &request, TIMEOUT)?;
     ensure!(answer.status == 200, "{database} answers {}: {}", answer.status, answer.body.trim());
     let entries = answer.body.split("<ADDRESS>").skip(1).filter_map(|rest| rest.split_once("</ADDRESS>"));
     entries.map(|(address, _)| address.parse().with_context(|| format!("{address} is no address"))).collect()

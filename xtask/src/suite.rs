@@ -61,6 +61,14 @@ pub fn run(scope: Scope) -> Result<()> {
                 tally.failures.push(format!("the machine whose kernel speaks AMT: {error:#}"));
             }
         }
+        // The lab has an etcd as well.
+        match cluster::ensure() {
+            Ok(folder) => drop(tests.env("CASTGATE_ETCD", folder.join("bin/etcd"))),
+            Err(error) => {
+                tally.failed += 1;
+                tally.failures.push(format!("the etcd of the lab: {error:#}"));
+            }
+        }
     }
     cargo_test(&mut tests, &skip_file, &mut tally)?;
     if scope == Scope::Everything {

@@ -4,6 +4,7 @@
 //! ```text
 //!   kernel_amt   a virtual machine in the place of a host: Linux's own AMT driver, as gateway or as relay
 //!   bind, dig    a name server with AMTRELAY records, and who asks it; raw_dns answers what BIND refuses to say
+//!   etcd         its members, killed and started again
 //!   frr          a router: PIM-SSM between its LANs, IGMP querier on each
 //!   native       plain sockets of a LAN, of either address family
 //!   tshark       what was on a wire, dissected, with every complaint
@@ -12,6 +13,7 @@
 
 pub mod bind;
 pub mod dig;
+pub mod etcd;
 pub mod frr;
 pub mod kernel_amt;
 mod machine;

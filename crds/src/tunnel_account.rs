@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, rule};
+use crate::schema::{self, rule, rule_at};
 
 /// A tunnel account lets a server or a database register with one of our databases, within limits.
 #[expect(clippy::duplicated_attributes, reason = "every printer column has a type and a path")]
@@ -71,6 +71,9 @@ pub struct DatabaseRef {
 /// Names one value of a Secret of the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".previousKey", "self.key != self.previousKey", "the password and the one before stand under different keys"),
+]))]
 pub struct PasswordRef {
     /// Name of the Secret.
     #[schemars(schema_with = "schema::name")]
@@ -79,10 +82,19 @@ pub struct PasswordRef {
     #[serde(default = "password_key")]
     #[schemars(schema_with = "schema::secret_key")]
     pub key: String,
+    /// Key in the Secret of the password before this one. While it is there, both are taken, so that nobody is turned away between
+    /// our change and that of who logs in. It need not be there; an empty one counts as none.
+    #[serde(default = "previous_key")]
+    #[schemars(schema_with = "schema::secret_key")]
+    pub previous_key: String,
 }
 
 fn password_key() -> String {
     "password".to_owned()
+}
+
+fn previous_key() -> String {
+    "previous".to_owned()
 }
 
 /// What an account may register. What is not listed is refused.

@@ -337,6 +337,8 @@ pub struct Account {
     pub secret: String,
     /// Key of the password in that Secret.
     pub key: String,
+    /// Key of the password before, which need not be there.
+    pub previous_key: String,
     /// What may be registered.
     pub allow: Allow,
 }

@@ -12,9 +12,16 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
     let TunnelAccountSpec { database_ref, login, password_secret_ref, allow } = spec;
     fields::label(&database_ref.name, "spec.databaseRef.name", reporter);
     fields::label(&password_secret_ref.name, "spec.passwordSecretRef.name", reporter);
-    let key = &password_secret_ref.key;
-    if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet)) {
-        reporter.report("spec.passwordSecretRef.key", format_args!("\"{key}\" cannot be a key of a Secret"));
+    let spec::PasswordRef { name: _, key, previous_key } = password_secret_ref;
+    for (field, key) in [("key", key), ("previousKey", previous_key)] {
+        if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet)) {
+            let field = format!("spec.passwordSecretRef.{field}");
+            reporter.report(field, format_args!("\"{key}\" cannot be a key of a Secret"));
+        }
+    }
+    if key == previous_key {
+        let what = format_args!("\"{key}\" is the key of the password itself: the one before stands under another");
+        reporter.report("spec.passwordSecretRef.previousKey", what);
     }
     if let Err(reason) = check_login(login) {
         reporter.report("spec.login", reason);
@@ -27,6 +34,7 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
         login: login.clone(),
         secret: password_secret_ref.name.clone(),
         key: key.clone(),
+        previous_key: previous_key.clone(),
         allow: Allow {
             types,
             networks: fields::prefixes(networks, "spec.allow.networks", reporter),

@@ -254,7 +254,11 @@ fn check_parents(
             continue;
         };
         let granted = known.objects.secrets.get(&account_name.sibling(&account.secret));
-        if granted.and_then(|entry| entry.object.text(&account.key)).is_some_and(|granted| granted != password) {
+        let granted = |key: &str| granted.and_then(|entry| entry.object.text(key));
+        // While a password is changed, the one before is good as well.
+        if granted(&account.key).is_some_and(|current| current != password)
+            && granted(&account.previous_key) != Some(password)
+        {
             reporter.report(&field, format_args!("the password is not that of TunnelAccount {account_name}"));
         }
         for (field, what) in refused(account, kind, own, hierarchy) {

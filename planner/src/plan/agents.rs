@@ -89,11 +89,14 @@ pub(crate) fn database(
 ) -> DatabaseSnapshot {
     let accounts = objects.accounts.iter().filter(|(account, entry)| account.sibling(&entry.object.database) == *name);
     let accounts = accounts.filter_map(|(account_name, Entry { object: account, .. })| {
+        let hash = |password: &str| password::hash(name, &account.login, password);
         let password = text(objects, account_name, &account.secret, &account.key)?;
+        let previous = text(objects, account_name, &account.secret, &account.previous_key);
+        let previous = previous.filter(|previous| !previous.is_empty() && *previous != password);
         Some(Account {
             login: account.login.clone(),
-            password_hash: password::hash(name, &account.login, password),
-            previous_password_hash: None,
+            password_hash: hash(password),
+            previous_password_hash: previous.map(hash),
             allow: account.allow.clone(),
         })
     });

@@ -141,6 +141,25 @@ fn a_name_that_makes_no_pods_is_refused() {
     assert!(!titles(&fleet).iter().any(|title| title.contains(&long)));
 }
 
+#[test]
+fn the_password_before_is_taken_as_long_as_its_secret_holds_it() {
+    let mut world = World::isp();
+    let secret = world.objects.iter_mut().find(|object| object["metadata"]["name"] == "edge-at-isp").unwrap();
+    secret["stringData"]["previous"] = json!("the one before");
+    let account = |world: &World| {
+        let fleet = world.plan();
+        snapshot(&fleet, "castgate/tdb-isp@n3").database.as_ref().unwrap().accounts[0].clone()
+    };
+    let rotating = account(&world);
+    let previous = rotating.previous_password_hash.as_deref().unwrap();
+    assert!(previous.starts_with("$argon2id$") && previous != rotating.password_hash);
+    for none in ["", "example-only-edge"] {
+        let secret = world.objects.iter_mut().find(|object| object["metadata"]["name"] == "edge-at-isp").unwrap();
+        secret["stringData"]["previous"] = json!(none);
+        assert_eq!(account(&world).previous_password_hash, None, "{none:?} is no other password");
+    }
+}
+
 /// The ISP with a second database on n3 that registers with somebody else's.
 fn lower(spec: &Value) -> World {
     let mut world = World::isp();

@@ -78,7 +78,7 @@ fn spec(kind: &str) -> Value {
             { "name": "d", "group": "ff3e::8000:1", "source": "2001:db8::1", "port": 1 },
         ] }),
         "TunnelAccount" => json!({
-            "databaseRef": { "name": "d" }, "login": "me", "passwordSecretRef": { "name": "s", "key": "password" },
+            "databaseRef": { "name": "d" }, "login": "me", "passwordSecretRef": { "name": "s", "key": "password", "previousKey": "previous" },
             "allow": { "types": ["TS"], "networks": ["192.0.2.0/24"], "countries": ["BE"], "sources": ["192.0.2.0/24"] },
         }),
         "TunnelAssignmentPolicy" => json!({

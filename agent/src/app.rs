@@ -123,6 +123,9 @@ impl Agent {
         ];
         match roles.into_iter().find(|(_, wanted, runs)| *wanted && !runs) {
             Some((role, ..)) => Err(format!("the {role} does not run")),
+            None if self.database.as_ref().is_some_and(|database| !database.is_synchronised()) => {
+                Err("the tunnel database does not know yet what its peers know".to_owned())
+            }
             None => Ok(()),
         }
     }

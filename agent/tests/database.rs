@@ -491,6 +491,76 @@ async fn a_database_whose_peers_are_all_away_serves_what_its_store_holds_after_a
 }
 
 #[tokio::test]
+async fn a_database_that_ends_for_good_gives_its_last_entries_to_the_peer_that_is_told_to_do_without_it() {
+    let mut stays = Room::start(with_peers(&[]), TempDir::new().unwrap()).await;
+    let mut going = with_peers(&[stays.address.to_string()]);
+    going.peers.as_mut().unwrap().hand_over_seconds = NonZeroU32::new(60);
+    let goes = Room::start(going, TempDir::new().unwrap()).await;
+    answers(&goes).await;
+    stays.database.apply(with_peers(&[goes.address.to_string()])).unwrap();
+    assert_eq!(goes.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200, "nobody but it knows of this one");
+    let address = goes.address;
+    let ending = tokio::spawn(goes.database.stop());
+    // A question is answered to the end, but what comes from now on is for somebody else.
+    let refused = async {
+        loop {
+            let answer = get(address, REGISTER, Some("be:s3cret")).await;
+            if answer.status == 503 {
+                return answer;
+            }
+        }
+    };
+    let refused = timeout(Duration::from_secs(20), refused).await.expect("it ends");
+    assert!(refused.body.contains("this database ends"), "{}", refused.body);
+    assert_eq!(get(address, QUERY, None).await.status, 200);
+    let taken = get(address, BYE, Some("be:s3cret")).await.status;
+    assert_eq!(taken, 503, "a goodbye that nobody else hears would be forgotten");
+    stays.database.apply(with_peers(&[])).unwrap();
+    timeout(Duration::from_secs(20), ending).await.expect("it ends when its peer has everything").unwrap();
+    let found = stays.get(QUERY, None).await;
+    assert!(found.body.contains("127.0.2.1"), "{}", found.body);
+}
+
+#[tokio::test]
+async fn a_database_that_ends_waits_for_its_peers_no_longer_than_it_may() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut going = with_peers(&[nobody.local_addr().unwrap().to_string()]);
+    let peers = going.peers.as_mut().unwrap();
+    (peers.wait_seconds, peers.hand_over_seconds) = (NonZeroU32::MIN, Some(NonZeroU32::MIN));
+    drop(nobody);
+    let goes = Room::start(going, TempDir::new().unwrap()).await;
+    assert_eq!(goes.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    answers(&goes).await;
+    let start = Instant::now();
+    timeout(Duration::from_secs(20), goes.database.stop()).await.expect("its peer never comes");
+    assert!(start.elapsed() >= Duration::from_secs(1), "it waited for nobody");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_added_does_not_silence_a_database_that_answers() {
+    let mut room = Room::new().await;
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let new = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    room.database.apply(with_peers(&[new.local_addr().unwrap().to_string()])).unwrap();
+    let asked = timeout(Duration::from_secs(20), new.accept()).await.expect("it asks the new one").unwrap();
+    // It is not answered yet.
+    assert_eq!(room.get(QUERY, None).await.status, 200);
+    assert!(room.database.is_synchronised());
+    drop(asked);
+}
+
+/// Until it has what its peers have, or knows that they have nothing.
+async fn answers(room: &Room) {
+    let answered = async {
+        while room.get(QUERY, None).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), answered).await.expect("it does not wait for ever");
+    assert!(room.database.is_synchronised());
+}
+
+#[tokio::test]
 async fn a_password_is_changed_without_turning_anybody_away() {
     let mut room = Room::new().await;
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);

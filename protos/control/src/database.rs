@@ -63,6 +63,9 @@ pub struct DatabaseSnapshot {
     pub store: StoreSnapshot,
 }
 
+/// Nobody waits longer for a process that was told to end.
+const HAND_OVER_MAX: u32 = 300;
+
 /// The peers of a database: whom it takes its entries from when it starts, and who may take them from it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -81,18 +84,23 @@ pub struct PeersSnapshot {
     /// two that start together do not wait for each other for ever. Default: 30.
     #[serde(default = "default_wait", deserialize_with = "integer::read")]
     pub wait_seconds: NonZeroU32,
+    /// How long a database that ends goes on giving its entries, in seconds, until every member took them once more: for one that
+    /// does not come back. Default: it ends at once, and its store keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "integer::read_some")]
+    pub hand_over_seconds: Option<NonZeroU32>,
 }
 
 /// Without the password: a snapshot may end up in a log.
 impl fmt::Debug for PeersSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { members, login, password: _, serve, wait_seconds } = self;
+        let Self { members, login, password: _, serve, wait_seconds, hand_over_seconds } = self;
         formatter
             .debug_struct("PeersSnapshot")
             .field("members", members)
             .field("login", login)
             .field("serve", serve)
             .field("wait_seconds", wait_seconds)
+            .field("hand_over_seconds", hand_over_seconds)
             .finish_non_exhaustive()
     }
 }
@@ -214,11 +222,14 @@ impl PeersSnapshot {
     /// Peers with the default waiting time, that get our entries as well.
     #[must_use]
     pub fn new(members: Vec<String>, login: String, password: String) -> Self {
-        Self { members, login, password, serve: true, wait_seconds: default_wait() }
+        Self { members, login, password, serve: true, wait_seconds: default_wait(), hand_over_seconds: None }
     }
 
     fn check(&self) -> Result<(), SnapshotError> {
         check_credentials(&self.login, &self.password)?;
+        if let Some(seconds) = self.hand_over_seconds.filter(|seconds| seconds.get() > HAND_OVER_MAX) {
+            return Err(SnapshotError::new("handOverSeconds", format_args!("{seconds} is not in 1..={HAND_OVER_MAX}")));
+        }
         for (index, member) in self.members.iter().enumerate() {
             if member.trim().is_empty() {
                 return Err(SnapshotError::new(format!("members[{index}]"), "is empty"));

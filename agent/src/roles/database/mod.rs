@@ -322,8 +322,16 @@ impl Database {
         self.service.entries()
     }
 
-    /// Ends: lets requests under way finish, writes what is pending, closes the store. Entries stay in the store.
+    /// Whether QUERY is answered: until the first transfer from its peers it is not.
+    #[must_use]
+    pub fn is_synchronised(&self) -> bool {
+        self.service.database().is_synchronised()
+    }
+
+    /// Ends: gives its entries to its peers, when the snapshot wants that, lets requests under way finish, writes what is pending,
+    /// closes the store. Entries stay in the store.
     pub async fn stop(mut self) {
+        self.hand_over().await;
         let _ = self.stop.send(true);
         for task in std::mem::take(&mut self.tasks) {
             let _ = task.await;
@@ -335,6 +343,30 @@ impl Database {
             }
         });
         let _ = closed.await;
+    }
+}
+
+impl Database {
+    /// Waits until every peer took what we have, and takes nothing new meanwhile.
+    async fn hand_over(&self) {
+        let settings = self.peers.borrow().clone();
+        let Some((members, wait)) = settings.and_then(|settings| Some((settings.members.len(), settings.hand_over?)))
+        else {
+            return;
+        };
+        let mut takers = self.service.leave();
+        // Who does not know all does not give, and nothing is soon given.
+        if members == 0 || !self.is_synchronised() || self.service.database().len() == 0 {
+            return;
+        }
+        let all = takers.wait_for(|takers| takers.as_ref().is_some_and(|takers| takers.len() >= members));
+        match tokio::time::timeout(wait, all).await {
+            Ok(_) => tracing::info!(peers = members, "every peer has what this database had"),
+            Err(_) => {
+                let waited_seconds = wait.as_secs();
+                tracing::warn!(waited_seconds, "not every peer came for the last entries of this database");
+            }
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 //!                                      ▼
 //! ```
 //! Peers are those of the snapshot and those that the registrar found. When whom is asked decides that state machine; what is taken
-//! over decides the database's. Owns the task that turns both.
+//! over decides the database's. Owns the task that turns both, and the goodbyes: a peer that is taken out of the snapshot may be about to
+//! end with entries that only it has, so it is asked until it is gone.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +21,7 @@ use castgate_endpoint::hierarchy::database::Adoption;
 use castgate_endpoint::hierarchy::peers as endpoint;
 use castgate_wire::registry::{PATH, Transfer, TransferEntry};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::audit::Act;
 use super::service::Service;
@@ -27,6 +30,11 @@ use crate::roles::peering::Peering;
 
 /// Entries taken over at once: while they are, nobody is answered.
 const BATCH: usize = 256;
+/// How often a peer that was taken out is asked: it gives everything away while it ends, and is told to end a moment before or
+/// after we are told to do without it.
+const FAREWELLS: u32 = 5;
+/// Between two of these.
+const FAREWELL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The peers of the snapshot, read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,17 +43,21 @@ pub(super) struct Settings {
     pub(super) login: String,
     pub(super) password: String,
     wait: Duration,
+    /// How long we wait for them when we end.
+    pub(super) hand_over: Option<Duration>,
 }
 
 impl Settings {
     /// Reads the addresses.
     pub(super) fn read(snapshot: &PeersSnapshot) -> Result<Self, AddressError> {
-        let PeersSnapshot { members, login, password, serve: _, wait_seconds } = snapshot;
+        let PeersSnapshot { members, login, password, serve: _, wait_seconds, hand_over_seconds } = snapshot;
+        let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
         Ok(Self {
             members: members.iter().map(|member| member.parse()).collect::<Result<_, _>>()?,
             login: login.clone(),
             password: password.clone(),
-            wait: Duration::from_secs(wait_seconds.get().into()),
+            wait: seconds(*wait_seconds),
+            hand_over: hand_over_seconds.map(seconds),
         })
     }
 }
@@ -94,17 +106,29 @@ impl Peers {
         let mut searching = self.board.searching();
         let mut doubt = self.service.doubt();
         let mut known: Option<Vec<DatabaseAddress>> = None;
+        let mut named: Option<Settings> = None;
+        // Ended with us.
+        let mut farewells = JoinSet::new();
         loop {
             let settings = self.settings.borrow_and_update().clone();
             let found = self.found.borrow_and_update().clone();
             let is_searching = *searching.borrow_and_update() && settings.is_some();
             let members = Self::members(settings.as_ref(), &found, self.own);
+            while farewells.try_join_next().is_some() {}
+            let before = std::mem::replace(&mut named, settings.clone());
+            for (before, member) in taken_out(before.as_ref(), &members) {
+                farewells.spawn(farewell(self.service.clone(), before, member));
+            }
             let now = Instant::now();
             let wait = settings.as_ref().map(|settings| settings.wait).unwrap_or_default();
             let machine = machine.get_or_insert_with(|| {
                 if is_searching { endpoint::Peers::searching(now, wait) } else { endpoint::Peers::new() }
             });
             if known.as_ref() != Some(&members) && !(is_searching && members.is_empty()) {
+                if found.is_empty() && known.as_ref().is_some_and(Vec::is_empty) {
+                    // They are added to a database that answers, and come to it.
+                    machine.go_on_answering();
+                }
                 machine.set_members(now, members.clone(), wait);
                 known = Some(members);
             }
@@ -113,7 +137,7 @@ impl Peers {
             machine.handle_timeout(now);
             self.tell(machine);
             if let (Some(settings), Some(member)) = (settings, machine.poll_transfer()) {
-                let outcome = self.take_from(&settings, &member).await;
+                let outcome = take_from(&self.service, &settings, &member).await;
                 if let Err(reason) = &outcome {
                     tracing::warn!(peer = %member, %reason, "no transfer from this peer");
                 }
@@ -164,16 +188,36 @@ impl Peers {
             (from, _) = self.service.change(act, |database| database.settle(Instant::now(), at));
         }
     }
+}
 
-    async fn take_from(&self, settings: &Settings, member: &DatabaseAddress) -> Result<(), String> {
-        let mut intake = Intake { service: self.service.clone(), batch: Vec::new(), total: Adoption::default() };
-        let name = member.to_string();
-        let take = move |entry: Option<TransferEntry>| intake.take(entry);
-        let outcome = client::transfer(member, &settings.login, &settings.password, &Transfer::default(), take).await;
-        let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
-        tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
-        Ok(())
+/// Who was named before and is no member any more, each with the login of then.
+fn taken_out(before: Option<&Settings>, members: &[DatabaseAddress]) -> Vec<(Settings, DatabaseAddress)> {
+    let Some(before) = before else { return Vec::new() };
+    let gone = before.members.iter().filter(|member| !members.contains(member));
+    gone.map(|member| (before.clone(), member.clone())).collect()
+}
+
+/// Asks a peer that leaves, until it has left.
+async fn farewell(service: Arc<Service>, settings: Settings, member: DatabaseAddress) {
+    let mut has_given = false;
+    for _ in 0..FAREWELLS {
+        match take_from(&service, &settings, &member).await {
+            Ok(()) => has_given = true,
+            Err(_) if has_given => return,
+            Err(reason) => tracing::info!(peer = %member, reason, "no last transfer from this peer"),
+        }
+        tokio::time::sleep(FAREWELL_INTERVAL).await;
     }
+}
+
+async fn take_from(service: &Arc<Service>, settings: &Settings, member: &DatabaseAddress) -> Result<(), String> {
+    let mut intake = Intake { service: service.clone(), batch: Vec::new(), total: Adoption::default() };
+    let name = member.to_string();
+    let take = move |entry: Option<TransferEntry>| intake.take(entry);
+    let outcome = client::transfer(member, &settings.login, &settings.password, &Transfer::default(), take).await;
+    let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
+    tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
+    Ok(())
 }
 
 /// Takes entries over while they come.

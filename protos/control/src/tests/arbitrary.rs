@@ -199,11 +199,10 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                 networks_per_account_max: networks,
                 requests_per_minute_max: requests,
                 trusted_proxies: vec![proxy],
-                peers: Some(PeersSnapshot::new(
-                    vec!["192.0.2.1:5632".to_owned()],
-                    "peer".to_owned(),
-                    "s3cret".to_owned(),
-                )),
+                peers: Some(PeersSnapshot {
+                    hand_over_seconds: NonZeroU32::new(interval.get().min(300)),
+                    ..PeersSnapshot::new(vec!["192.0.2.1:5632".to_owned()], "peer".to_owned(), "s3cret".to_owned())
+                }),
                 policies: Vec::new(),
                 store: StoreSnapshot::Embedded,
             }

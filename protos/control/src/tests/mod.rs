@@ -93,6 +93,11 @@ fn a_bad_field_is_named_in_one_sentence() {
         ("types: [TS, TDS]", "types: [TX]", "database.accounts[0].allow.types: \"TX\" is neither TS nor TDS"),
         ("networks: [127.0.0.0/8]", "networks: [127.0.0.0/33]", "database.accounts[0].allow.networks[0]: "),
         ("$argon2id$v=19", "plain", "database.accounts[0].passwordHash: is not a PHC string of argon2id"),
+        (
+            "  listen: 127.0.4.1:5632\n",
+            "  listen: 127.0.4.1:5632\n  peers: { login: a, password: b, handOverSeconds: 301 }\n",
+            "database.peers.handOverSeconds: 301 is not in 1..=300",
+        ),
         ("port: 10100,", "port: 0,", "registrar.entries[0].port: 0 is not in 1..=65535"),
         ("protocol: UDP, ", "", "registrar.entries[0].protocol: is missing: a tunnel server names it"),
         ("country: BE }", "country: Belgium }", "registrar.entries[0].country: \"Belgium\" is not a country"),

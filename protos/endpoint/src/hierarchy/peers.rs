@@ -88,6 +88,11 @@ impl Peers {
         Self { wait, phase: Phase::Searching { until: now + wait }, ..Self::new() }
     }
 
+    /// Those that come from now on are added to a database that answers: it goes on answering, and asks them meanwhile.
+    pub fn go_on_answering(&mut self) {
+        self.had_members = true;
+    }
+
     /// These are the peers, in the order in which they are asked; without any there is nothing to wait for.
     pub fn set_members(&mut self, now: Instant, members: Vec<DatabaseAddress>, wait: Duration) {
         self.wait = wait;

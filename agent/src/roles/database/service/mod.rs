@@ -11,6 +11,7 @@ mod answer;
 mod passwords;
 mod transfer;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,6 +55,8 @@ pub(super) struct Service {
     trusted_proxies: RwLock<Vec<IpNet>>,
     /// Who gets all entries; `None`: nobody.
     peer_login: RwLock<Option<PeerLogin>>,
+    /// While we end: the peers that came for all entries since.
+    takers: watch::Sender<Option<BTreeSet<IpAddr>>>,
     audit: Audit,
     /// Another entry is the next to go.
     pub(super) deadline_changed: Notify,
@@ -91,6 +94,7 @@ impl Service {
             passwords: Passwords::new(now),
             trusted_proxies: RwLock::new(trusted_proxies),
             peer_login: RwLock::new(None),
+            takers: watch::Sender::new(None),
             audit: Audit::new(state_dir),
             deadline_changed: Notify::new(),
             entries: watch::Sender::new(0),
@@ -131,6 +135,22 @@ impl Service {
         if self.database().is_synchronised() != synchronised {
             self.database.write().unwrap_or_else(PoisonError::into_inner).set_synchronised(synchronised);
         }
+    }
+
+    /// From now on nothing is taken any more, and peers that take all entries are noted: what they get is all there ever was.
+    pub(super) fn leave(&self) -> watch::Receiver<Option<BTreeSet<IpAddr>>> {
+        // Every change before is done, and every one after sees it.
+        let _changes = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.takers.send_replace(Some(BTreeSet::new()));
+        self.takers.subscribe()
+    }
+
+    /// To be looked at under the lock of a change.
+    fn stays(&self) -> Result<(), Failure> {
+        if self.takers.borrow().is_some() {
+            return Err(Failure::busy("this database ends; ask again, and another one answers"));
+        }
+        Ok(())
     }
 
     pub(super) fn audit(&self) -> &Audit {
@@ -267,8 +287,9 @@ impl Service {
             }
             proposal.registered
         } else {
-            let (outcome, committed) = self.change(act, |database| database.register(now, wall, login, register));
-            let registered = outcome?;
+            let (outcome, committed) =
+                self.change(act, |database| self.stays().map(|()| database.register(now, wall, login, register)));
+            let registered = outcome??;
             on_disk(committed).await?;
             registered
         };
@@ -293,8 +314,9 @@ impl Service {
             }
             gone.len()
         } else {
-            let (outcome, committed) = self.change(act, |database| database.bye(now, login, bye));
-            let gone = outcome?;
+            let (outcome, committed) =
+                self.change(act, |database| self.stays().map(|()| database.bye(now, login, bye)));
+            let gone = outcome??;
             on_disk(committed).await?;
             gone
         };

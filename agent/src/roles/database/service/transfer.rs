@@ -65,14 +65,19 @@ impl Service {
         self.audit.write(act, "done", "all entries");
         let (parts, receiver) = mpsc::channel(PARTS_MAX);
         let service = self.clone();
-        tokio::task::spawn_blocking(move || service.send_parts(&transfer, &parts));
+        let is_last = self.takers.borrow().is_some();
+        tokio::task::spawn_blocking(move || {
+            if service.send_parts(&transfer, &parts) && is_last {
+                service.takers.send_modify(|takers| takers.iter_mut().for_each(|takers| drop(takers.insert(source))));
+            }
+        });
         let mut answer = with(StatusCode::OK, "text/xml; charset=utf-8", String::new());
         *answer.body_mut() = Content::Parts(receiver);
         Ok(answer)
     }
 
-    /// Blocks while the peer is slower than we are; ends when it is gone.
-    fn send_parts(&self, transfer: &Transfer, parts: &mpsc::Sender<Part>) {
+    /// Blocks while the peer is slower than we are; ends when it is gone. Whether it got everything.
+    fn send_parts(&self, transfer: &Transfer, parts: &mpsc::Sender<Part>) -> bool {
         let mut from = Some(0);
         let mut xml = xml::TRANSFER_BEGIN.to_owned();
         while let Some(at) = from {
@@ -83,10 +88,10 @@ impl Service {
                 xml.push_str(xml::TRANSFER_END);
             }
             if !xml.is_empty() && parts.blocking_send(Part::Data(Bytes::from(std::mem::take(&mut xml)))).is_err() {
-                return;
+                return false;
             }
         }
         // Nobody listens when the connection is gone.
-        let _ = parts.blocking_send(Part::End);
+        parts.blocking_send(Part::End).is_ok()
     }
 }

@@ -144,3 +144,20 @@ impl Lab {
 fn members(count: u8) -> Vec<DatabaseAddress> {
     (0..count).map(|n| DatabaseAddress::of_socket(([10, 0, 0, n], 5632).into())).collect()
 }
+
+#[test]
+fn a_peer_that_is_added_to_a_database_that_answers_is_asked_while_it_goes_on_answering() {
+    let (now, wait) = (Instant::now(), Duration::from_secs(30));
+    let member: DatabaseAddress = "192.0.2.1".parse().unwrap();
+    let added = |goes_on: bool| {
+        let mut peers = Peers::new();
+        peers.set_members(now, Vec::new(), wait);
+        if goes_on {
+            peers.go_on_answering();
+        }
+        peers.set_members(now, vec![member.clone()], wait);
+        (peers.is_synchronised(), peers.poll_transfer())
+    };
+    assert_eq!(added(true), (true, Some(member.clone())));
+    assert_eq!(added(false), (false, Some(member.clone())), "one that was found is waited for");
+}

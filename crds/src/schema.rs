@@ -302,6 +302,19 @@ pub(crate) fn replicas(_: &mut SchemaGenerator) -> Schema {
     integer(0, 10_000)
 }
 
+/// Copies of a database: each takes what the others have, so that many of them help nobody.
+pub(crate) fn database_replicas(_: &mut SchemaGenerator) -> Schema {
+    integer(1, 9)
+}
+
+/// Databases that hold the same entries: URLs, or hosts with or without a port.
+pub(crate) fn peers(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = roots(generator);
+    // As many as a database asks one after the other in a bearable time.
+    schema.insert("maxItems".to_owned(), json!(8));
+    schema
+}
+
 /// A size such as 1Gi.
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "minLength": 1, "maxLength": 16 })

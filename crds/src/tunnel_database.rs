@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hierarchy::{self, Hierarchy};
+use crate::hierarchy::{self, Hierarchy, SecretRef};
 use crate::placement::Toleration;
 use crate::schema::{self, rule, rule_at};
 use crate::units::TimeSpan;
@@ -25,10 +25,16 @@ use crate::units::TimeSpan;
     namespaced,
     derive = "PartialEq",
     status = "TunnelDatabaseStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     selectable = ".spec.hierarchy.country",
     doc = "A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.answering"),
     printcolumn(name = "Entries", type_ = "integer", json_path = ".status.entries"),
     printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
     printcolumn(name = "Service", type_ = "string", json_path = ".status.service"),
@@ -36,7 +42,21 @@ use crate::units::TimeSpan;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".peers.serve",
+        "!has(self.peers) || self.peers.serve || self.replicas <= 1",
+        "replicas give their entries to each other: with more than one, serve is true"),
+]))]
 pub struct TunnelDatabaseSpec {
+    /// How many copies of it a cluster runs, each on a node and a volume of its own. They hold the same entries: one that is added
+    /// has them before it answers, and one that goes leaves none behind that only it had. One machine (`castgate up`) runs one.
+    #[serde(default = "replicas")]
+    #[schemars(schema_with = "schema::database_replicas")]
+    pub replicas: u32,
+    /// Databases of others that hold the same entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Peers")]
+    pub peers: Option<Peers>,
     /// Where it answers.
     #[serde(default)]
     pub http: Http,
@@ -64,6 +84,30 @@ pub struct TunnelDatabaseSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
+}
+
+/// Databases of others that hold the same entries as this one: each takes what the others have (TRANSFER), and whoever registers
+/// with one of them registers with all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Peers {
+    /// Where they answer, such as `http://tds.example.net:5632` or `192.0.2.1`. Without a port 5632 is meant.
+    #[schemars(schema_with = "schema::peers")]
+    pub addresses: Vec<String>,
+    /// The Secret with the login and the password that all of them have in common, under the keys `login` and `password`. Replicas
+    /// of this database use it among themselves, too.
+    pub credentials_secret_ref: SecretRef,
+    /// Whether they get our entries; without, we only take theirs.
+    #[serde(default = "yes")]
+    pub serve: bool,
+}
+
+fn replicas() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How clients reach a database in a cluster. The address they come from is always kept: matching goes by it.
@@ -131,7 +175,16 @@ pub struct TunnelDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// Entries it holds.
+    /// Replicas that answer.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Labels of its pods, for `kubectl scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Replicas that answer, of those that should: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answering: Option<String>,
+    /// Entries it holds; of several replicas the one that holds most.
     #[serde(default)]
     pub entries: i64,
     /// Its own registrations that stand, of those wanted: `1/1`.

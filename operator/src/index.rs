@@ -121,7 +121,13 @@ impl Index {
             match labels[COMPONENT].as_str() {
                 Some("database") => {
                     let name = ObjectName { namespace, name: text(&labels[OWNER]) };
-                    facts.database_nodes.insert(name, node.to_owned());
+                    // Pods of a StatefulSet are numbered; another pod with these labels is nothing of ours.
+                    let pod = text(&pod["metadata"]["name"]);
+                    let number =
+                        pod.strip_prefix(&names::database_workload(&name)).and_then(|rest| rest.strip_prefix('-'));
+                    if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                        facts.database_nodes.entry(name).or_default().insert(number, node.to_owned());
+                    }
                 }
                 Some("adapter") => drop(facts.adapter_nodes.insert(namespace, node.to_owned())),
                 _ => {}

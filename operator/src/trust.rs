@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use castgate_planner::ObjectName;
+use castgate_planner::cluster::names;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ const ADAPTER_CERTIFICATE_LIFE: Duration = Duration::from_hours(30 * 24);
 const RENEW_AFTER: &str = "castgate.dev/renew-after";
 /// Annotation: a hash of the authority that signed it.
 const SIGNER: &str = "castgate.dev/signer";
+/// Login of the replicas of a database among themselves.
+const PEERS_LOGIN: &str = "castgate-peers";
 /// Octets of the secret from which keys of agents follow.
 const AGENTS_KEY_OCTETS: usize = 32;
 
@@ -122,6 +126,29 @@ pub fn adapter_secret(
     }))
 }
 
+/// What the replicas of a database show to each other: as it is, once it is there.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn peers_secret(database: &ObjectName, owners: &[Value], live: Option<&Value>) -> Result<Value, PkiError> {
+    let before = live.map(secret::decode).unwrap_or_default();
+    let kept = |key: &str| before.get(key).filter(|value| !value.is_empty()).cloned();
+    let password = match kept("password") {
+        Some(password) => password,
+        None => random_key()?.iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}")).into_bytes(),
+    };
+    let login = kept("login").unwrap_or_else(|| PEERS_LOGIN.as_bytes().to_vec());
+    let data = BTreeMap::from([("login".to_owned(), login), ("password".to_owned(), password)]);
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {
+            "name": names::peers_secret(database), "namespace": database.namespace, "labels": labels(),
+            "ownerReferences": owners,
+        },
+        "data": secret::encode(&data),
+    }))
+}
+
 fn random_key() -> Result<Vec<u8>, PkiError> {
     let mut key = vec![0; AGENTS_KEY_OCTETS];
     getrandom::fill(&mut key).map_err(|_| PkiError::Make(rcgen::Error::RingUnspecified))?;
@@ -161,6 +188,21 @@ mod tests {
         assert!(field.is_some());
         damaged["data"] = json!({});
         assert!(authority_of(Some(&damaged)).is_err());
+    }
+
+    #[test]
+    fn replicas_of_a_database_keep_the_login_that_was_made_for_them() {
+        let database = |name: &str| ObjectName { namespace: "castgate".to_owned(), name: name.to_owned() };
+        let first = peers_secret(&database("root"), &[], None).unwrap();
+        assert_eq!(first["metadata"]["name"], "tdb-root-peers");
+        let values = secret::decode(&first);
+        assert_eq!((values["login"].as_slice(), values["password"].len()), (&b"castgate-peers"[..], 64));
+        assert_eq!(peers_secret(&database("root"), &[], Some(&first)).unwrap(), first);
+        assert_ne!(peers_secret(&database("root"), &[], None).unwrap()["data"]["password"], first["data"]["password"]);
+        let mut damaged = first.clone();
+        damaged["data"]["password"] = json!("");
+        let mended = peers_secret(&database("root"), &[], Some(&damaged)).unwrap();
+        assert_ne!(mended["data"]["password"], json!(""), "nobody gets in without a password");
     }
 
     #[test]

@@ -67,11 +67,13 @@ pub struct ServerPlan {
 /// Where a database runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatabasePlan {
-    /// The node that its pod was put on.
-    pub node: Option<String>,
+    /// The nodes that its pods were put on, by their numbers.
+    pub nodes: BTreeMap<u32, String>,
+    /// How many there should be.
+    pub wanted: u32,
     /// Why nothing of it runs.
     pub refused: Option<Refusal>,
-    /// One sentence on what keeps it from registering with its parents.
+    /// One sentence on what keeps it from serving or from registering with its parents.
     pub problem: Option<String>,
 }
 

@@ -264,6 +264,10 @@ pub struct Database {
     pub hierarchy: Hierarchy,
     /// How often those registered here refresh.
     pub update_interval: Duration,
+    /// How many copies of it a cluster runs.
+    pub replicas: u32,
+    /// Databases of others that hold the same entries.
+    pub peers: Option<Peers>,
     /// How clients reach it in a cluster.
     pub service: Service,
     /// The volume that its entries live on.
@@ -272,6 +276,17 @@ pub struct Database {
     pub node_selector: BTreeMap<String, String>,
     /// Taints of nodes that it may run on all the same.
     pub tolerations: Vec<Toleration>,
+}
+
+/// Databases of others that hold the same entries as one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// Where they answer, as it was written.
+    pub addresses: Vec<String>,
+    /// Name of the Secret with `login` and `password`.
+    pub secret: String,
+    /// Whether they get our entries.
+    pub serve: bool,
 }
 
 /// Where and for whom a server or a database registers.

@@ -41,6 +41,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const AT_LEAST_EVERY: Duration = Duration::from_mins(5);
 
 const FLEET: &str = "castgate-fleet";
+const DATABASES: &str = "castgate-tunneldatabase";
 const STATUS: &str = "castgate-status";
 const REGISTRATIONS: &str = "castgate-registrations";
 
@@ -161,6 +162,7 @@ impl Reconciler {
     async fn write(&mut self, view: &View<'_>, authority: &Authority, again: &mut Duration) {
         let mut planned: BTreeSet<Key> = BTreeSet::new();
         self.write_trust(view, authority, &mut planned, again).await;
+        self.write_peers(view, again).await;
         self.hold_objects(view, again).await;
         for workload in &view.plan.workloads {
             let key = key_of(&workload.object);
@@ -209,6 +211,22 @@ impl Reconciler {
                     }
                 }
                 Err(error) => tracing::error!(namespace, %error, "no certificate for the adapter"),
+            }
+        }
+    }
+
+    /// What the replicas of each database show to each other, where no other login is named.
+    async fn write_peers(&mut self, view: &View<'_>, again: &mut Duration) {
+        for (database, owners) in objects::with_replicas(view) {
+            let name = database.sibling(&cluster::names::peers_secret(database));
+            let live = view.index.object("Secret", &name);
+            match trust::peers_secret(database, &owners, live) {
+                Ok(secret) => {
+                    if let Err(error) = self.applier.apply(DATABASES, &secret, live).await {
+                        Self::complain(&error, again);
+                    }
+                }
+                Err(error) => tracing::error!(%database, %error, "no login for its replicas"),
             }
         }
     }

@@ -46,6 +46,18 @@ pub fn owners_by_namespace(index: &Index) -> BTreeMap<String, Owners> {
     owners
 }
 
+/// Databases with several replicas that need a login among themselves, each with itself as the owner of what is made for it.
+pub fn with_replicas<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a ObjectName, Vec<Value>)> {
+    let (databases, index, facts) = (view.judged.objects.databases(), view.index, view.facts);
+    let several = databases.iter().filter(|(_, entry)| entry.object.replicas > 1 && entry.object.peers.is_none());
+    several.filter_map(move |(name, _)| {
+        let meta = index.metas.get(&(names::DATABASE, name.clone())).filter(|meta| !meta.deleting)?;
+        let ends = facts.namespaces.get(&name.namespace).is_some_and(|namespace| namespace.terminating);
+        let owner = json!(owner_reference(names::DATABASE, &name.name, &meta.uid, true));
+        (!ends).then(|| (name, vec![owner]))
+    })
+}
+
 /// Whether an object needs the finalizer and does not have it.
 #[must_use]
 pub fn wants_hold(object: &Value) -> bool {
@@ -152,9 +164,12 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
                 before: &before,
                 acceptance: &acceptance,
                 problems: &problems,
+                wanted: plan.map_or(1, |plan| usize::try_from(plan.wanted).unwrap_or(usize::MAX)),
+                ready_pods: ready_pods(view.index, &name),
                 endpoints: endpoints_of(view.index, EndpointRole::Database, &name),
                 registers: registers(object),
                 service: service_of(view.index, &name),
+                selector: format!("{COMPONENT}={},{OWNER}={}", component_of(EndpointRole::Database), name.name),
             };
             let status = status::database(&facts, now);
             said(object, &status, status.conditions.clone())
@@ -237,6 +252,20 @@ fn endpoints_of<'a>(index: &'a Index, role: EndpointRole, name: &ObjectName) -> 
             && endpoint.metadata.namespace.as_deref() == Some(&name.namespace)
     };
     index.endpoints.iter().filter(of_object).collect()
+}
+
+/// Nodes on which a pod of a database is ready.
+fn ready_pods<'a>(index: &'a Index, database: &ObjectName) -> Vec<&'a str> {
+    let is_ready = |pod: &&Value| {
+        let labels = &pod["metadata"]["labels"];
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        pod["metadata"]["namespace"] == *database.namespace
+            && labels[COMPONENT] == component_of(EndpointRole::Database)
+            && labels[OWNER] == *database.name
+            && !pod["metadata"]["deletionTimestamp"].is_string()
+            && conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+    };
+    index.pods.iter().filter(is_ready).filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect()
 }
 
 /// How clients reach a database, as a person would write it.

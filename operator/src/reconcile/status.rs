@@ -150,20 +150,43 @@ pub struct DatabaseFacts<'a> {
     pub acceptance: &'a Acceptance,
     /// What is wrong with its place, one sentence each.
     pub problems: &'a [String],
+    /// How many replicas there should be.
+    pub wanted: usize,
+    /// Nodes of the replicas that Kubernetes found ready: a Service leads to no others.
+    pub ready_pods: Vec<&'a str>,
     /// Its endpoints.
     pub endpoints: Vec<&'a TunnelEndpoint>,
     /// Whether it wants to be registered anywhere.
     pub registers: bool,
     /// Where clients reach it.
     pub service: Option<String>,
+    /// Labels of its pods.
+    pub selector: String,
 }
 
 /// The status of a tunnel database.
 #[must_use]
 pub fn database(facts: &DatabaseFacts, now: Timestamp) -> TunnelDatabaseStatus {
-    let DatabaseFacts { generation, before, acceptance, problems, endpoints, registers, service } = facts;
+    let DatabaseFacts {
+        generation,
+        before,
+        acceptance,
+        problems,
+        wanted,
+        ready_pods,
+        endpoints,
+        registers,
+        service,
+        selector,
+    } = facts;
     let states = || endpoints.iter().filter_map(|endpoint| endpoint.status.as_ref());
-    let ready = states().any(|status| status.active && is_ready(status));
+    let answers = |endpoint: &TunnelEndpoint| {
+        endpoint.status.as_ref().is_some_and(|status| status.active && is_ready(status))
+            && ready_pods.contains(&endpoint.spec.node.as_str())
+    };
+    let (answering, silent): (Vec<&TunnelEndpoint>, Vec<_>) =
+        endpoints.iter().copied().partition(|endpoint| answers(endpoint));
+    let answering = answering.len();
     let registered = registered(states());
     let mut sayings = acceptance.sayings();
     if **acceptance == Acceptance::Accepted {
@@ -171,19 +194,26 @@ pub fn database(facts: &DatabaseFacts, now: Timestamp) -> TunnelDatabaseStatus {
             (false, "AgentRefused", format!("the agent on {node} refused its snapshot: {refusal}"))
         } else if let Some(problem) = problems.first() {
             (false, "NotReady", problem.clone())
-        } else if !ready {
-            let why = endpoints.first().map(|endpoint| reason_of(endpoints, &endpoint.spec.node));
-            (false, "NotReady", why.unwrap_or_else(|| "its pod has not reported yet".to_owned()))
+        } else if answering < *wanted {
+            let why = silent.first().map(|endpoint| reason_of(endpoints, &endpoint.spec.node));
+            let why = why.unwrap_or_else(|| "its pod has not reported yet".to_owned());
+            let message =
+                if *wanted == 1 { why } else { format!("{answering} of {wanted} replicas answer; the next: {why}") };
+            (false, "NotReady", message)
         } else if *registers && !registered.complete() {
             (false, "NotRegistered", registered.sentence())
         } else {
-            (true, "Ready", "it answers".to_owned())
+            let message = if *wanted == 1 { "it answers".to_owned() } else { format!("{answering} replicas answer") };
+            (true, "Ready", message)
         };
         sayings.extend(ready_and_kin(holds, reason, message));
     }
     TunnelDatabaseStatus {
         observed_generation: *generation,
         conditions: conditions(&before.conditions, &sayings, *generation, now),
+        replicas: small(answering),
+        selector: Some(selector.clone()),
+        answering: Some(format!("{answering}/{wanted}")),
         entries: states().map(|status| status.entries).max().unwrap_or_default(),
         registrations: registers.then(|| registered.ratio()),
         service: service.clone(),
@@ -236,7 +266,12 @@ fn reason_of(endpoints: &[&TunnelEndpoint], node: &str) -> String {
         endpoints.iter().find(|endpoint| endpoint.spec.node == node).and_then(|endpoint| endpoint.status.as_ref());
     let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let wrong = conditions.iter().find(|condition| condition.status != "True");
-    wrong.map_or_else(|| "its agent has not reported yet".to_owned(), |condition| condition.message.clone())
+    match wrong {
+        Some(condition) => condition.message.clone(),
+        None if conditions.is_empty() => "its agent has not reported yet".to_owned(),
+        // As far as the agent knows; the probes of its pod say more.
+        None => "its pod is not ready yet".to_owned(),
+    }
 }
 
 /// Servers above the nodes of a relay.
@@ -489,6 +524,40 @@ mod tests {
         assert_eq!(said(&status, "Ready").1, "AgentRefused");
         assert!(said(&status, "Stalled").2.contains("n1 refused its snapshot: server.listen"));
         assert_eq!(said(&status, "Stalled").0, "True");
+    }
+
+    #[test]
+    fn a_database_is_ready_when_every_replica_answers_and_its_pods_are_ready() {
+        let acceptance = Acceptance::Accepted;
+        let before = TunnelDatabaseStatus::default();
+        let endpoints = [endpoint("n1", true, &[]), endpoint("n2", true, &[]), endpoint("n3", false, &[])];
+        let look = |wanted, count, ready_pods: &[&'static str]| {
+            let facts = DatabaseFacts {
+                generation: Some(1),
+                before: &before,
+                acceptance: &acceptance,
+                problems: &[],
+                wanted,
+                ready_pods: ready_pods.to_vec(),
+                endpoints: endpoints[..count].iter().collect(),
+                registers: false,
+                service: None,
+                selector: "a=b".to_owned(),
+            };
+            let status = database(&facts, now());
+            let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+            (status.answering.unwrap(), ready.status.clone(), ready.message.clone())
+        };
+        let told =
+            |answering: &str, ready: &str, message: &str| (answering.to_owned(), ready.to_owned(), message.to_owned());
+        assert_eq!(look(1, 1, &["n1"]), told("1/1", "True", "it answers"));
+        assert_eq!(look(1, 1, &[]), told("0/1", "False", "its pod is not ready yet"));
+        assert_eq!(look(1, 0, &[]), told("0/1", "False", "its pod has not reported yet"));
+        assert_eq!(look(2, 2, &["n1", "n2"]), told("2/2", "True", "2 replicas answer"));
+        let sentence = "2 of 3 replicas answer; the next: n3 says so";
+        assert_eq!(look(3, 3, &["n1", "n2", "n3"]), told("2/3", "False", sentence));
+        let sentence = "1 of 3 replicas answer; the next: its pod is not ready yet";
+        assert_eq!(look(3, 2, &["n1"]), told("1/3", "False", sentence));
     }
 
     #[test]

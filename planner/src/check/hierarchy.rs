@@ -3,16 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use castgate_control::DatabaseRole;
-use castgate_crds::tunnel_database::{Service, ServiceType, Storage};
+use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, Storage};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
 use super::fields;
-use crate::objects::{Database, FromTheRoots, Hierarchy, Parent, ParentPlace};
+use crate::objects::{Database, FromTheRoots, Hierarchy, Parent, ParentPlace, Peers};
 use crate::problem::Reporter;
 use crate::url::{DatabaseUrl, DatabaseUrlError};
 
 pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Database {
     let TunnelDatabaseSpec {
+        replicas,
+        peers,
         http,
         hierarchy: registers,
         update_interval,
@@ -30,11 +32,24 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), http.port),
         hierarchy: hierarchy(registers, reporter),
         update_interval: fields::interval(update_interval, "spec.updateInterval", reporter),
+        replicas: *replicas,
+        peers: peers.as_ref().map(|peers| with_peers(peers, *replicas, reporter)),
         service: service.clone(),
         storage: storage.clone(),
         node_selector: node_selector.clone(),
         tolerations: tolerations.clone(),
     }
+}
+
+fn with_peers(spec: &SpecPeers, replicas: u32, reporter: &mut Reporter) -> Peers {
+    let SpecPeers { addresses, credentials_secret_ref, serve } = spec;
+    fields::label(&credentials_secret_ref.name, "spec.peers.credentialsSecretRef.name", reporter);
+    check_places(addresses, "spec.peers.addresses", reporter);
+    if replicas > 1 && !serve {
+        let what = "is false beside more than one replica: replicas give their entries to each other";
+        reporter.report("spec.peers.serve", what);
+    }
+    Peers { addresses: addresses.clone(), secret: credentials_secret_ref.name.clone(), serve: *serve }
 }
 
 fn check_service(service: &Service, reporter: &mut Reporter) {
@@ -110,20 +125,7 @@ fn from_the_roots(spec: &spec::Discovery, reporter: &mut Reporter) -> FromTheRoo
     if roots.is_empty() {
         reporter.report(format!("{path}.roots"), "is empty: every way begins at a root");
     }
-    for (index, root) in roots.iter().enumerate() {
-        let path = format!("{path}.roots[{index}]");
-        // Without a scheme it is the same place; only the agent tells a service from a host.
-        let url = if root.contains("://") { root.clone() } else { format!("http://{root}") };
-        match url.parse::<DatabaseUrl>() {
-            Ok(_) if roots[..index].contains(root) => reporter.report(path, format_args!("{root} is listed twice")),
-            Ok(_) => {}
-            Err(DatabaseUrlError::Form(_)) => {
-                let what = "is neither HOST, HOST:PORT nor a URL such as http://tds.example.net:5632";
-                reporter.report(path, format_args!("\"{root}\" {what}"));
-            }
-            Err(error @ (DatabaseUrlError::Scheme(_) | DatabaseUrlError::Login)) => reporter.report(path, error),
-        }
-    }
+    check_places(roots, &format!("{path}.roots"), reporter);
     FromTheRoots {
         roots: roots.clone(),
         secret: credentials_secret_ref.name.clone(),
@@ -131,6 +133,24 @@ fn from_the_roots(spec: &spec::Discovery, reporter: &mut Reporter) -> FromTheRoo
             spec::DatabaseRole::Peer => DatabaseRole::Peer,
             spec::DatabaseRole::Customer => DatabaseRole::Customer,
         },
+    }
+}
+
+/// Databases named by URL or by place, each once.
+fn check_places(places: &[String], path: &str, reporter: &mut Reporter) {
+    for (index, place) in places.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        // Without a scheme it is the same place; only the agent tells a service from a host.
+        let url = if place.contains("://") { place.clone() } else { format!("http://{place}") };
+        match url.parse::<DatabaseUrl>() {
+            Ok(_) if places[..index].contains(place) => reporter.report(path, format_args!("{place} is listed twice")),
+            Ok(_) => {}
+            Err(DatabaseUrlError::Form(_)) => {
+                let what = "is neither HOST, HOST:PORT nor a URL such as http://tds.example.net:5632";
+                reporter.report(path, format_args!("\"{place}\" {what}"));
+            }
+            Err(error @ (DatabaseUrlError::Scheme(_) | DatabaseUrlError::Login)) => reporter.report(path, error),
+        }
     }
 }
 

@@ -70,7 +70,11 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
-        let Database { listen, hierarchy, .. } = &entry.object;
+        let Database { listen, hierarchy, peers, .. } = &entry.object;
+        if let Some(peers) = peers {
+            let field = "spec.peers.credentialsSecretRef.name";
+            check_credentials(known, name, &peers.secret, field, reporter);
+        }
         let own = Some(*listen.ip()).filter(|address| !address.is_unspecified());
         let own: Vec<_> = own.map(|address| ("http.address".to_owned(), IpAddr::V4(address))).into_iter().collect();
         check_parents(known, name, EntryType::TunnelDatabase, &own, hierarchy, reporter);
@@ -205,6 +209,17 @@ fn check_bundles(known: &Known, name: &ObjectName, server: &Server, reporter: &m
     }
 }
 
+/// The Secret that a field names holds a login and a password.
+fn check_credentials(known: &Known, name: &ObjectName, secret: &str, field: &str, reporter: &mut Reporter) {
+    if known.exists(Kind::Secret, name, secret, field, reporter) {
+        let login = known.secret_text(name, secret, LOGIN, field, reporter);
+        known.secret_text(name, secret, PASSWORD, field, reporter);
+        if let Some(Err(reason)) = login.map(check_login) {
+            reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
+        }
+    }
+}
+
 /// The Secrets for the parents exist, and a parent of these manifests would let us in.
 fn check_parents(
     known: &Known,
@@ -215,14 +230,7 @@ fn check_parents(
     reporter: &mut Reporter,
 ) {
     if let Some(FromTheRoots { secret, .. }) = &hierarchy.discovery {
-        let field = "spec.hierarchy.discovery.credentialsSecretRef.name";
-        if known.exists(Kind::Secret, name, secret, field, reporter) {
-            let login = known.secret_text(name, secret, LOGIN, field, reporter);
-            known.secret_text(name, secret, PASSWORD, field, reporter);
-            if let Some(Err(reason)) = login.map(check_login) {
-                reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
-            }
-        }
+        check_credentials(known, name, secret, "spec.hierarchy.discovery.credentialsSecretRef.name", reporter);
     }
     for (index, parent) in hierarchy.parents.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");

@@ -43,7 +43,7 @@ impl Client {
         agent: &str,
         entries: impl Fn() -> Vec<Registration>,
     ) -> Option<Self> {
-        let mut parents = agents::parents(world.objects, name, hierarchy, |place| url(world, name, place));
+        let mut parents = agents::parents(world.objects, name, hierarchy, |place| urls(world, name, place));
         // A URL may be that of a database which is named by reference too: it is told once.
         let mut seen = BTreeSet::new();
         parents.retain(|parent| seen.insert(parent.url.clone()));
@@ -62,11 +62,21 @@ impl Client {
     }
 }
 
-/// Where an adapter reaches a parent: one of ours over its Service.
-fn url(world: World, from: &ObjectName, place: &ParentPlace) -> Option<DatabaseUrl> {
+/// Where an adapter reaches a parent: one of ours in each of its replicas, because who registers with one member registers with
+/// all. Pods that are not there yet are tried until they are; a list of those that are would change with every restart, and
+/// whoever leaves it is told goodbye.
+fn urls(world: World, from: &ObjectName, place: &ParentPlace) -> Vec<DatabaseUrl> {
     match place {
-        ParentPlace::Url(url) => Some(url.clone()),
-        ParentPlace::Database(database) => service_url(world, &from.sibling(database)),
+        ParentPlace::Url(url) => vec![url.clone()],
+        ParentPlace::Database(database) => {
+            let name = from.sibling(database);
+            let Some(entry) = world.objects.databases.get(&name) else { return Vec::new() };
+            let url = |number| {
+                let place = format!("http://{}:{}", names::replica_host(&name, number), entry.object.listen.port());
+                place.parse().ok()
+            };
+            (0..entry.object.replicas).filter_map(url).collect()
+        }
     }
 }
 

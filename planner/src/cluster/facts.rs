@@ -23,8 +23,8 @@ pub struct Facts {
     pub adapters: BTreeMap<String, AdapterFacts>,
     /// By server and node: its tunnels, as its agent said last.
     pub tunnels: BTreeMap<Owner, BTreeMap<String, u64>>,
-    /// By database: the node that its pod was put on.
-    pub database_nodes: BTreeMap<ObjectName, String>,
+    /// By database: the nodes that its pods were put on, by their numbers. Those that are going are not among them.
+    pub database_nodes: BTreeMap<ObjectName, BTreeMap<u32, String>>,
     /// By namespace: the node that the pod of its adapter was put on.
     pub adapter_nodes: BTreeMap<String, String>,
     /// By database: the address that a load balancer gave to its Service.

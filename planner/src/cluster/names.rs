@@ -73,6 +73,24 @@ pub fn database_workload(database: &ObjectName) -> String {
     format!("tdb-{}", database.name)
 }
 
+/// The Service that gives each pod of a database its name.
+#[must_use]
+pub fn database_pods(database: &ObjectName) -> String {
+    format!("{}-pods", database_workload(database))
+}
+
+/// Name under which agents of the cluster reach one replica of a database, by its number: it stays while pods come and go.
+#[must_use]
+pub fn replica_host(database: &ObjectName, number: u32) -> String {
+    format!("{}-{number}.{}.{}.svc", database_workload(database), database_pods(database), database.namespace)
+}
+
+/// Secret with the login that the replicas of a database have in common, where no other is named.
+#[must_use]
+pub fn peers_secret(database: &ObjectName) -> String {
+    format!("{}-peers", database_workload(database))
+}
+
 /// Name under which an adapter is reached, and which its certificate has.
 #[must_use]
 pub fn adapter_host(namespace: &str) -> String {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use castgate_control::{
     Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, LoopCheck,
-    Parent, PatternSource, PoolServerSnapshot, Protocol, RegistrarDiscovery, RegistrarSnapshot, Registration,
-    ServerSnapshot, UpstreamSnapshot,
+    Parent, PatternSource, PeersSnapshot, PoolServerSnapshot, Protocol, RegistrarDiscovery, RegistrarSnapshot,
+    Registration, ServerSnapshot, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
@@ -16,7 +16,7 @@ use super::{Machine, password, policies};
 use crate::document::Kind;
 use crate::objects::{
     self, Amt, Bundle, BundleChannel, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
-    Place, Server, Upstream,
+    Peers, Place, Server, Upstream,
 };
 use crate::problem::{Problem, Reporter};
 use crate::url::DatabaseUrl;
@@ -104,7 +104,16 @@ pub(crate) fn database(
     snapshot.accounts = accounts.collect();
     snapshot.policies = policies::policies(objects, name, agents);
     snapshot.update_interval_seconds = whole_seconds(database.update_interval);
+    snapshot.peers = peers(objects, name, database);
     snapshot
+}
+
+/// The databases of others that hold the same entries.
+fn peers(objects: &Objects, name: &ObjectName, database: &Database) -> Option<PeersSnapshot> {
+    let Peers { addresses, secret, serve } = database.peers.as_ref()?;
+    let login = text(objects, name, secret, "login")?.to_owned();
+    let password = text(objects, name, secret, "password")?.to_owned();
+    Some(PeersSnapshot { serve: *serve, ..PeersSnapshot::new(addresses.clone(), login, password) })
 }
 
 /// What an agent has to know of its surroundings.
@@ -222,27 +231,28 @@ fn registrar(
     if !hierarchy.registers() {
         return None;
     }
-    let url = |place: &ParentPlace| Some(url_of(objects, name, place));
-    let mut snapshot = RegistrarSnapshot::new(entries(), parents(objects, name, hierarchy, url));
+    let urls = |place: &ParentPlace| vec![url_of(objects, name, place)];
+    let mut snapshot = RegistrarSnapshot::new(entries(), parents(objects, name, hierarchy, urls));
     snapshot.discovery = discovery(objects, name, hierarchy);
     snapshot.interval_seconds = whole_seconds(hierarchy.update_interval);
     Some(snapshot)
 }
 
-/// The databases above, each with the login it gave us. `url` says where one answers.
+/// The databases above, each with the login it gave us. `urls` says where one answers: in several places, if it has copies.
 pub(crate) fn parents(
     objects: &Objects,
     name: &ObjectName,
     hierarchy: &Hierarchy,
-    url: impl Fn(&ParentPlace) -> Option<DatabaseUrl>,
+    urls: impl Fn(&ParentPlace) -> Vec<DatabaseUrl>,
 ) -> Vec<Parent> {
-    let parent = |parent: &objects::Parent| {
-        let url = url(&parent.place)?.to_string();
+    let places = |parent: &objects::Parent| {
         let login = text(objects, name, &parent.secret, "login")?.to_owned();
         let password = text(objects, name, &parent.secret, "password")?.to_owned();
-        Some(Parent { url, login, password })
+        let told =
+            move |url: DatabaseUrl| Parent { url: url.to_string(), login: login.clone(), password: password.clone() };
+        Some(urls(&parent.place).into_iter().map(told))
     };
-    hierarchy.parents.iter().filter_map(parent).collect()
+    hierarchy.parents.iter().filter_map(places).flatten().collect()
 }
 
 /// How the databases above are found, with the login that they gave us.

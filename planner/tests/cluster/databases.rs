@@ -1,8 +1,11 @@
-//! Where databases run, and under which address they are registered.
+//! Where databases run, who their peers are, and under which address they are registered.
 
+use castgate_control::PeersSnapshot;
+use castgate_planner::cluster::Fleet;
 use serde_json::{Value, json};
 
-use crate::world::{World, announced, name, snapshot, titles};
+use crate::common;
+use crate::world::{World, announced, name, snapshot, titles, workload};
 
 #[test]
 fn a_database_answers_on_every_address_of_its_pod() {
@@ -14,7 +17,8 @@ fn a_database_answers_on_every_address_of_its_pod() {
     assert_eq!(logins, ["edge"]);
     assert!(database.accounts[0].password_hash.starts_with("$argon2id$"));
     assert!(agent.registrar.is_none(), "a root registers nowhere");
-    assert_eq!(fleet.databases[&name("isp")].node.as_deref(), Some("n3"));
+    assert!(database.peers.is_none(), "one alone has none");
+    assert_eq!(fleet.databases[&name("isp")].nodes, [(0, "n3".to_owned())].into());
 }
 
 #[test]
@@ -142,6 +146,93 @@ fn a_name_that_makes_no_pods_is_refused() {
 }
 
 #[test]
+fn replicas_are_each_others_peers_under_names_that_stay() {
+    let fleet = replicated(3, &[(0, "n2"), (1, "n3"), (2, "n1")]).plan();
+    for (node, others) in [("n2", [1, 2]), ("n3", [0, 2]), ("n1", [0, 1])] {
+        let peers = peers(&fleet, node).unwrap();
+        let names = others.map(|number| format!("tdb-isp-{number}.tdb-isp-pods.castgate.svc:5632"));
+        assert_eq!(peers.members, names, "{node}");
+        assert_eq!((peers.login.as_str(), peers.password.as_str(), peers.serve), ("castgate-peers", "made", true));
+        assert_eq!(peers.hand_over_seconds.map(std::num::NonZeroU32::get), Some(10));
+    }
+    let stateful_set = &workload(&fleet, "StatefulSet tdb-isp")["spec"];
+    assert_eq!(stateful_set["replicas"], 3);
+    assert_eq!(stateful_set["persistentVolumeClaimRetentionPolicy"]["whenScaled"], "Delete");
+    let pod = &stateful_set["template"]["spec"];
+    let apart = &pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");
+    assert_eq!(apart["labelSelector"]["matchLabels"]["castgate.dev/owner"], "isp");
+    assert_eq!(pod["topologySpreadConstraints"][0]["whenUnsatisfiable"], "ScheduleAnyway");
+    assert_eq!(workload(&fleet, "Service tdb-isp")["spec"]["sessionAffinity"], "ClientIP");
+    let template = |fleet: &Fleet| workload(fleet, "StatefulSet tdb-isp")["spec"]["template"].clone();
+    assert_eq!(template(&fleet), template(&World::isp().plan()), "to scale restarts no pod that is there");
+}
+
+#[test]
+fn a_replica_that_goes_is_a_peer_until_it_is_gone() {
+    let members = |world: &World, node| peers(&world.plan(), node).map(|peers| peers.members.len());
+    let mut world = replicated(1, &[(0, "n1"), (1, "n2"), (2, "n3")]);
+    assert_eq!((members(&world, "n1"), members(&world, "n3")), (Some(2), Some(2)), "they were told to go just now");
+    world.pods("isp", &[(0, "n1"), (1, "n2")]);
+    assert_eq!(members(&world, "n1"), Some(1));
+    world.pods("isp", &[(0, "n1")]);
+    assert_eq!(members(&world, "n1"), None);
+}
+
+#[test]
+fn no_replica_begins_without_the_login_of_the_others() {
+    let mut world = replicated(1, &[(0, "n1")]);
+    world.objects.retain(|object| object["metadata"]["name"] != "tdb-isp-peers");
+    let before = world.settle();
+    world.spec("TunnelDatabase")["replicas"] = json!(2);
+    world.pods("isp", &[(0, "n1"), (1, "n2")]);
+    let fleet = world.plan();
+    assert_eq!(snapshot(&fleet, "castgate/tdb-isp@n1"), snapshot(&before, "castgate/tdb-isp@n1"));
+    assert!(!fleet.snapshots.contains_key("castgate/tdb-isp@n2"));
+    let problem = fleet.databases[&name("isp")].problem.as_deref();
+    assert_eq!(problem, Some("Secret castgate/tdb-isp-peers with the login of its replicas is not there yet"));
+}
+
+#[test]
+fn peers_of_others_are_peers_beside_the_own_replicas_and_have_one_login_with_them() {
+    let others = json!({ "addresses": ["tds.example.net"], "credentialsSecretRef": { "name": "edge-at-isp" } });
+    let mut world = replicated(2, &[(0, "n1"), (1, "n2")]);
+    world.spec("TunnelDatabase")["peers"] = others;
+    let peers_of_first = peers(&world.plan(), "n1").unwrap();
+    assert_eq!(peers_of_first.members, ["tdb-isp-1.tdb-isp-pods.castgate.svc:5632", "tds.example.net"]);
+    assert_eq!(peers_of_first.login, "edge");
+    let spec = world.spec("TunnelDatabase");
+    spec["replicas"] = json!(1);
+    spec["peers"]["serve"] = json!(false);
+    world.pods("isp", &[(0, "n1")]);
+    let alone = peers(&world.plan(), "n1").unwrap();
+    assert_eq!(
+        (alone.members, alone.serve, alone.hand_over_seconds),
+        (vec!["tds.example.net".to_owned()], false, None)
+    );
+}
+
+#[test]
+fn every_replica_registers_its_own_node_and_an_address_for_all_is_registered_once() {
+    let mut world = lower(&json!({ "service": { "type": "NodePort", "nodePort": 30_632 }, "replicas": 2 }));
+    world.objects.push(peers_secret("tdb-lower-peers"));
+    world.pods("lower", &[(0, "n3"), (1, "n1")]);
+    let lower_only = |world: &World| {
+        let mut all = announced(&world.plan());
+        all.retain(|agent, entries| agent.starts_with("castgate/tdb-lower@") && !entries.is_empty());
+        all.into_iter().collect::<Vec<_>>()
+    };
+    let entry = |node: &str, at: &str| (format!("castgate/tdb-lower@{node}"), vec![at.to_owned()]);
+    assert_eq!(lower_only(&world), [entry("n1", "10.77.0.11:30632"), entry("n3", "10.77.0.13:30632")]);
+    let lower = world.objects.iter_mut().find(|object| object["metadata"]["name"] == "lower").unwrap();
+    lower["spec"]["service"] = json!({ "type": "LoadBalancer" });
+    world.facts.load_balancers.insert(name("lower"), "192.0.2.77".parse().unwrap());
+    assert_eq!(lower_only(&world), [entry("n3", "192.0.2.77:5632")]);
+    world.pods("lower", &[(1, "n1")]);
+    assert_eq!(lower_only(&world), [entry("n1", "192.0.2.77:5632")], "the next one does it for all");
+}
+
+#[test]
 fn the_password_before_is_taken_as_long_as_its_secret_holds_it() {
     let mut world = World::isp();
     let secret = world.objects.iter_mut().find(|object| object["metadata"]["name"] == "edge-at-isp").unwrap();
@@ -160,6 +251,44 @@ fn the_password_before_is_taken_as_long_as_its_secret_holds_it() {
     }
 }
 
+#[test]
+fn the_example_of_a_hierarchy_is_a_plan_for_a_cluster() {
+    let texts = common::folder("../examples/hierarchy/cluster");
+    let mut world = World::of(texts.iter().map(|(_, text)| text.as_str()));
+    world.facts.database_nodes.clear();
+    world.pods("root", &[(0, "n1")]);
+    world.pods("belgium", &[(0, "n2")]);
+    assert_eq!(world.judged().problems, std::collections::BTreeMap::new());
+    let fleet = world.plan();
+    assert!(fleet.databases.values().all(|plan| plan.refused.is_none() && plan.problem.is_none()));
+    assert!(fleet.servers.values().all(|plan| plan.refused.is_none() && plan.problems.is_empty()));
+    let announced = announced(&fleet);
+    assert_eq!(announced["castgate/tdb-belgium@n2"], ["10.77.0.12:30651"]);
+    let ours = announced.keys().filter(|agent| agent.starts_with("castgate/ts-")).count();
+    assert_eq!(ours, 2, "the ISP's adapter has no certificate here");
+}
+
+/// The ISP with a database of so many replicas, whose pods are here.
+fn replicated(replicas: u32, pods: &[(u32, &str)]) -> World {
+    let mut world = World::isp();
+    world.spec("TunnelDatabase")["replicas"] = json!(replicas);
+    world.objects.push(peers_secret("tdb-isp-peers"));
+    world.pods("isp", pods);
+    world
+}
+
+/// What the operator made.
+fn peers_secret(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": "castgate" },
+        "stringData": { "login": "castgate-peers", "password": "made" },
+    })
+}
+
+fn peers(fleet: &Fleet, node: &str) -> Option<PeersSnapshot> {
+    snapshot(fleet, &format!("castgate/tdb-isp@{node}")).database.as_ref().unwrap().peers.clone()
+}
+
 /// The ISP with a second database on n3 that registers with somebody else's.
 fn lower(spec: &Value) -> World {
     let mut world = World::isp();
@@ -172,6 +301,6 @@ fn lower(spec: &Value) -> World {
         "parents": [{ "url": "http://tds.example.net", "credentialsSecretRef": { "name": "edge-at-isp" } }],
     });
     world.objects.push(object);
-    world.facts.database_nodes.insert(name("lower"), "n3".into());
+    world.pods("lower", &[(0, "n3")]);
     world
 }

@@ -35,8 +35,24 @@ fn the_adapter_lets_each_agent_announce_what_it_will_announce() {
         assert_eq!(registrar.adapter.as_ref().unwrap().key, client.key);
         let parents: Vec<_> =
             client.parents.iter().map(|parent| (parent.url.as_str(), parent.login.as_str())).collect();
-        assert_eq!(parents, [("http://tdb-isp.castgate.svc:5632", "edge")], "a parent of ours is its Service");
+        let pod = "http://tdb-isp-0.tdb-isp-pods.castgate.svc:5632";
+        assert_eq!(parents, [(pod, "edge")], "a parent of ours is each of its pods, by name");
     }
+}
+
+#[test]
+fn who_registers_with_a_database_of_ours_registers_with_every_replica_of_it() {
+    let mut world = World::isp();
+    world.spec("TunnelDatabase")["replicas"] = json!(3);
+    let parents = |world: &World| {
+        let fleet = world.plan();
+        let adapter = snapshot(&fleet, "castgate/adapter@n3").adapter.as_ref().unwrap();
+        adapter.clients[0].parents.iter().map(|parent| parent.url.clone()).collect::<Vec<_>>()
+    };
+    let names = [0, 1, 2].map(|number| format!("http://tdb-isp-{number}.tdb-isp-pods.castgate.svc:5632"));
+    assert_eq!(parents(&world), names);
+    world.facts.database_nodes.clear();
+    assert_eq!(parents(&world), names, "a pod that is away for a moment is told no goodbye");
 }
 
 #[test]
@@ -87,7 +103,7 @@ fn a_url_beside_a_reference_to_the_same_database_is_told_once() {
     let parents = &mut world.spec("TunnelServer")["hierarchy"]["parents"];
     let mut again = parents[0].clone();
     again.as_object_mut().unwrap().remove("databaseRef");
-    again["url"] = json!("http://tdb-isp.castgate.svc:5632");
+    again["url"] = json!("http://tdb-isp-0.tdb-isp-pods.castgate.svc:5632");
     parents.as_array_mut().unwrap().push(again);
     let fleet = world.plan();
     let adapter = snapshot(&fleet, "castgate/adapter@n3").adapter.as_ref().unwrap();

@@ -55,7 +55,7 @@ impl World {
         let tls = TlsIdentity { certificate: "a certificate".into(), key: "its key".into() };
         facts.adapters.insert("castgate".into(), AdapterFacts { tls, agents_key: b"secret".to_vec() });
         facts.adapter_nodes.insert("castgate".into(), "n3".into());
-        facts.database_nodes.insert(name("isp"), "n3".into());
+        facts.database_nodes.insert(name("isp"), [(0, "n3".into())].into());
         Self { objects: objects.collect(), deleting: BTreeSet::new(), finalized: BTreeSet::new(), facts }
     }
 
@@ -65,6 +65,12 @@ impl World {
 
     pub fn taint(&mut self, node: &str, key: &str, effect: TaintEffect) {
         self.node(node).taints.push(Taint { key: key.into(), value: String::new(), effect });
+    }
+
+    /// Where the pods of a database are, by their numbers.
+    pub fn pods(&mut self, database: &str, nodes: &[(u32, &str)]) {
+        let nodes = nodes.iter().map(|(number, node)| (*number, (*node).to_owned()));
+        self.facts.database_nodes.insert(name(database), nodes.collect());
     }
 
     /// Nodes that carry tunnels of a server now.

@@ -101,6 +101,11 @@ fn spec(kind: &str) -> Value {
             "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } },
         }),
         "TunnelDatabase" => json!({
+            "replicas": 3,
+            "peers": {
+                "addresses": ["http://tds.example.net", "192.0.2.9:5633"], "credentialsSecretRef": { "name": "s" },
+                "serve": true,
+            },
             "http": { "address": "192.0.2.1", "port": 5632 }, "hierarchy": hierarchy, "updateInterval": "300s",
             "service": { "type": "NodePort", "nodePort": 30632 },
             "storage": { "size": "1Gi", "storageClassName": "fast" },

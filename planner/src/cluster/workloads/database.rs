@@ -12,7 +12,7 @@ pub(super) fn all(world: World, name: &ObjectName, database: &Database) -> Vec<W
     let role = Part { component: "database", owner: Some(&name.name) };
     let owners = controller(world, names::DATABASE, name);
     let own = names::database_workload(name);
-    let pods = format!("{own}-pods");
+    let pods = names::database_pods(name);
     let namespace = name.namespace.as_str();
     let make = |(api_version, kind), name: &str, spec| {
         workload(OF_DATABASES, (api_version, kind), (namespace, name), role, &owners, spec)
@@ -25,7 +25,7 @@ pub(super) fn all(world: World, name: &ObjectName, database: &Database) -> Vec<W
             ("policy/v1", "PodDisruptionBudget"),
             &own,
             json!({ "spec": {
-            // One pod alone: a drain may take it, and its Service comes back with its volume.
+            // One at a time: of several the others answer meanwhile, and one alone comes back with its volume.
             "maxUnavailable": 1,
             "selector": { "matchLabels": role.selector() },
         } }),
@@ -47,6 +47,14 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part
         memory: "64Mi",
     };
     let mut template = pod.template();
+    template["spec"]["affinity"] = apart(role);
+    template["spec"]["topologySpreadConstraints"] = json!([{
+        "topologyKey": "topology.kubernetes.io/zone",
+        "maxSkew": 1,
+        // Where there are no zones, or too few, they run all the same.
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": { "matchLabels": role.selector() },
+    }]);
     if !database.node_selector.is_empty() {
         template["spec"]["nodeSelector"] = json!(database.node_selector);
     }
@@ -66,15 +74,24 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part
         claim["spec"]["storageClassName"] = json!(class);
     }
     json!({ "spec": {
-        "replicas": 1,
+        "replicas": database.replicas,
         "serviceName": headless,
         "selector": { "matchLabels": role.selector() },
         "updateStrategy": { "type": "RollingUpdate" },
-        // Entries outlive a database that somebody deletes by mistake.
-        "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain", "whenScaled": "Retain" },
+        // Entries outlive a database that somebody deletes by mistake. A replica that goes has handed over what it had; an old
+        // volume under a new one would bring back entries that said goodbye meanwhile.
+        "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain", "whenScaled": "Delete" },
         "volumeClaimTemplates": [claim],
         "template": template,
     } })
+}
+
+/// No two replicas on one node: an agent is known by its node, and a second copy there would go down with the first.
+fn apart(role: Part) -> serde_json::Value {
+    json!({ "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": { "matchLabels": role.selector() },
+    }] } })
 }
 
 /// The Service for clients. Matching goes by the address a client comes from: no node may put its own in its place.
@@ -89,10 +106,15 @@ fn service(database: &Database, role: Part) -> serde_json::Value {
     if service_type != ServiceType::ClusterIp {
         spec["externalTrafficPolicy"] = json!("Local");
     }
+    if database.replicas > 1 {
+        // Who registers from outside refreshes, and says goodbye, where he registered.
+        spec["sessionAffinity"] = json!("ClientIP");
+    }
     json!({ "spec": spec })
 }
 
-/// The Service that gives the pod its name.
+/// The Service that gives each pod its name, ready or not: a replica is registered with, and asked for its entries, while it
+/// comes and while it goes.
 fn headless(database: &Database, role: Part) -> serde_json::Value {
     let port = database.listen.port();
     json!({ "spec": {

@@ -8,6 +8,7 @@ mod charts;
 mod commands;
 mod docs;
 mod farewell;
+mod hierarchy;
 mod losses;
 mod outages;
 mod relays;
@@ -27,6 +28,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     charts::SCENARIOS,
     commands::SCENARIOS,
     relays::SCENARIOS,
+    hierarchy::SCENARIOS,
     outages::SCENARIOS,
     losses::SCENARIOS,
     farewell::SCENARIOS,

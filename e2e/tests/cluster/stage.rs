@@ -141,7 +141,8 @@ pub fn address(cluster: &Cluster, node: &str) -> Ipv4Addr {
 
 /// The node on which the database runs: its port answers there and nowhere else, so that it sees who asks.
 pub fn database(cluster: &Cluster) -> Result<String> {
-    let placed = pods(cluster, "database")?.into_iter().find(|(_, _, node, _)| !node.is_empty());
+    let of_isp = |(name, _, node, _): &(String, String, String, u64)| name.starts_with("tdb-isp-") && !node.is_empty();
+    let placed = pods(cluster, "database")?.into_iter().find(of_isp);
     let (_, _, node, _) = placed.context("no pod of the database is on a node")?;
     Ok(format!("{}:{DATABASE_PORT}", address(cluster, &node)))
 }

@@ -1,0 +1,271 @@
+//! A hierarchy of databases as Kubernetes runs it: operators in namespaces of their own, and replicas that come and go.
+
+use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, address, installed, ready, root, until};
+use anyhow::{Context, Result, ensure};
+use castgate_e2e::cluster::Cluster;
+use castgate_e2e::cluster::runner::{Scenario, World};
+use castgate_e2e::lab::Host;
+use castgate_e2e::programs::program;
+use castgate_e2e::registry::{Answer, ask, tell};
+use castgate_e2e::scenario;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub const SCENARIOS: &[Scenario] = &[
+    scenario!(a_root_a_country_and_an_isp_of_another_namespace_find_each_other_by_kubectl_apply),
+    scenario!(a_database_is_scaled_up_and_down_under_registrations_without_a_lost_entry).needs_own_cluster(),
+    scenario!(a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes),
+];
+
+/// `examples/hierarchy/cluster` applies it.
+const APPLIED: &str = "examples/hierarchy/cluster is applied";
+/// The ISP's namespace.
+const ISP: &str = "castgate-isp";
+/// A client whom the ISP does not serve: its customers are 10.77.0.64/26.
+const ABROAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 130);
+/// Who registers from outside of the cluster, and the client of whose networks we ask: 10.99.0.0/24.
+const GUEST: &str = "guest";
+const GUEST_NETWORK: &str = "10.99.0.0/24";
+/// Servers that somebody registers at one node: all of them together fit into one answer.
+const GUESTS_MAX: usize = 75;
+/// Between two of them.
+const PACE: Duration = Duration::from_secs(1);
+/// Port of the root on the nodes that run it.
+const ROOT: u16 = 30_650;
+/// Ports of the servers.
+const PUBLIC: u16 = 10_201;
+const BELGIAN: u16 = 10_202;
+const ISP_SERVER: u16 = 10_203;
+
+fn folder() -> String {
+    root().join("examples/hierarchy/cluster").display().to_string()
+}
+
+fn hierarchy(world: &mut World) -> Result<()> {
+    installed(world)?;
+    world.once(APPLIED, |world| {
+        let cluster = &world.cluster;
+        cluster.make_volumes(&["tree-1", "tree-2", "tree-3"])?;
+        cluster.kubectl(&["apply", "-f", &folder()])?;
+        ["tdb/root", "tdb/belgium", "ts/public", "ts/belgian"].iter().try_for_each(|object| ready(cluster, object))?;
+        ["tdb/provider", "ts/isp-server"].iter().try_for_each(|object| ready_of_isp(cluster, object))
+    })
+}
+
+fn ready_of_isp(cluster: &Cluster, object: &str) -> Result<()> {
+    let waited = cluster.kubectl(&["wait", "-n", ISP, "--for=condition=Ready", object, "--timeout=180s"]);
+    waited.map(drop).with_context(|| format!("{object} is not ready"))
+}
+
+fn a_root_a_country_and_an_isp_of_another_namespace_find_each_other_by_kubectl_apply(world: &mut World) -> Result<()> {
+    hierarchy(world)?;
+    let cluster = &world.cluster;
+    for (database, namespace) in [("root", NAMESPACE), ("belgium", NAMESPACE), ("provider", ISP)] {
+        let found = cluster.get(&["statefulset", &format!("tdb-{database}"), "-n", namespace])?;
+        ensure!(found["status"]["readyReplicas"] == 1, "{database}: {}", found["status"]);
+    }
+    // All that the ISP has of anybody else is the login that he was given.
+    let secrets = cluster.kubectl(&["get", "secrets", "-n", ISP, "-o", "name"])?;
+    let secrets: BTreeSet<&str> = secrets.lines().map(|line| line.trim_start_matches("secret/")).collect();
+    ensure!(secrets == BTreeSet::from(["castgate-adapter", "isp-at-belgium", "isp-server"]), "{secrets:?}");
+
+    let customer = cluster.host("customer", CUSTOMER)?;
+    let abroad = cluster.host("abroad", ABROAD)?;
+    let root = place(cluster, "root", ROOT)?;
+    for (host, country, port) in [
+        (&abroad, "JP", PUBLIC),
+        (&abroad, "BE", BELGIAN),
+        (&customer, "BE", ISP_SERVER),
+        // Whoever does not say that he is in Belgium is not led there.
+        (&customer, "FR", PUBLIC),
+    ] {
+        let servers = until(&format!("the server at {port} for a client of {country}"), SOON, || {
+            let servers = located(host, root, country).ok()?;
+            (servers.len() == 1 && servers[0].port() == port).then_some(servers)
+        });
+        let servers = servers.with_context(|| format!("{:?}", located(host, root, country)))?;
+        let nodes: Vec<Ipv4Addr> = cluster.nodes().iter().map(castgate_e2e::cluster::Node::address).collect();
+        ensure!(nodes.is_empty() || nodes.iter().any(|node| servers[0].ip() == *node), "{servers:?} is no node");
+    }
+    Ok(())
+}
+
+fn a_database_is_scaled_up_and_down_under_registrations_without_a_lost_entry(world: &mut World) -> Result<()> {
+    hierarchy(world)?;
+    let cluster = &world.cluster;
+    grant_guest(cluster)?;
+    let (customer, abroad) = (cluster.host("customer", CUSTOMER)?, cluster.host("abroad", ABROAD)?);
+    let first = place(cluster, "root", ROOT)?;
+    let before: BTreeSet<u16> = (20_000..20_020).collect();
+    for port in &before {
+        // The first comes a moment after his account.
+        until("a registration", SOON, || registered(&abroad, first, *port).then_some(()))?;
+    }
+    let promised = Mutex::new(before.clone());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (index, node) in (0..).zip(cluster.nodes()) {
+            let (abroad, promised, over) = (&abroad, &promised, &over);
+            // Somebody who knows the address of one node alone, whoever runs there.
+            let at = SocketAddr::from((node.address(), ROOT));
+            scope.spawn(move || {
+                for port in (20_100 + 100 * index..).take(GUESTS_MAX).take_while(|_| !over.load(Ordering::Relaxed)) {
+                    if registered(abroad, at, port) {
+                        promised.lock().expect("nobody panics").insert(port);
+                    }
+                    std::thread::sleep(PACE);
+                }
+            });
+        }
+        let outcome = up_and_down(cluster, &customer, &before);
+        over.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    let promised = promised.into_inner().expect("nobody panics");
+    let kept = known(&abroad, place(cluster, "root", ROOT)?)?;
+    let lost: Vec<_> = promised.difference(&kept).collect();
+    println!("  {} entries promised, {} known in the end", promised.len(), kept.len());
+    ensure!(lost.is_empty(), "promised and lost: {lost:?}");
+    // What the cluster itself registered is there as before.
+    let servers = located(&customer, place(cluster, "root", ROOT)?, "BE")?;
+    ensure!(servers.iter().any(|server| server.port() == ISP_SERVER), "{servers:?}");
+    Ok(())
+}
+
+/// One replica, three, one again. Each that comes knows with its first answer what was promised before.
+fn up_and_down(cluster: &Cluster, customer: &Host, before: &BTreeSet<u16>) -> Result<()> {
+    cluster.make_volumes(&["tree-4", "tree-5"])?;
+    cluster.kubectl(&["scale", "tdb/root", "-n", NAMESPACE, "--replicas=3"])?;
+    let mut answered: BTreeMap<SocketAddr, BTreeSet<u16>> = BTreeMap::new();
+    until("the first answer of three replicas", LONG, || {
+        for node in cluster.nodes() {
+            let at = SocketAddr::from((node.address(), ROOT));
+            if !answered.contains_key(&at)
+                && let Ok(known) = known(customer, at)
+            {
+                answered.insert(at, known);
+            }
+        }
+        (answered.len() == 3).then_some(())
+    })
+    .with_context(|| format!("only {:?} answered", answered.keys()))?;
+    for (at, known) in &answered {
+        let missing: Vec<_> = before.difference(known).collect();
+        ensure!(missing.is_empty(), "{at} answered before it knew of {missing:?}");
+    }
+    ready(cluster, "tdb/root")?;
+    let database = cluster.get(&["tdb", "root", "-n", NAMESPACE])?;
+    ensure!(database["status"]["answering"] == "3/3", "{}", database["status"]);
+    // Everybody inside registers with each of them.
+    let public = until("the registrations of the public server", LONG, || {
+        let server = cluster.get(&["ts", "public", "-n", NAMESPACE]).ok()?;
+        (server["status"]["registrations"] == "3/3").then_some(())
+    });
+    public.with_context(|| cluster.kubectl(&["get", "tep", "-A", "-o", "yaml"]).unwrap_or_default())?;
+    cluster.kubectl(&["scale", "tdb/root", "-n", NAMESPACE, "--replicas=1"])?;
+    until("the end of two replicas", LONG, || {
+        let pods = cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).ok()?;
+        (pods.matches("tdb-root-").count() == 1).then_some(())
+    })?;
+    let claims = cluster.kubectl(&["get", "pvc", "-n", NAMESPACE, "-o", "name"])?;
+    ensure!(claims.matches("state-tdb-root-").count() == 1, "old volumes would bring old entries back: {claims}");
+    ready(cluster, "tdb/root")
+}
+
+fn a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes(world: &mut World) -> Result<()> {
+    hierarchy(world)?;
+    let cluster = &world.cluster;
+    grant_guest(cluster)?;
+    let abroad = cluster.host("abroad", ABROAD)?;
+    let at = place(cluster, "root", ROOT)?;
+    let try_one = |password: &str| register_as(&abroad, at, 21_000, password).map(|answer| answer.status);
+    until("the account of the guest", SOON, || (try_one("example-only-guest").ok()? == 200).then_some(()))?;
+    let rotate = |values: Value| {
+        let patch = json!({ "stringData": values });
+        cluster.kubectl(&["patch", "secret", GUEST, "-n", NAMESPACE, "--patch", &patch.to_string()])
+    };
+    rotate(json!({ "password": "example-only-new", "previous": "example-only-guest" }))?;
+    until("the new password", SOON, || (try_one("example-only-new").ok()? == 200).then_some(()))?;
+    ensure!(try_one("example-only-guest")? == 200, "the password before was turned away");
+    rotate(json!({ "previous": "" }))?;
+    until("the end of the password before", SOON, || (try_one("example-only-guest").ok()? == 401).then_some(()))?;
+    ensure!(try_one("example-only-new")? == 200, "the new password was turned away");
+
+    cluster.kubectl(&["delete", "tunnelaccount,secret", GUEST, "-n", NAMESPACE])?;
+    for namespace in [ISP, NAMESPACE] {
+        // Those above go last: they are told goodbye.
+        let names: &[&str] = if namespace == ISP {
+            &["ts/isp-server", "tdb/provider"]
+        } else {
+            &["ts/public", "ts/belgian", "tdb/belgium", "tdb/root"]
+        };
+        for name in names {
+            cluster.kubectl(&["delete", name, "-n", namespace, "--timeout=90s"])?;
+        }
+    }
+    cluster.kubectl(&["delete", "namespace", ISP, "--timeout=90s"])?;
+    world.undone(APPLIED);
+    Ok(())
+}
+
+/// An account for somebody who registers from outside of the cluster.
+fn grant_guest(cluster: &Cluster) -> Result<()> {
+    let account = json!({
+        "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelAccount",
+        "metadata": {"name": GUEST, "namespace": NAMESPACE},
+        "spec": {
+            "databaseRef": {"name": "root"}, "login": GUEST, "passwordSecretRef": {"name": GUEST},
+            "allow": {"types": ["TS"], "networks": [GUEST_NETWORK]},
+        },
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": GUEST, "namespace": NAMESPACE},
+        "stringData": {"password": "example-only-guest"},
+    });
+    for object in [secret, account] {
+        cluster.kubectl_stdin(&["apply", "-f", "-"], &object.to_string())?;
+    }
+    Ok(())
+}
+
+/// Registers a server of the guest's; whether that was promised to him.
+fn registered(host: &Host, database: SocketAddr, port: u16) -> bool {
+    register_as(host, database, port, "example-only-guest").is_ok_and(|answer| answer.status == 200)
+}
+
+fn register_as(host: &Host, database: SocketAddr, port: u16, password: &str) -> Result<Answer> {
+    let entry = format!("TYPE=TS&SOURCE={ABROAD}&PORT={port}&PROTOCOL=UDP&NETWORKS={GUEST_NETWORK}");
+    tell(host, database, GUEST, password, &format!("ACTION=REGISTER&{entry}"))
+}
+
+/// Ports of the guest's servers that a database gives to a client of his network.
+fn known(host: &Host, database: SocketAddr) -> Result<BTreeSet<u16>> {
+    let answer = ask(host, database, "ACTION=QUERY&TYPE=TS&NETWORK=10.99.0.0/24")?;
+    ensure!(answer.status == 200, "{database} answers {}: {}", answer.status, answer.body.trim());
+    let ports = answer.body.split("<PORT>").skip(1).filter_map(|rest| rest.split('<').next()?.parse().ok());
+    Ok(ports.filter(|port| *port >= 20_000).collect())
+}
+
+/// Where a database with one replica answers: its port is open on the node that runs it.
+fn place(cluster: &Cluster, database: &str, port: u16) -> Result<SocketAddr> {
+    let selector = format!("app.kubernetes.io/component=database,castgate.dev/owner={database}");
+    let pods = cluster.get(&["pods", "-n", NAMESPACE, "-l", &selector])?;
+    let pods = pods["items"].as_array().context("no pods")?;
+    let node = pods.iter().find_map(|pod| pod["spec"]["nodeName"].as_str());
+    let node = node.with_context(|| format!("no pod of {database} is on a node"))?;
+    Ok(SocketAddr::from((address(cluster, node), port)))
+}
+
+/// The servers that a client gets, in their order.
+fn located(host: &Host, tds: SocketAddr, country: &str) -> Result<Vec<SocketAddr>> {
+    let mut command = host.command(program("castgate")?);
+    command.args(["locate", "--tds", &tds.to_string(), "--country", country, "--json"]);
+    let printed = host.run("castgate locate", command, LONG)?;
+    let found: Value = serde_json::from_str(printed.lines().last().context("it prints nothing")?)?;
+    let servers = found["servers"].as_array().context("no servers")?;
+    servers.iter().map(|server| Ok(server["server"].as_str().context("a server without address")?.parse()?)).collect()
+}

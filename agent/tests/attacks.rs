@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 const QUERY: &str = "ACTION=QUERY&TYPE=TS&COUNTRY=BE";
 const REGISTER: &str = "ACTION=REGISTER&TYPE=TS&SOURCE=10.0.0.1&PORT=10100&PROTOCOL=UDP&COUNTRY=BE";
 /// Where the honest ones are.
-const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const HONEST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Longer than an honest answer takes on a busy machine, and shorter than any time that an attacker can make others wait.
 const PROMPT: Duration = Duration::from_secs(5);
 
@@ -75,7 +75,7 @@ async fn a_line_or_a_body_without_end_is_refused_with_the_status_for_it() {
     }
     let fields = format!("X-Long: {}\r\n", "x".repeat(1 << 20));
     assert_eq!(room.get(HONEST, QUERY, &fields).await.status, 431);
-    let many: String = (0..1_000).map(|n| format!("X-{n}: y\r\n")).collect();
+    let many = (0..1_000).fold(String::new(), |fields, n| fields + &format!("X-{n}: y\r\n"));
     assert_eq!(room.get(HONEST, QUERY, &many).await.status, 431);
     // Announced or not, it is read no further than a mebibyte.
     let body = "x".repeat((1 << 20) + 1);

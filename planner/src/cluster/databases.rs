@@ -96,17 +96,16 @@ impl Replica<'_> {
         if database.replicas <= 1 && nodes.len() <= 1 {
             return Ok(foreign);
         }
-        let mut peers = match foreign {
-            Some(foreign) => foreign,
-            None => {
-                let secret = name.sibling(&names::peers_secret(name));
-                let values = world.objects.secrets.get(&secret).map(|entry| &entry.object);
-                let text = |key| values.and_then(|values| values.text(key)).map(str::to_owned);
-                let (Some(login), Some(password)) = (text("login"), text("password")) else {
-                    return Err(format!("Secret {secret} with the login of its replicas is not there yet"));
-                };
-                PeersSnapshot::new(Vec::new(), login, password)
-            }
+        let mut peers = if let Some(foreign) = foreign {
+            foreign
+        } else {
+            let secret = name.sibling(&names::peers_secret(name));
+            let values = world.objects.secrets.get(&secret).map(|entry| &entry.object);
+            let text = |key| values.and_then(|values| values.text(key)).map(str::to_owned);
+            let (Some(login), Some(password)) = (text("login"), text("password")) else {
+                return Err(format!("Secret {secret} with the login of its replicas is not there yet"));
+            };
+            PeersSnapshot::new(Vec::new(), login, password)
         };
         let port = database.listen.port();
         let others = nodes.keys().filter(|other| *other != number);

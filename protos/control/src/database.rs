@@ -280,6 +280,7 @@ const fn default_networks_per_account_max() -> NonZeroU32 {
     non_zero(262_144)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
 fn is_default_networks(networks: &NonZeroU32) -> bool {
     *networks == default_networks_per_account_max()
 }

@@ -356,16 +356,15 @@ impl Database {
         };
         let mut takers = self.service.leave();
         // Who does not know all does not give, and nothing is soon given.
-        if members == 0 || !self.is_synchronised() || self.service.database().len() == 0 {
+        if members == 0 || !self.is_synchronised() || self.service.database().is_empty() {
             return;
         }
         let all = takers.wait_for(|takers| takers.as_ref().is_some_and(|takers| takers.len() >= members));
-        match tokio::time::timeout(wait, all).await {
-            Ok(_) => tracing::info!(peers = members, "every peer has what this database had"),
-            Err(_) => {
-                let waited_seconds = wait.as_secs();
-                tracing::warn!(waited_seconds, "not every peer came for the last entries of this database");
-            }
+        if tokio::time::timeout(wait, all).await.is_ok() {
+            tracing::info!(peers = members, "every peer has what this database had");
+        } else {
+            let waited_seconds = wait.as_secs();
+            tracing::warn!(waited_seconds, "not every peer came for the last entries of this database");
         }
     }
 }

@@ -78,7 +78,7 @@ impl Through {
         Self { wishes, statuses, answered, task: tokio::spawn(client.run()) }
     }
 
-    /// Announces these entries instead, there or elsewhere. Returns the number that [`answered`](Self::answered) reaches when
+    /// Announces these entries instead, there or elsewhere. Returns the number that `answered` reaches when
     /// the adapter has taken it.
     pub fn apply(&mut self, adapter: AdapterRef, entries: Vec<Registration>) -> u64 {
         let number = self.wishes.borrow().number + 1;

@@ -123,7 +123,7 @@ pub(super) fn run(
         }
     }
     let elapsed = began.elapsed().as_secs_f64();
-    let busy = (work() - worked_before).as_secs_f64() / elapsed;
+    let busy = work().saturating_sub(worked_before).as_secs_f64() / elapsed;
     if delays_nanos.is_empty() {
         bail!("nothing was sent");
     }

@@ -138,7 +138,7 @@ impl Best {
         .context("QUERY")?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let answers = outcome.answers as f64;
-        let work = (server.work()? - before).as_secs_f64() * 1e6 / answers;
+        let work = server.work()?.saturating_sub(before).as_secs_f64() * 1e6 / answers;
         if outcome.busy > BUSY_MAX {
             eprintln!("the caller had work for {:.0} % of its time: it was measured too", outcome.busy * 100.0);
         }

@@ -68,7 +68,7 @@ impl Service {
         let is_last = self.takers.borrow().is_some();
         tokio::task::spawn_blocking(move || {
             if service.send_parts(&transfer, &parts) && is_last {
-                service.takers.send_modify(|takers| takers.iter_mut().for_each(|takers| drop(takers.insert(source))));
+                service.takers.send_modify(|takers| takers.iter_mut().for_each(|takers| _ = takers.insert(source)));
             }
         });
         let mut answer = with(StatusCode::OK, "text/xml; charset=utf-8", String::new());

@@ -25,7 +25,7 @@ enum Bench {
     Joins(JoinsArgs),
     Lookup(LookupArgs),
     /// The other side of `lookup`
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example:\n  castgate bench serve bare --state /tmp/answer")]
     Serve(lookup::ServeArgs),
 }
 

@@ -11,6 +11,7 @@ pub const QUICK: &[Check] = &[
     ("rustfmt", rustfmt),
     ("dependency rules", deps::check),
     ("clippy", clippy),
+    ("the program builds by itself", program),
     ("documentation builds without warnings", documentation),
     ("no machine paths in files", no_machine_paths),
     ("docs/conformance.md names tests that exist", conformance),
@@ -34,6 +35,11 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+/// As the README starts it: beside the whole workspace a dependency may have a feature that the program forgot to ask for.
+fn program() -> Result<()> {
+    shell::run(&mut shell::cargo(&["check", "--package", "castgate-cli", "--locked", "--quiet"]))
 }
 
 fn documentation() -> Result<()> {

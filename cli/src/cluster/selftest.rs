@@ -88,7 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Servers and agents, once the operator has looked at a server that may be tested; it gets a moment for that.
+/// Servers and agents, once a server may be tested; whoever is on the way to that gets the time of the test.
 async fn look(cluster: &Cluster, name: Option<&str>, namespace: &str, until: Instant) -> Result<Fleet> {
     loop {
         let fleet = Fleet::decode(cluster.list(SERVERS).await?, Vec::new(), Vec::new(), cluster.list(ENDPOINTS).await?);
@@ -100,9 +100,10 @@ async fn look(cluster: &Cluster, name: Option<&str>, namespace: &str, until: Ins
     }
 }
 
-/// Whether its readiness is not about what it is now.
+/// Whether it may be ready in a moment: its readiness is not about what it is now, or agents are on their way to an operator that
+/// started anew.
 fn is_pending(server: &Server) -> bool {
-    server.trouble().is_some_and(|(reason, _)| reason == "Reconciling" || reason == "Unseen")
+    server.trouble().is_some_and(|(reason, _)| matches!(reason.as_str(), "Reconciling" | "Unseen" | "NotReady"))
 }
 
 /// The server to test.

@@ -15,10 +15,11 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// The program with these words, in a home of its own.
+/// The program with these words; what it remembers, the tests of one process have for themselves.
 pub fn castgate(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_castgate"));
-    command.args(words).env("XDG_CACHE_HOME", "/nonexistent").stdin(Stdio::null());
+    let cache = format!("{}/cache-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    command.args(words).env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
     command
 }
 

@@ -157,8 +157,9 @@ mod tests {
         fs::write(&path, "agent: demo\n").unwrap();
         let error = format!("{:#}", Locked::open(&path).unwrap_err());
         assert!(error.contains("accounts.yaml is no file of accounts: agent: unknown field"), "{error}");
-        let nowhere = format!("{:#}", Locked::open(Path::new("/nonexistent/accounts.yaml")).unwrap_err());
-        assert!(nowhere.contains("cannot lock /nonexistent/accounts.yaml"), "{nowhere}");
+        let missing = folder.path().join("missing").join("accounts.yaml");
+        let nowhere = format!("{:#}", Locked::open(&missing).unwrap_err());
+        assert!(nowhere.contains("cannot lock ") && nowhere.contains("missing/accounts.yaml"), "{nowhere}");
     }
 
     fn add(path: &Path, login: &str) {

@@ -1,6 +1,7 @@
 //! Strangers in great numbers, and what was overheard.
 
-use crate::bed::{Bed, Random, SOURCE, SSM, Table, everything, include, ip, packet};
+use crate::bed::{Bed, SOURCE, SSM, Table, everything, include, ip, packet};
+use crate::random::Random;
 use castgate_endpoint::amt::gateway;
 use castgate_endpoint::amt::relay::{Config, Output, Reason, Relay};
 use castgate_wire::amt::{Nonce, Repr, RequestFlags, ResponseMac};

@@ -5,6 +5,7 @@
 //! ```
 //! A relay's driver here knows nothing but its outputs: what the relay says is what is forwarded.
 
+use crate::random::Random;
 use castgate_endpoint::amt::gateway::{self, Event, Gateway};
 use castgate_endpoint::amt::relay::{self, Endpoint, Permissions, Permit, Relay, Sources};
 use castgate_endpoint::membership::Filter;
@@ -39,26 +40,7 @@ pub fn everything() -> Permissions {
     Permissions(vec![permit("224.0.0.0/4"), permit("ff00::/8")])
 }
 
-/// `SplitMix64`: small, seeded, good enough for accidents.
-pub struct Random(pub u64);
-
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn key(&mut self) -> [u8; 16] {
-        (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
-    }
-
     pub fn address(&mut self) -> SocketAddr {
         let bits = self.next().to_be_bytes();
         SocketAddr::from(([bits[0] % 200 + 1, bits[1], bits[2], bits[3]], u16::from_be_bytes([bits[4], bits[5]]) | 1))

@@ -1,6 +1,7 @@
 //! The Linux driver as it was seen to behave, in small: as a gateway of our relay and as a relay of our gateway.
 
-use crate::bed::{Bed, Random, SOURCE, SOURCE_V6, SSM, SSM_V6, Table, everything, include, ip, millis, packet};
+use crate::bed::{Bed, SOURCE, SOURCE_V6, SSM, SSM_V6, Table, everything, include, ip, millis, packet};
+use crate::random::Random;
 use castgate_endpoint::amt::gateway::{self, Gateway};
 use castgate_endpoint::amt::relay::{Config, Relay};
 use castgate_endpoint::membership::Filter;

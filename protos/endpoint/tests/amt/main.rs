@@ -8,4 +8,6 @@ mod finding;
 mod fuzz;
 mod linux;
 mod loss;
+#[path = "../common/random.rs"]
+mod random;
 mod roaming;

@@ -7,4 +7,5 @@ mod net;
 mod node;
 mod picture;
 mod positions;
+#[path = "../common/random.rs"]
 mod random;

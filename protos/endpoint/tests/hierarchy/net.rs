@@ -23,6 +23,13 @@ use crate::node::{Back, Life, Now, Sending, Store};
 use crate::picture::{Kind, LATECOMERS, PARTIES, Party, roots};
 use crate::random::Random;
 
+impl Random {
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        let index = usize::try_from(self.below(list.len() as u64)).expect("an index of this list fits usize");
+        &list[index]
+    }
+}
+
 /// The wall clock at the beginning.
 const WALL: UnixMillis = UnixMillis(1_800_000_000_000);
 

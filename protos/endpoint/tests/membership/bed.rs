@@ -1,6 +1,7 @@
 //! A link with hosts and routers: real packets, a clock that the test turns, losses out of one seed.
 
 use crate::model::Model;
+use crate::random::Random;
 use castgate_endpoint::membership::Filter;
 use castgate_endpoint::membership::host::{self, Host};
 use castgate_endpoint::membership::querier::{self, Output, Querier};
@@ -64,28 +65,6 @@ pub fn neighbour(family: Family, number: u8) -> IpAddr {
 
 pub fn report(kind: RecordType, group: IpAddr, sources: Vec<IpAddr>) -> Message {
     Message::Report(vec![Record { kind, group, sources }])
-}
-
-/// `SplitMix64`: small, seeded, good enough for accidents.
-#[derive(Debug, Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn key(&mut self) -> [u8; 16] {
-        (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
-    }
 }
 
 /// A router and what its driver was told.

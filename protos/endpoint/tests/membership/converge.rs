@@ -148,7 +148,7 @@ fn when_the_querier_dies_the_next_one_takes_over_and_the_state_is_the_model_agai
 struct Tunnel {
     now: Instant,
     family: Family,
-    random: crate::bed::Random,
+    random: crate::random::Random,
     host: Host,
     router: Router,
     query_at: Instant,
@@ -162,7 +162,7 @@ impl Tunnel {
         Self {
             now,
             family,
-            random: crate::bed::Random(u64::from(seed[0])),
+            random: crate::random::Random(u64::from(seed[0])),
             host: Host::new(host::Config::tunnel(), family, seed),
             router: Router::new(config),
             query_at: now,

@@ -8,5 +8,7 @@ mod hostile;
 mod merge;
 mod model;
 mod older;
+#[path = "../common/random.rs"]
+mod random;
 mod tables;
 mod timers;

@@ -1,6 +1,7 @@
 //! Strangers in great numbers.
 
-use crate::bed::{Bed, Random, channel, everything, millis};
+use crate::bed::{Bed, channel, everything, millis};
+use crate::random::Random;
 use castgate_endpoint::umtp::server::{Config, Output, Reason, Server};
 use castgate_wire::umtp::{Channel, Command, Cookie, Trailer};
 use std::collections::BTreeMap;
@@ -88,7 +89,7 @@ impl Flood {
 
 #[test]
 fn wrong_cookies_from_random_addresses_leave_no_trace_and_are_never_answered_with_more() {
-    let mut random = Random::new(1);
+    let mut random = Random(1);
     let mut flood = Flood::new(&mut random);
     for _ in 0..1_000_000 {
         let address = Ipv4Addr::from(u32::try_from(random.below(1 << 32)).unwrap());
@@ -107,7 +108,7 @@ fn wrong_cookies_from_random_addresses_leave_no_trace_and_are_never_answered_wit
 #[test]
 fn sixty_seconds_of_guesses_from_one_address_get_nothing() {
     for seed in 0..3 {
-        let mut random = Random::new(seed);
+        let mut random = Random(seed);
         let mut flood = Flood::new(&mut random);
         for number in 0..600_000_u32 {
             // Ten thousand a second; the first seed from one port only, where every guess excludes one.

@@ -6,6 +6,8 @@ mod flood;
 mod fuzz;
 mod healing;
 mod joining;
+#[path = "../common/random.rs"]
+mod random;
 mod rebinding;
 mod scale;
 mod upstream;

@@ -7,7 +7,7 @@
 
 mod net;
 
-pub use net::{Link, Net, Random};
+pub use net::{Link, Net};
 
 use castgate_endpoint::umtp::client::{self, Client, Event};
 use castgate_endpoint::umtp::server::{self, Permissions, Permit, Server, Sources};

@@ -4,32 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-/// `SplitMix64`: small, seeded, good enough for accidents.
-pub struct Random(u64);
+use crate::random::Random;
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
-    }
-
-    pub fn key(&mut self) -> [u8; 16] {
-        (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
     }
 }
 
@@ -63,14 +42,7 @@ pub struct Net {
 
 impl Net {
     pub fn new(seed: u64) -> Self {
-        Self {
-            random: Random::new(seed),
-            link: Link::GOOD,
-            is_cut: false,
-            lost: 0,
-            under_way: BTreeMap::new(),
-            carried: 0,
-        }
+        Self { random: Random(seed), link: Link::GOOD, is_cut: false, lost: 0, under_way: BTreeMap::new(), carried: 0 }
     }
 
     pub fn carry(&mut self, now: Instant, from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) {

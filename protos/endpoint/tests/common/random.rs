@@ -1,4 +1,4 @@
-//! Accidents out of one seed.
+//! Accidents out of one seed, for every suite here.
 
 /// `SplitMix64`: small, seeded, good enough for accidents.
 #[derive(Debug, Clone)]
@@ -15,11 +15,6 @@ impl Random {
 
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
-    }
-
-    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        let index = usize::try_from(self.below(list.len() as u64)).expect("an index of this list fits usize");
-        &list[index]
     }
 
     pub fn key(&mut self) -> [u8; 16] {

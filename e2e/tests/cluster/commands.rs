@@ -1,6 +1,6 @@
 //! `castgate status`, `tunnels`, `diagnose` and `sysdump` against a cluster, also as a plugin of kubectl.
 
-use super::stage::{self, isp};
+use super::stage::{self, agents_ready, isp};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
@@ -29,6 +29,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn status_tells_at_a_glance_whether_it_works(world: &mut World) -> Result<()> {
     isp(world)?;
+    agents_ready(&world.cluster)?;
     let page = succeed(castgate(&world.cluster, &["status", "-n", "castgate"])?)?;
     ensure!(page.starts_with("1 server, Ready; 1 database, Ready; "), "{page}");
     let row = page.lines().find(|line| line.starts_with("castgate/edge ")).context("no row of the server")?;
@@ -88,6 +89,7 @@ fn tunnels_lists_who_is_connected_where(world: &mut World) -> Result<()> {
 
 fn diagnose_passes_every_check_of_a_healthy_cluster(world: &mut World) -> Result<()> {
     isp(world)?;
+    agents_ready(&world.cluster)?;
     let rows = succeed(castgate(&world.cluster, &["diagnose", "-n", "castgate", "--json"])?)?;
     let rows = rows.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     ensure!(rows.len() == 10 && rows.iter().all(|row| row["verdict"] == "ok"), "{rows:#?}");

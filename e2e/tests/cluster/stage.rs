@@ -67,7 +67,28 @@ pub fn apply_isp(cluster: &Cluster) -> Result<()> {
 
 pub fn await_isp(cluster: &Cluster) -> Result<()> {
     ready(cluster, "ts/edge")?;
-    ready(cluster, "tdb/isp")
+    ready(cluster, "tdb/isp")?;
+    agents_ready(cluster)
+}
+
+/// Waits until every agent is ready, and heard by a replica of the operator that lives: for a while after its end, what the one
+/// before wrote stands.
+pub fn agents_ready(cluster: &Cluster) -> Result<()> {
+    let mut last = Value::Null;
+    let waited = until("every agent to be ready", LONG, || {
+        let labels = "app.kubernetes.io/component=operator";
+        let pods = cluster.get(&["pods", "-n", "castgate-system", "-l", labels]).ok()?;
+        let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let replicas: Vec<&Value> =
+            pods["items"].as_array()?.iter().filter(stays).map(|pod| &pod["metadata"]["name"]).collect();
+        last = cluster.get(&["tunnelendpoints", "-n", NAMESPACE]).ok()?;
+        let agents = last["items"].as_array()?;
+        let is_ready = |agent: &Value| {
+            condition(agent, "Ready").0 == "True" && replicas.contains(&&agent["status"]["stream"]["replica"])
+        };
+        (!agents.is_empty() && agents.iter().all(is_ready)).then_some(())
+    });
+    waited.with_context(|| format!("the agents are {last}"))
 }
 
 /// Exactly these nodes carry the label of `examples/isp`.

@@ -88,10 +88,10 @@ pub struct AmtTimers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AmtLimits {
-    /// Endpoints at one time; who comes then gets queries with the L flag. Default: 65 536.
+    /// Endpoints at one time; who comes then gets queries with the L flag. Default: 100 000.
     #[serde(deserialize_with = "integer::read")]
     pub endpoints: NonZeroU32,
-    /// Groups of one endpoint, both families together. Default: 256.
+    /// Groups of one endpoint, both families together. Default: 1000.
     #[serde(deserialize_with = "integer::read")]
     pub groups_per_endpoint: NonZeroU32,
     /// Sources of one group of one endpoint. Default: 128.

@@ -4,4 +4,5 @@ pub mod amt;
 mod deadlines;
 pub mod hierarchy;
 pub mod membership;
+pub mod reasons;
 pub mod umtp;

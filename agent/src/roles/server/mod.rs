@@ -173,8 +173,9 @@ impl ServerRole {
             channels: tunnel.channels,
             age_seconds: age.as_secs(),
         }));
-        let of_amt = amt.iter().flat_map(|amt| amt.counters.drops()).map(|(reason, count)| (reason.label(), count));
-        let drops = endpoint.drops().map(|(reason, count)| (reason.label(), count)).chain(of_amt);
+        let of_amt =
+            amt.iter().flat_map(|amt| amt.counters.drops.counts()).map(|(reason, count)| (reason.label(), count));
+        let drops = endpoint.drops.counts().map(|(reason, count)| (reason.label(), count)).chain(of_amt);
         for (reason, count) in drops.chain(dataplane.drops().map(|(reason, count)| (reason.label(), count))) {
             if count > 0 {
                 *report.drops.entry(reason.to_owned()).or_default() += count;

@@ -56,7 +56,7 @@ fn requests_at_line_rate_from_random_addresses_leave_no_state_and_bring_each_one
     assert_eq!((relay.endpoints().len(), relay.next_timeout(), relay.upstream().count()), (0, None, 0));
     assert!(answers <= 5_000 + 20_000, "{answers} answers in two thirds of a second");
     assert!(octets_out <= QUERY_LEN_MAX * 25_000);
-    assert!(relay.counters().dropped(Reason::TotalRate) > 900_000);
+    assert!(relay.counters().drops.of(Reason::TotalRate) > 900_000);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn forged_updates_and_teardowns_change_nothing_and_are_never_answered() {
         relay.handle_datagram(now, local(), from, &forged);
         assert_eq!(relay.poll_output(), None);
     }
-    assert_eq!((relay.endpoints().len(), relay.counters().dropped(Reason::WrongMac)), (0, 300_000));
+    assert_eq!((relay.endpoints().len(), relay.counters().drops.of(Reason::WrongMac)), (0, 300_000));
 }
 
 /// A joined gateway, the Query and the Update that somebody has overheard.
@@ -185,8 +185,8 @@ fn updates_that_claim_a_hundred_thousand_sources_stay_within_the_limits() {
     }
     let (_, filters) = &table.endpoints[&from];
     assert_eq!((filters.len(), filters[&ip(SSM)].sources().len()), (1000, 128));
-    assert_eq!(relay.counters().dropped(Reason::SourcesPerGroupMax), 99_872);
-    assert_eq!(relay.counters().dropped(Reason::GroupsPerEndpointMax), 100_000 - 999);
+    assert_eq!(relay.counters().drops.of(Reason::SourcesPerGroupMax), 99_872);
+    assert_eq!(relay.counters().drops.of(Reason::GroupsPerEndpointMax), 100_000 - 999);
 }
 
 #[test]

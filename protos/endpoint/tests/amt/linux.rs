@@ -76,7 +76,7 @@ fn the_linux_gateway_converges_at_a_relay_that_sets_g_and_l() {
     assert_eq!(members[..2], [1, 2], "MLD at once, IGMP with the second cycle");
     assert!(members[2..].iter().all(|groups| *groups == 2), "and for good, a draining relay included");
     assert_eq!(linux.dropped, 1);
-    assert!(relay.counters().dropped(castgate_endpoint::amt::relay::Reason::SourceRate) == 0);
+    assert!(relay.counters().drops.of(castgate_endpoint::amt::relay::Reason::SourceRate) == 0);
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn a_report_with_more_sources_than_a_packet_can_hold_fills_one_group_to_its_limi
             router.handle_message(now, [10, 0, 0, 1].into(), &report(kind, group(Family::V4), sources));
             let held: Vec<_> = router.groups(now).map(|report| report.sources.len()).collect();
             assert_eq!(held, [128], "{kind:?}");
-            assert_eq!(router.counters().refused(Refusal::SourcesMax), 100_000 - 128);
+            assert_eq!(router.counters().refusals.of(Refusal::SourcesMax), 100_000 - 128);
         }
     }
 }
@@ -198,19 +198,19 @@ fn more_groups_than_there_may_be_are_refused_and_counted_and_those_that_are_ther
         })
     };
     router.handle_message(now, [10, 0, 0, 1].into(), &Message::Report(records(RecordType::ModeIsExclude).collect()));
-    assert_eq!((router.len(), router.counters().refused(Refusal::GroupsMax)), (10, 990));
+    assert_eq!((router.len(), router.counters().refusals.of(Refusal::GroupsMax)), (10, 990));
     let later = now + 100_000.millis();
     router.handle_message(later, [10, 0, 0, 1].into(), &Message::Report(records(RecordType::ModeIsExclude).collect()));
     router.handle_timeout(now + 260_000.millis());
     assert_eq!(router.len(), 10);
     // Leaves of what is not there are neither groups nor refusals.
-    let before = router.counters().refused(Refusal::GroupsMax);
+    let before = router.counters().refusals.of(Refusal::GroupsMax);
     router.handle_message(
         later,
         [10, 0, 0, 1].into(),
         &Message::Report(records(RecordType::ChangeToInclude).collect()),
     );
-    assert_eq!(router.counters().refused(Refusal::GroupsMax), before);
+    assert_eq!(router.counters().refusals.of(Refusal::GroupsMax), before);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn records_without_a_meaning_are_ignored_and_the_rest_of_the_report_is_heard() {
     router.handle_message(now, [0, 0, 0, 0].into(), &Message::Report(records));
     let counters = router.counters();
     let refused =
-        [Refusal::UnknownType, Refusal::UnfitGroup, Refusal::UnfitSource].map(|refusal| counters.refused(refusal));
+        [Refusal::UnknownType, Refusal::UnfitGroup, Refusal::UnfitSource].map(|refusal| counters.refusals.of(refusal));
     assert_eq!((refused, counters.records), ([1, 2, 3], 4));
     assert_eq!(router.filter([239, 1, 1, 2].into()), Some(Filter::include([IpAddr::from([192, 0, 2, 1])])));
 }

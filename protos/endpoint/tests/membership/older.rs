@@ -35,7 +35,7 @@ fn while_older_hosts_are_there_nothing_is_blocked_to_the_nanosecond() {
         link.record(RecordType::ChangeToExclude, &[1, 2]);
         link.advance_to(GMI.just_before());
         // Neither has had an effect; the second has set the group timer anew, as TO_EX({}) does.
-        assert_eq!(link.router.counters().refused(Refusal::Incompatible), 1);
+        assert_eq!(link.router.counters().refusals.of(Refusal::Incompatible), 1);
         assert!(link.report().sources.is_empty());
         link.record(RecordType::BlockOldSources, &[1]);
         link.record(RecordType::ChangeToExclude, &[]);
@@ -106,7 +106,7 @@ fn older_hosts_can_be_switched_off() {
     let mut link = Link::new(Family::V4, Config { older_hosts: false, ..Config::default() });
     link.say(&Message::OldReport { version: 1, group: group(Family::V4) });
     link.say(&Message::OldLeave { group: group(Family::V4) });
-    assert_eq!((link.router.len(), link.router.counters().refused(Refusal::OlderHost)), (0, 2));
+    assert_eq!((link.router.len(), link.router.counters().refusals.of(Refusal::OlderHost)), (0, 2));
 }
 
 #[test]

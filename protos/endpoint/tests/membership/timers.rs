@@ -262,7 +262,7 @@ fn on_a_link_mld_is_heard_from_link_local_addresses_only_and_igmp_from_anybody()
         let message = report(RecordType::ModeIsExclude, group(Family::V6), vec![]);
         router.handle_message(now, address.parse().unwrap(), &message);
     }
-    assert_eq!((router.len(), router.counters().refused(Refusal::Stranger)), (0, 3));
+    assert_eq!((router.len(), router.counters().refusals.of(Refusal::Stranger)), (0, 3));
     let message = report(RecordType::ModeIsExclude, group(Family::V4), vec![]);
     router.handle_message(now, [0, 0, 0, 0].into(), &message);
     assert_eq!(router.len(), 1);

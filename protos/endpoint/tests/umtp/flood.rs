@@ -102,7 +102,7 @@ fn wrong_cookies_from_random_addresses_leave_no_trace_and_are_never_answered_wit
     }
     assert_eq!(flood.ups, 0);
     assert_eq!((flood.server.tunnels().len(), flood.server.channels().len()), (0, 0));
-    assert!(flood.server.counters().dropped(Reason::WrongCookie) > 500_000);
+    assert!(flood.server.counters().drops.of(Reason::WrongCookie) > 500_000);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn sixty_seconds_of_guesses_from_one_address_get_nothing() {
         assert_eq!(flood.ups, 0);
         let counters = flood.server.counters();
         assert!(counters.probe_acks <= 16, "{} answers", counters.probe_acks);
-        assert!(counters.dropped(Reason::Ignored) > 599_900);
+        assert!(counters.drops.of(Reason::Ignored) > 599_900);
     }
 }
 
@@ -191,7 +191,7 @@ fn unfit_and_unpermitted_joins_join_nothing_and_are_counted_by_reason() {
         Trailer { source_cookie: Cookie(1), destination_cookie: right, channel, ttl: 9, command }
             .append_to(&mut datagram);
         bed.server_mut(server).handle_datagram(now, from, &datagram);
-        assert_eq!(bed.server(server).counters().dropped(reason), 1, "{reason:?}");
+        assert_eq!(bed.server(server).counters().drops.of(reason), 1, "{reason:?}");
         assert_eq!(bed.server_mut(server).poll_output(), None, "{reason:?}");
     }
     assert_eq!((bed.server(server).tunnels().len(), bed.server(server).channels().len()), (0, 0));

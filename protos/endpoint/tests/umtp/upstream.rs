@@ -76,5 +76,5 @@ fn where_clients_may_not_send_nothing_is_relayed_and_it_is_counted() {
     bed.run_for(millis(100));
     assert!(bed.servers[server].multicast.is_empty());
     assert!(bed.clients[second].received.is_empty());
-    assert_eq!(bed.server(server).counters().dropped(Reason::MayNotSend), 1);
+    assert_eq!(bed.server(server).counters().drops.of(Reason::MayNotSend), 1);
 }

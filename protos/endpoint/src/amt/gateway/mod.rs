@@ -188,7 +188,7 @@ impl Gateway {
         match self.receive(now, from, datagram) {
             Ok(packet) => packet,
             Err(reason) => {
-                self.counters.drop(reason);
+                self.counters.drops.add(reason);
                 None
             }
         }

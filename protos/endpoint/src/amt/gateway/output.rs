@@ -2,6 +2,7 @@
 
 use super::super::Unfit;
 use crate::membership::host::SetError;
+use crate::reasons::{Tally, reasons};
 use castgate_wire::membership::Family;
 use std::net::{IpAddr, SocketAddr};
 
@@ -85,73 +86,35 @@ pub enum Refusal {
     Limit(#[from] SetError),
 }
 
-/// Why a datagram was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// Too short for what it says to be.
-    Malformed,
-    /// An AMT version other than 0.
-    Version,
-    /// A type that RFC 7450 does not have.
-    UnknownType,
-    /// From another address or port than that of the relay.
-    Stranger,
-    /// A message that only relays take.
-    Unexpected,
-    /// An answer to nothing that was asked.
-    Unasked,
-    /// The nonce is not that of the question.
-    WrongNonce,
-    /// An advertised address that can be no relay's.
-    BadRelay,
-    /// The packet inside a Membership Query is no general query of the version and family that was asked for.
-    NotQuery,
-    /// The packet inside Multicast Data is no IP packet.
-    NotPacket,
-    /// The packet inside Multicast Data is for no group.
-    NotMulticast,
-    /// Its group is not joined.
-    NotJoined,
-    /// Its source is not wanted.
-    WrongSource,
-}
-
-impl Reason {
-    /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 13] = [
-        Self::Malformed,
-        Self::Version,
-        Self::UnknownType,
-        Self::Stranger,
-        Self::Unexpected,
-        Self::Unasked,
-        Self::WrongNonce,
-        Self::BadRelay,
-        Self::NotQuery,
-        Self::NotPacket,
-        Self::NotMulticast,
-        Self::NotJoined,
-        Self::WrongSource,
-    ];
-
-    /// The reason as a metric label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Version => "version",
-            Self::UnknownType => "unknown_type",
-            Self::Stranger => "stranger",
-            Self::Unexpected => "unexpected",
-            Self::Unasked => "unasked",
-            Self::WrongNonce => "wrong_nonce",
-            Self::BadRelay => "bad_relay",
-            Self::NotQuery => "not_query",
-            Self::NotPacket => "not_packet",
-            Self::NotMulticast => "not_multicast",
-            Self::NotJoined => "not_joined",
-            Self::WrongSource => "wrong_source",
-        }
+reasons! {
+    /// Why a datagram was dropped.
+    pub enum Reason {
+        /// Too short for what it says to be.
+        Malformed = "malformed",
+        /// An AMT version other than 0.
+        Version = "version",
+        /// A type that RFC 7450 does not have.
+        UnknownType = "unknown_type",
+        /// From another address or port than that of the relay.
+        Stranger = "stranger",
+        /// A message that only relays take.
+        Unexpected = "unexpected",
+        /// An answer to nothing that was asked.
+        Unasked = "unasked",
+        /// The nonce is not that of the question.
+        WrongNonce = "wrong_nonce",
+        /// An advertised address that can be no relay's.
+        BadRelay = "bad_relay",
+        /// The packet inside a Membership Query is no general query of the version and family that was asked for.
+        NotQuery = "not_query",
+        /// The packet inside Multicast Data is no IP packet.
+        NotPacket = "not_packet",
+        /// The packet inside Multicast Data is for no group.
+        NotMulticast = "not_multicast",
+        /// Its group is not joined.
+        NotJoined = "not_joined",
+        /// Its source is not wanted.
+        WrongSource = "wrong_source",
     }
 }
 
@@ -191,37 +154,6 @@ pub struct Counters {
     pub teardowns: u64,
     /// Silences told.
     pub silences: u64,
-    dropped: [u64; Reason::ALL.len()],
-}
-
-impl Counters {
-    /// How often this happened.
-    #[must_use]
-    pub fn dropped(&self, reason: Reason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    /// All reasons with their counts.
-    pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.into_iter().zip(self.dropped)
-    }
-
-    /// Counts a datagram that [`super::Gateway::takes`] has refused.
-    pub fn drop(&mut self, reason: Reason) {
-        self.dropped[reason as usize] += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_has_its_own_place_and_label() {
-        for (place, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place);
-        }
-        let labels: std::collections::BTreeSet<_> = Reason::ALL.map(Reason::label).into();
-        assert_eq!(labels.len(), Reason::ALL.len());
-    }
+    /// What was dropped, by its reason.
+    pub drops: Tally<Reason, { Reason::ALL.len() }>,
 }

@@ -82,7 +82,7 @@ impl Relay {
     /// What the rules leave of a record.
     fn screen(&mut self, record: Record) -> Option<Message> {
         let counters = &mut self.counters;
-        let passed = screen(record, &self.permissions, |reason| counters.drop(reason))?;
+        let passed = screen(record, &self.permissions, |reason| counters.drops.add(reason))?;
         Some(Message::Report(vec![passed]))
     }
 
@@ -157,13 +157,13 @@ impl Relay {
             && self.merged.filter_of(&remote, group).is_none()
             && let Err(reason) = self.check_group_room(remote, group)
         {
-            return self.counters.drop(reason);
+            return self.counters.drops.add(reason);
         }
         if let Some(member) = self.members.get_mut(&remote) {
-            let before = member.router.counters().refused(Refusal::SourcesMax);
+            let before = member.router.counters().refusals.of(Refusal::SourcesMax);
             member.router.handle_message(now, remote.ip(), message);
-            let refused = member.router.counters().refused(Refusal::SourcesMax) - before;
-            self.counters.drop_many(Reason::SourcesPerGroupMax, refused);
+            let refused = member.router.counters().refusals.of(Refusal::SourcesMax) - before;
+            self.counters.drops.add_many(Reason::SourcesPerGroupMax, refused);
         }
         self.carry_on(remote);
     }

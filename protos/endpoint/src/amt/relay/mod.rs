@@ -168,7 +168,7 @@ impl Relay {
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.len() as u64;
         if let Err(reason) = self.receive(now, canonical(local), canonical(from), datagram) {
-            self.counters.drop(reason);
+            self.counters.drops.add(reason);
         }
     }
 

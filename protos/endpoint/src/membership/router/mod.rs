@@ -78,7 +78,7 @@ impl Router {
     fn handle_record(&mut self, now: Instant, reporter: IpAddr, record: &Record) {
         self.counters.records += 1;
         if matches!(record.kind, RecordType::Unknown(_)) {
-            return self.counters.refuse(Refusal::UnknownType);
+            return self.counters.refusals.add(Refusal::UnknownType);
         }
         if !self.admits(reporter, record.group) {
             return;
@@ -87,12 +87,12 @@ impl Router {
         let is_fit = |source: &&IpAddr| is_host(**source) && source.is_ipv4() == group.is_ipv4();
         let mut listed: BTreeSet<IpAddr> = sources.iter().filter(is_fit).copied().collect();
         let unfit = sources.iter().filter(|source| !is_fit(source)).count();
-        self.counters.refuse_many(Refusal::UnfitSource, unfit);
+        self.counters.refusals.add_many(Refusal::UnfitSource, unfit as u64);
         match (self.compatibility(now, *group), kind) {
             // RFC 3376 §7.3.2, RFC 3810 §8.3.2: older hosts cannot say that they want the sources which others block.
             (Compatibility::First | Compatibility::Second, RecordType::BlockOldSources)
             | (Compatibility::First, RecordType::ChangeToInclude) => {
-                return self.counters.refuse(Refusal::Incompatible);
+                return self.counters.refusals.add(Refusal::Incompatible);
             }
             (Compatibility::First | Compatibility::Second, RecordType::ChangeToExclude) => listed.clear(),
             _ => {}
@@ -103,7 +103,7 @@ impl Router {
     fn handle_old_report(&mut self, now: Instant, reporter: IpAddr, version: u8, group: IpAddr) {
         self.counters.records += 1;
         if !self.config.older_hosts {
-            return self.counters.refuse(Refusal::OlderHost);
+            return self.counters.refusals.add(Refusal::OlderHost);
         }
         if !self.admits(reporter, group) {
             return;
@@ -118,13 +118,13 @@ impl Router {
     fn handle_old_leave(&mut self, now: Instant, reporter: IpAddr, group: IpAddr) {
         self.counters.records += 1;
         if !self.config.older_hosts {
-            return self.counters.refuse(Refusal::OlderHost);
+            return self.counters.refusals.add(Refusal::OlderHost);
         }
         if !self.admits(reporter, group) {
             return;
         }
         match self.compatibility(now, group) {
-            Compatibility::First => self.counters.refuse(Refusal::Incompatible),
+            Compatibility::First => self.counters.refusals.add(Refusal::Incompatible),
             // RFC 3376 §7.3.2 does not say what a leave means when no older host was heard of late. A host that says so leaves.
             Compatibility::Second | Compatibility::Current => {
                 self.apply(now, reporter, group, RecordType::ChangeToInclude, &BTreeSet::new());
@@ -153,11 +153,11 @@ impl Router {
     fn admits(&mut self, reporter: IpAddr, group: IpAddr) -> bool {
         // RFC 3810 §5.2.13. RFC 3376 §4.2.13 takes IGMP reports from anybody, RFC 7450 §5.3.1 all that come through a tunnel.
         if group.is_ipv6() && self.config.leave_mode == LeaveMode::Queried && !is_link_local(reporter) {
-            self.counters.refuse(Refusal::Stranger);
+            self.counters.refusals.add(Refusal::Stranger);
             return false;
         }
         if !is_forwarded(group) {
-            self.counters.refuse(Refusal::UnfitGroup);
+            self.counters.refusals.add(Refusal::UnfitGroup);
             return false;
         }
         true
@@ -172,13 +172,13 @@ impl Router {
                 return;
             }
             if self.groups.len() >= self.config.groups_max {
-                return self.counters.refuse(Refusal::GroupsMax);
+                return self.counters.refusals.add(Refusal::GroupsMax);
             }
         }
         let entry = self.groups.entry(group).or_insert_with(|| Group::new(reporter, self.gone.remove(&group)));
         entry.reporter = reporter;
         let without_room = entry.record(kind, listed, &rules);
-        self.counters.refuse_many(Refusal::SourcesMax, without_room);
+        self.counters.refusals.add_many(Refusal::SourcesMax, without_room as u64);
         self.arrange(group);
     }
 

@@ -1,6 +1,7 @@
 //! What a router tells its driver, and what it shows of itself.
 
 use super::super::{Compatibility, Filter};
+use crate::reasons::{Tally, reasons};
 use castgate_wire::membership::Query;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -36,53 +37,25 @@ pub struct GroupReport {
     pub reporter: IpAddr,
 }
 
-/// Why something that was reported was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
-    /// An MLD message from an address that is not link-local (RFC 3810 §5.2.13).
-    Stranger,
-    /// The group is no multicast address, or never leaves its link.
-    UnfitGroup,
-    /// A source is not the address of a host, or of another family than its group.
-    UnfitSource,
-    /// There are as many groups as there may be.
-    GroupsMax,
-    /// The group has as many sources as it may have; counted for each source.
-    SourcesMax,
-    /// The record type has no meaning (RFC 3376 §4.2.12).
-    UnknownType,
-    /// Hosts of older versions are not heard, by configuration.
-    OlderHost,
-    /// Hosts of older versions are there: the record can not be obeyed (RFC 3376 §7.3.2).
-    Incompatible,
-}
-
-impl Refusal {
-    /// Every refusal, in the order of the counters.
-    pub const ALL: [Self; 8] = [
-        Self::Stranger,
-        Self::UnfitGroup,
-        Self::UnfitSource,
-        Self::GroupsMax,
-        Self::SourcesMax,
-        Self::UnknownType,
-        Self::OlderHost,
-        Self::Incompatible,
-    ];
-
-    /// The refusal as a metric label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Stranger => "stranger",
-            Self::UnfitGroup => "unfit_group",
-            Self::UnfitSource => "unfit_source",
-            Self::GroupsMax => "groups_max",
-            Self::SourcesMax => "sources_max",
-            Self::UnknownType => "unknown_type",
-            Self::OlderHost => "older_host",
-            Self::Incompatible => "incompatible",
-        }
+reasons! {
+    /// Why something that was reported was not done.
+    pub enum Refusal {
+        /// An MLD message from an address that is not link-local (RFC 3810 §5.2.13).
+        Stranger = "stranger",
+        /// The group is no multicast address, or never leaves its link.
+        UnfitGroup = "unfit_group",
+        /// A source is not the address of a host, or of another family than its group.
+        UnfitSource = "unfit_source",
+        /// There are as many groups as there may be.
+        GroupsMax = "groups_max",
+        /// The group has as many sources as it may have; counted for each source.
+        SourcesMax = "sources_max",
+        /// The record type has no meaning (RFC 3376 §4.2.12).
+        UnknownType = "unknown_type",
+        /// Hosts of older versions are not heard, by configuration.
+        OlderHost = "older_host",
+        /// Hosts of older versions are there: the record can not be obeyed (RFC 3376 §7.3.2).
+        Incompatible = "incompatible",
     }
 }
 
@@ -95,40 +68,6 @@ pub struct Counters {
     pub queries: u64,
     /// Changes of what is forwarded.
     pub changes: u64,
-    refused: [u64; Refusal::ALL.len()],
-}
-
-impl Counters {
-    /// How often this happened.
-    #[must_use]
-    pub fn refused(&self, refusal: Refusal) -> u64 {
-        self.refused[refusal as usize]
-    }
-
-    /// All refusals with their counts.
-    pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
-        Refusal::ALL.into_iter().zip(self.refused)
-    }
-
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        self.refuse_many(refusal, 1);
-    }
-
-    pub(super) fn refuse_many(&mut self, refusal: Refusal, times: usize) {
-        self.refused[refusal as usize] += times as u64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_refusal_has_its_own_place_and_label() {
-        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, place);
-        }
-        let labels: std::collections::BTreeSet<_> = Refusal::ALL.map(Refusal::label).into();
-        assert_eq!(labels.len(), Refusal::ALL.len());
-    }
+    /// What was not done, by its reason.
+    pub refusals: Tally<Refusal, { Refusal::ALL.len() }>,
 }

@@ -1,6 +1,7 @@
 //! What a client tells its driver, and what it counts.
 
 use super::super::Unfit;
+use crate::reasons::{Tally, reasons};
 use castgate_wire::umtp::Channel;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -130,35 +131,19 @@ pub struct Received<'a> {
     pub payload: &'a [u8],
 }
 
-/// Why a datagram was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// Not UMTP, or of another version.
-    Malformed,
-    /// From an address that is none of our servers.
-    Stranger,
-    /// From the server, without our cookie.
-    WrongCookie,
-    /// A command that only servers take, that base UMTP does not have, or an answer to nothing.
-    Unexpected,
-    /// `DATA` for a channel that is not joined.
-    NotJoined,
-}
-
-impl Reason {
-    /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 5] = [Self::Malformed, Self::Stranger, Self::WrongCookie, Self::Unexpected, Self::NotJoined];
-
-    /// The reason as a metric label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Stranger => "stranger",
-            Self::WrongCookie => "wrong_cookie",
-            Self::Unexpected => "unexpected",
-            Self::NotJoined => "not_joined",
-        }
+reasons! {
+    /// Why a datagram was dropped.
+    pub enum Reason {
+        /// Not UMTP, or of another version.
+        Malformed = "malformed",
+        /// From an address that is none of our servers.
+        Stranger = "stranger",
+        /// From the server, without our cookie.
+        WrongCookie = "wrong_cookie",
+        /// A command that only servers take, that base UMTP does not have, or an answer to nothing.
+        Unexpected = "unexpected",
+        /// `DATA` for a channel that is not joined.
+        NotJoined = "not_joined",
     }
 }
 
@@ -181,22 +166,6 @@ pub struct Counters {
     pub probes: u64,
     /// Times that the channels moved to another server.
     pub hand_overs: u64,
-    dropped: [u64; Reason::ALL.len()],
-}
-
-impl Counters {
-    /// How often this happened.
-    #[must_use]
-    pub fn dropped(&self, reason: Reason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    /// All reasons with their counts.
-    pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.into_iter().zip(self.dropped)
-    }
-
-    pub(super) fn drop(&mut self, reason: Reason) {
-        self.dropped[reason as usize] += 1;
-    }
+    /// What was dropped, by its reason.
+    pub drops: Tally<Reason, { Reason::ALL.len() }>,
 }

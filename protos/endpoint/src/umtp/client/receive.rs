@@ -21,7 +21,7 @@ impl Client {
         match self.receive(now, from, datagram) {
             Ok(received) => received,
             Err(reason) => {
-                self.counters.drop(reason);
+                self.counters.drops.add(reason);
                 None
             }
         }

@@ -44,7 +44,7 @@ impl Server {
     ) {
         let any_source = Channel::any_source(*destination.ip(), destination.port());
         if self.break_loop(now, any_source, source) {
-            return self.counters.drop(Reason::Loop);
+            return self.counters.drops.add(Reason::Loop);
         }
         let from_source = Channel::source_specific(source, *destination.ip(), destination.port());
         for channel in [any_source, from_source] {
@@ -55,7 +55,7 @@ impl Server {
     /// The driver saw a native packet of `channel` whose source is the address of a tunnel.
     pub fn handle_loop(&mut self, now: Instant, channel: Channel, source: Ipv4Addr) {
         if self.break_loop(now, channel, source) {
-            self.counters.drop(Reason::Loop);
+            self.counters.drops.add(Reason::Loop);
         }
     }
 

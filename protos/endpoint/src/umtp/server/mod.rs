@@ -102,7 +102,7 @@ impl Server {
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += datagram.len() as u64;
         if let Err(reason) = self.receive(now, from, datagram) {
-            self.counters.drop(reason);
+            self.counters.drops.add(reason);
         }
     }
 
@@ -209,7 +209,7 @@ impl Server {
         if self.answers.admit(from, self.config.answer_interval, now) {
             self.acknowledge(from, question, local);
         } else {
-            self.counters.drop(Reason::AnswerSuppressed);
+            self.counters.drops.add(Reason::AnswerSuppressed);
         }
     }
 
@@ -228,7 +228,7 @@ impl Server {
     /// `PROBE_NACK`: the question with its cookies swapped, and without whatever stood before its trailer.
     fn refuse(&mut self, now: Instant, to: SocketAddrV4, question: &Trailer) {
         if !self.answers.admit(to, self.config.answer_interval, now) {
-            return self.counters.drop(Reason::AnswerSuppressed);
+            return self.counters.drops.add(Reason::AnswerSuppressed);
         }
         self.counters.probe_nacks += 1;
         let answer = Trailer {

@@ -181,7 +181,7 @@ impl Lab {
     }
 
     fn dropped(&self, reason: Reason) -> u64 {
-        self.gateway.counters().dropped(reason)
+        self.gateway.counters().drops.of(reason)
     }
 }
 

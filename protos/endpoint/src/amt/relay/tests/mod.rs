@@ -130,7 +130,7 @@ impl Lab {
     }
 
     fn dropped(&self, reason: Reason) -> u64 {
-        self.relay.counters().dropped(reason)
+        self.relay.counters().drops.of(reason)
     }
 }
 

@@ -9,7 +9,7 @@ fn a_packet_is_delivered_only_while_its_channel_is_joined() {
     assert!(!lab.data("239.1.2.3:5005") && !lab.data("239.1.2.3@192.0.2.10:5004"));
     lab.client.leave(channel(ASM), lab.now);
     assert!(!lab.data(ASM));
-    assert_eq!(lab.client.counters().dropped(Reason::NotJoined), 3);
+    assert_eq!(lab.client.counters().drops.of(Reason::NotJoined), 3);
     lab.client.join(channel(ASM), lab.now);
     assert!(lab.data(ASM));
 }

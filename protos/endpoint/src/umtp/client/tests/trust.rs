@@ -83,8 +83,8 @@ fn a_server_that_is_being_asked_is_believed_only_with_our_cookie() {
         lab.receive(server(2), lab.trailer(server(2), command, Channel::UNSPECIFIED));
     }
     assert!(lab.events.is_empty());
-    assert_eq!(lab.client.counters().dropped(Reason::WrongCookie), 3);
-    assert_eq!(lab.client.counters().dropped(Reason::Stranger), 3);
+    assert_eq!(lab.client.counters().drops.of(Reason::WrongCookie), 3);
+    assert_eq!(lab.client.counters().drops.of(Reason::Stranger), 3);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_probe_of_a_stranger_is_refused_with_swapped_cookies_once_a_second() {
     }
     let refusal = Trailer::without_channel(Command::ProbeNack, Cookie(2207), Cookie(914));
     assert_eq!(lab.sent, [(0, stranger, refusal)]);
-    assert_eq!(lab.client.counters().dropped(Reason::Stranger), 6);
+    assert_eq!(lab.client.counters().drops.of(Reason::Stranger), 6);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn options_before_an_answer_are_ignored_and_flow_data_is_not_taken() {
     lab.client.handle_datagram(lab.now, server(1), &with_options);
     assert_eq!(lab.client.server(), Some(server(1)));
     assert!(lab.client.handle_datagram(lab.now, server(1), b"hi\x4a\x21\x7e\x0c").is_none());
-    assert_eq!(lab.client.counters().dropped(Reason::Malformed), 1);
+    assert_eq!(lab.client.counters().drops.of(Reason::Malformed), 1);
 }
 
 #[test]

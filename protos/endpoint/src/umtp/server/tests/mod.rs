@@ -96,6 +96,6 @@ impl Lab {
     }
 
     fn dropped(&self, reason: Reason) -> u64 {
-        self.server.counters().dropped(reason)
+        self.server.counters().drops.of(reason)
     }
 }

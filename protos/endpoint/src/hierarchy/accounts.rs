@@ -9,15 +9,17 @@
 //!                          └─▶ PasswordCheck ──run──▶ bool ──note──▶ remembered
 //! ```
 
+mod allow;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::Hasher;
-use std::net::IpAddr;
 
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params};
-use castgate_wire::registry::{Country, EntryType, Prefix, Register};
 use siphasher::sip128::{Hasher128, SipHasher24};
+
+pub use allow::{Allow, Claim};
 
 /// Passwords remembered as good. One for each login that refreshes, with room for many; 24 octets each.
 const VERIFIED_MAX: usize = 16_384;
@@ -38,36 +40,6 @@ pub struct Account {
     /// Of the password before: taken as well while its owner goes over to the new one.
     previous_password_hash: Option<String>,
     allow: Allow,
-}
-
-/// What an account may claim. An empty list of types, networks or countries allows none of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allow {
-    /// Kinds of entries.
-    pub types: Vec<EntryType>,
-    /// Every network of an entry lies within one of these. A public entry needs a prefix of length 0 here.
-    pub networks: Vec<Prefix>,
-    /// Countries an entry may name.
-    pub countries: Vec<Country>,
-    /// The entry's own address lies within one of these; empty: any address.
-    pub sources: Vec<Prefix>,
-}
-
-/// Something that an entry claims and its account may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Claim {
-    /// The kind of entry.
-    #[error("this account may not register entries of TYPE {0}")]
-    Type(EntryType),
-    /// One of its networks.
-    #[error("this account may not register network {0}")]
-    Network(Prefix),
-    /// Its country.
-    #[error("this account may not register country {0}")]
-    Country(Country),
-    /// Its own address.
-    #[error("this account may not register source {0}")]
-    Source(IpAddr),
 }
 
 /// Why an account cannot be used at all.
@@ -164,43 +136,6 @@ impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { login, password_hash: _, previous_password_hash: _, allow } = self;
         f.debug_struct("Account").field("login", login).field("allow", allow).finish_non_exhaustive()
-    }
-}
-
-impl Allow {
-    /// Whether an account may claim all of this.
-    ///
-    /// # Errors
-    /// The first [`Claim`] that it may not.
-    pub fn check(
-        &self,
-        entry_type: EntryType,
-        source: IpAddr,
-        networks: &[Prefix],
-        countries: &[Country],
-    ) -> Result<(), Claim> {
-        if !self.types.contains(&entry_type) {
-            return Err(Claim::Type(entry_type));
-        }
-        if !self.sources.is_empty() && !self.sources.iter().any(|range| range.contains(&source)) {
-            return Err(Claim::Source(source));
-        }
-        let inside = |network: &&Prefix| self.networks.iter().any(|range| range.contains(*network));
-        if let Some(network) = networks.iter().find(|network| !inside(network)) {
-            return Err(Claim::Network(*network));
-        }
-        match countries.iter().find(|country| !self.countries.contains(country)) {
-            Some(country) => Err(Claim::Country(*country)),
-            None => Ok(()),
-        }
-    }
-
-    /// [`check`](Self::check) for a REGISTER.
-    ///
-    /// # Errors
-    /// The first [`Claim`] that the account may not.
-    pub fn check_register(&self, register: &Register) -> Result<(), Claim> {
-        self.check(register.entry_type, register.source, &register.networks, register.country.as_slice())
     }
 }
 
@@ -342,6 +277,7 @@ impl Accounts {
 mod tests {
     use super::*;
     use argon2::password_hash::{PasswordHasher, SaltString};
+    use castgate_wire::registry::EntryType;
 
     #[test]
     fn the_right_password_is_checked_once_and_then_remembered() {
@@ -417,41 +353,6 @@ mod tests {
         assert_eq!(accounts.verified.len(), VERIFIED_MAX);
         assert_eq!(accounts.verified_order.len(), VERIFIED_MAX);
         assert!(!accounts.verified.contains(&9) && accounts.verified.contains(&10));
-    }
-
-    #[test]
-    fn a_claim_beyond_the_account_is_named() {
-        let allow = Allow {
-            types: vec![EntryType::TunnelServer],
-            networks: vec!["134.184.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            countries: vec!["BE".parse().unwrap()],
-            sources: vec!["134.184.0.0/16".parse().unwrap()],
-        };
-        let check = |kind, source: &str, networks: &[&str], countries: &[&str]| {
-            let networks: Vec<Prefix> = networks.iter().map(|text| text.parse().unwrap()).collect();
-            let countries: Vec<Country> = countries.iter().map(|text| text.parse().unwrap()).collect();
-            let outcome = allow.check(kind, source.parse().unwrap(), &networks, &countries);
-            outcome.map_err(|claim| claim.to_string())
-        };
-        let ts = EntryType::TunnelServer;
-        assert_eq!(check(ts, "134.184.1.1", &["134.184.1.0/24", "2001:db8:1::/48"], &["BE"]), Ok(()));
-        assert_eq!(check(ts, "134.184.1.1", &["134.184.0.0/16"], &[]), Ok(()));
-        let refused = |sentence: &str| Err(format!("this account may not register {sentence}"));
-        assert_eq!(check(EntryType::TunnelDatabase, "134.184.1.1", &[], &["BE"]), refused("entries of TYPE TDS"));
-        assert_eq!(check(ts, "134.185.1.1", &[], &["BE"]), refused("source 134.185.1.1"));
-        assert_eq!(check(ts, "134.184.1.1", &["134.184.0.0/15"], &[]), refused("network 134.184.0.0/15"));
-        assert_eq!(check(ts, "134.184.1.1", &["134.184.1.0/24", "0.0.0.0/0"], &[]), refused("network 0.0.0.0/0"));
-        assert_eq!(check(ts, "134.184.1.1", &[], &["FR"]), refused("country FR"));
-    }
-
-    #[test]
-    fn an_account_without_claims_may_claim_nothing_but_from_anywhere() {
-        let mut allow = Allow::default();
-        let source = "192.0.2.1".parse().unwrap();
-        let ts = EntryType::TunnelServer;
-        assert_eq!(allow.check(ts, source, &[], &[]), Err(Claim::Type(ts)));
-        allow.types.push(ts);
-        assert_eq!(allow.check(ts, source, &[], &[]), Ok(()), "no list of sources means any source");
     }
 
     #[test]

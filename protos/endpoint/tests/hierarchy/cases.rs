@@ -47,6 +47,39 @@ fn a_wider_database_that_comes_later_gets_what_lies_in_it_at_the_next_discovery_
     }
 }
 
+#[test]
+fn databases_of_one_isp_that_start_before_their_country_move_below_it_when_it_is_there() {
+    let mut net = Net::new(INTERVAL, 5);
+    let roots = ["root1", "root2"];
+    for party in roots.into_iter().chain(["isp1", "isp2"]) {
+        let node = net.node(party);
+        net.launch(node);
+        net.pass(INTERVAL);
+    }
+    assert_eq!(
+        (holders(&net, "isp1"), holders(&net, "isp2")),
+        (roots.to_vec(), roots.to_vec()),
+        "nobody else is there"
+    );
+    for country in ["be1", "be2"] {
+        let country = net.node(country);
+        net.launch(country);
+    }
+    // Discovery is repeated at every fourth update; who is named no more is left three updates later.
+    net.pass(INTERVAL * 14);
+    for isp in ["isp1", "isp2"] {
+        assert_eq!(holders(&net, isp), ["be1", "be2"]);
+    }
+    let ispserver = net.node("ispserver");
+    net.launch(ispserver);
+    net.pass(INTERVAL);
+    assert_eq!(holders(&net, "ispserver"), ["isp1", "isp2"]);
+    for _ in 0..8 {
+        let got = net.locate("135.0.7.7".parse().expect("an address"), Some("BE"));
+        assert_eq!(got.servers, [Party::of("ispserver").socket()], "{}", got.hops);
+    }
+}
+
 /// The databases that hold a party.
 fn holders(net: &Net, party: &str) -> Vec<&'static str> {
     let entry = Party::of(party).socket();

@@ -13,6 +13,16 @@
 //!                                     next member; all gone: the step above; all gone: the roots
 //! ```
 //! All roots are looked up before the first is asked: who registers at the roots registers at every one of them.
+//!
+//! A database that has exactly our range hides whoever is above both of us and came later: an answer holds the longest match alone.
+//! So who names such twins, or ourselves, is asked once more, for a range that is one bit wider:
+//!
+//! ```text
+//!   ask for our range ──twins──▶ ask for the wider one ──nobody──▶ the twins are the next step
+//!                                        │ databases above us
+//!                                        ▼
+//!                     these are the next step; where the way ends, the twins are its last one
+//! ```
 
 use std::collections::HashSet;
 use std::fmt;
@@ -123,7 +133,13 @@ pub struct Walk {
     /// The configured roots, for when the cached path fails.
     fallback: Option<Vec<DatabaseAddress>>,
     path: Vec<WalkStep>,
+    /// What those are asked who name our twins; `None` for what has none.
+    wider_query: Option<String>,
+    /// Databases with exactly our range that were named by somebody who knows others above us: the end of the way.
+    twins: Vec<Member>,
     asked: HashSet<SocketAddr>,
+    /// Questions to databases.
+    asks: usize,
     names: usize,
     hops: Vec<Hop>,
     state: State,
@@ -141,6 +157,7 @@ enum State {
     Service(String),
     Address { name: String, port: u16, path: String },
     Ask(Member),
+    AskWider(Member),
     Found(Box<Found>),
     Failed,
 }
@@ -151,8 +168,11 @@ impl Walk {
     #[must_use]
     pub fn new(roots: Vec<DatabaseAddress>, subject: Subject, cached: &[PathStep], seed: u64) -> Self {
         let mut walk = Self {
-            query: query(&subject),
+            query: query(&subject, subject.range),
+            wider_query: wider_query(&subject),
             subject,
+            twins: Vec::new(),
+            asks: 0,
             lot: Lot::new(seed),
             unresolved: Vec::new(),
             roots: Vec::new(),
@@ -176,11 +196,8 @@ impl Walk {
         match &self.state {
             State::Service(name) => Step::ResolveService { name: format!("{SERVICE}.{name}") },
             State::Address { name, .. } => Step::ResolveAddress { name: name.clone() },
-            State::Ask(Member { address, authority, path }) => Step::Ask(Ask {
-                address: *address,
-                authority: authority.clone(),
-                target: format!("{path}?{}", self.query),
-            }),
+            State::Ask(member) => Step::Ask(ask(member, &self.query)),
+            State::AskWider(member) => Step::Ask(ask(member, self.wider_query.as_deref().unwrap_or(&self.query))),
             State::Found(found) => Step::Found(Found::clone(found)),
             State::Failed => Step::Failed(DiscoverError { hops: self.hops.clone() }),
         }
@@ -237,26 +254,63 @@ impl Walk {
 
     /// Brings the list of [`Step::Ask`]; an error is a sentence: refused, timed out, a status other than 200, no XML.
     pub fn handle_answer(&mut self, result: Result<Vec<Server>, String>) {
-        let State::Ask(member) = &self.state else { return };
+        let (member, is_wider) = match &self.state {
+            State::Ask(member) => (member.clone(), false),
+            State::AskWider(member) => (member.clone(), true),
+            State::Service(_) | State::Address { .. } | State::Found(_) | State::Failed => return,
+        };
         let asked = member.address.to_string();
-        match result {
-            Err(sentence) => self.hop(asked, HopOutcome::Failed(shortened(&sentence))),
-            Ok(servers) => {
-                let (members, matched) = self.below(servers);
-                if members.is_empty() {
-                    self.hop(asked, HopOutcome::Nothing);
-                    return self.finish();
-                }
-                if self.path.len() < PATH_STEPS_MAX {
-                    self.hop(asked, HopOutcome::Databases(members.len(), matched));
-                    self.descend(members, Some(matched));
-                } else {
-                    let sentence = format!("it names further databases after {PATH_STEPS_MAX} steps");
-                    self.hop(asked, HopOutcome::Failed(sentence));
-                }
+        let servers = match result {
+            Ok(servers) => servers,
+            Err(sentence) => {
+                self.hop(asked, HopOutcome::Failed(shortened(&sentence)));
+                // It answered before: what it said then holds.
+                return if is_wider { self.end() } else { self.advance() };
             }
+        };
+        let has_twins = !is_wider && self.has_twins(&servers);
+        let (mut members, matched) = self.below(servers);
+        if is_wider && Some(matched) == self.subject.range_len() {
+            // It looks at our address, whatever the range is.
+            members.clear();
         }
-        self.advance();
+        if members.is_empty() {
+            self.hop(asked, HopOutcome::Nothing);
+        } else if self.path.len() < PATH_STEPS_MAX {
+            self.hop(asked, HopOutcome::Databases(members.len(), matched));
+        } else {
+            let sentence = format!("it names further databases after {PATH_STEPS_MAX} steps");
+            self.hop(asked, HopOutcome::Failed(sentence));
+            return self.advance();
+        }
+        if has_twins && self.asks < ASKS_MAX {
+            self.asks += 1;
+            self.twins.extend(members);
+            self.state = State::AskWider(member);
+        } else if members.is_empty() {
+            self.end();
+        } else {
+            self.descend(members, Some(matched));
+            self.advance();
+        }
+    }
+
+    /// Whether an answer hides who is above us: it names somebody with exactly our range, if only ourselves. Below one of those nobody
+    /// is above us.
+    fn has_twins(&self, servers: &[Server]) -> bool {
+        let ours = self.subject.range_len();
+        let is_twin = |server: &Server| server.entry_type == EntryType::TunnelDatabase && server.prefix_len == ours;
+        let is_above = self.path.last().is_some_and(|step| step.step.matched != ours);
+        self.wider_query.is_some() && is_above && servers.iter().any(is_twin)
+    }
+
+    /// Nobody knows anything further down but the twins that were met on the way.
+    fn end(&mut self) {
+        let (twins, steps) = (std::mem::take(&mut self.twins), self.path.len());
+        if steps < PATH_STEPS_MAX {
+            self.descend(twins, self.subject.range_len());
+        }
+        if self.path.len() > steps { self.advance() } else { self.finish() }
     }
 
     /// The databases of an answer that lead on, and by what they were found.
@@ -302,12 +356,13 @@ impl Walk {
         loop {
             if let Some(step) = self.path.last_mut() {
                 match step.left.pop() {
-                    Some(member) if self.asked.len() >= ASKS_MAX => {
+                    Some(member) if self.asks >= ASKS_MAX => {
                         let sentence = format!("{ASKS_MAX} databases were asked before it");
                         self.hop(member.address.to_string(), HopOutcome::Failed(sentence));
                         break;
                     }
                     Some(member) if self.asked.insert(member.address) => {
+                        self.asks += 1;
                         self.state = State::Ask(member);
                         return;
                     }
@@ -362,15 +417,25 @@ impl Walk {
     }
 }
 
+fn ask(Member { address, authority, path }: &Member, query: &str) -> Ask {
+    Ask { address: *address, authority: authority.clone(), target: format!("{path}?{query}") }
+}
+
+/// What is asked for the sake of those above us whom our twins hide. A server has no twins: it registers with who has its range.
+fn wider_query(subject: &Subject) -> Option<String> {
+    subject.range_len().filter(|_| subject.entry_type == EntryType::TunnelDatabase)?;
+    Some(query(subject, subject.range?.supernet()))
+}
+
 /// What every database of the way is asked.
-fn query(subject: &Subject) -> String {
+fn query(subject: &Subject, range: Option<Prefix>) -> String {
     // Without NETWORK our own address would be matched. The range that no network holds leaves the country.
     let everything = || Prefix::V4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0).expect("0 is a length of IPv4"));
     Request::Query(Query {
         entry_type: EntryType::TunnelDatabase,
         country: subject.country,
         protocol: ProtocolFilter::All,
-        network: Some(subject.range.unwrap_or_else(everything)),
+        network: Some(range.unwrap_or_else(everything)),
     })
     .emit()
 }

@@ -125,6 +125,43 @@ fn we_never_meet_ourselves() {
 }
 
 #[test]
+fn twins_that_came_before_their_country_find_it_and_stay_each_others_peers() {
+    let own = "192.0.2.9:5632";
+    let wide = "127.0.7.1:5632";
+    // The root holds both of us: an answer has the longest match alone.
+    for at_the_root in [&[own, ISP][..], &[own], &[ISP]] {
+        let mut lab = Lab::new(&[(ROOT, at_the_root, 16), (COUNTRY, &[], 0), (ISP, &[], 0)]);
+        let alone = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
+        assert_eq!(addresses(&alone.decision.register), [ROOT], "there is no country yet");
+        assert_eq!(
+            lab.targets[1], "/script/castgate.cgs?ACTION=QUERY&TYPE=TDS&COUNTRY=BE&NETWORK=10.0.0.0/15",
+            "who holds more than our range is asked for"
+        );
+        lab.wider.insert(ROOT, (vec![COUNTRY], 0));
+        let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
+        assert_eq!(addresses(&found.decision.register), [COUNTRY]);
+        let peers: &[&str] = if at_the_root.contains(&ISP) { &[ISP] } else { &[] };
+        assert_eq!(addresses(&found.decision.transfer), peers, "whoever went on before us or not");
+        // A wider network below the country, which has our twin already.
+        lab.table.insert(COUNTRY.to_owned(), (vec![wide.to_owned()], 8));
+        lab.table.insert(wide.to_owned(), (vec![ISP.to_owned(), own.to_owned()], 16));
+        let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
+        assert_eq!(sets(&found.path), [[ROOT], [COUNTRY], [wide], [ISP]]);
+        assert_eq!(addresses(&found.decision.register), [wide]);
+    }
+}
+
+#[test]
+fn the_wider_question_that_fails_leaves_what_was_found() {
+    let mut lab = Lab::new(&[(ROOT, &[ISP], 16), (ISP, &[], 0)]);
+    lab.wider_fails = true;
+    let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
+    assert_eq!(sets(&found.path), [[ROOT], [ISP]]);
+    lab.walk(&[ROOT], &server("10.1.0.0/16")).unwrap();
+    assert_eq!(lab.asked, [ROOT, ISP], "a server has no twins");
+}
+
+#[test]
 fn two_databases_that_name_each_other_end_the_way() {
     let mut lab = Lab::new(&[(ROOT, &[ISP], 8), (ISP, &[OTHER_ISP], 8), (OTHER_ISP, &[ISP, ROOT], 8)]);
     let found = lab.walk(&[ROOT], &server("10.1.0.0/16")).unwrap();
@@ -263,6 +300,10 @@ struct Lab {
     table: BTreeMap<String, (Vec<String>, u8)>,
     /// Answers in full, before the table.
     words: HashMap<&'static str, Vec<Server>>,
+    /// Answers to the wider question, where they are others.
+    wider: HashMap<&'static str, (Vec<&'static str>, u8)>,
+    /// Nobody answers that one.
+    wider_fails: bool,
     services: HashMap<&'static str, Vec<ServiceTarget>>,
     names: HashMap<&'static str, Vec<&'static str>>,
     /// Everybody names two more.
@@ -299,7 +340,7 @@ impl Lab {
                     walk.handle_addresses(found.map(|list| list.iter().map(|text| text.parse().unwrap()).collect()));
                 }
                 Step::Ask(ask) => {
-                    let answer = self.answer(ask.address);
+                    let answer = self.answer(ask.address, ask.target.ends_with("/15"));
                     self.asked.push(ask.address.to_string());
                     self.targets.push(ask.target);
                     walk.handle_answer(answer);
@@ -314,8 +355,11 @@ impl Lab {
         }
     }
 
-    fn answer(&self, asked: SocketAddr) -> Result<Vec<Server>, String> {
+    fn answer(&self, asked: SocketAddr, is_wider: bool) -> Result<Vec<Server>, String> {
         let text = asked.to_string();
+        if is_wider && self.wider_fails {
+            return Err("timed out".to_owned());
+        }
         if let Some(words) = self.words.get(&*text) {
             return Ok(words.clone());
         }
@@ -323,6 +367,8 @@ impl Lab {
             let next = u32::try_from(self.asked.len()).unwrap() * 2;
             let names = [next + 1, next + 2].map(|number| format!("10.7.{}.{}:5632", number / 200, number % 200 + 1));
             (names.to_vec(), 8)
+        } else if let Some((above, matched)) = self.wider.get(&*text).filter(|_| is_wider) {
+            (above.iter().map(|text| (*text).to_owned()).collect(), *matched)
         } else {
             self.table.get(&text).cloned().ok_or("connection refused")?
         };

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use castgate_endpoint::hierarchy::region::Region;
+use castgate_endpoint::hierarchy::region::{Region, Regions};
 use castgate_wire::registry::Country;
 
 use crate::net::{Got, Net};
@@ -47,7 +47,8 @@ const PLACES: &[(&[&str], &str, &str)] = &[
 /// What a country other than BE gets, wherever its client is: entries of the ISP and of its customer are for Belgium. The neighbours
 /// of Belgium and of France are sent to one of the two.
 fn of_country(country: Option<&str>) -> (&'static str, &'static [&'static str]) {
-    let region = |code: &str| Region::of(code.parse::<Country>().expect("a country")).map(|region| region.name);
+    let regions = Regions::default();
+    let region = |code: &str| regions.of(code.parse::<Country>().expect("a country")).map(Region::name);
     match country {
         Some("FR") => ("country", &["frserver"]),
         Some(code) if region(code) == region("BE") => ("region", &["beserver", "frserver"]),

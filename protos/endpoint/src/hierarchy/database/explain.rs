@@ -9,7 +9,6 @@ use super::index::host;
 use super::matching::{Answer, Ask, Caller, Found, Tier};
 use super::slab::Slot;
 use crate::hierarchy::clock::UnixMillis;
-use crate::hierarchy::region::Region;
 
 /// What a caller would get, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +82,8 @@ impl Database {
 
     fn look_at_region(&self, ask: &Ask<'_>) -> (Option<Vec<Slot>>, String) {
         let Some(country) = ask.query.country else { return (None, "without a country there is no region".to_owned()) };
-        match Region::of(country) {
-            Some(region) => noted(self.by_region(ask), region.name.to_owned()),
+        match self.config.regions.of(country) {
+            Some(region) => noted(self.by_region(ask), region.name().to_owned()),
             None => (None, format!("{country} is in no region")),
         }
     }

@@ -111,9 +111,8 @@ impl Index {
     }
 
     /// Of each country of the region that has entries.
-    pub(super) fn in_region_of(&self, country: Country) -> impl Iterator<Item = &Bag> {
-        let neighbours = Region::of(country).into_iter().flat_map(Region::countries);
-        neighbours.filter_map(|neighbour| self.in_country(neighbour))
+    pub(super) fn in_region(&self, region: &Region) -> impl Iterator<Item = &Bag> {
+        region.countries().iter().filter_map(|neighbour| self.in_country(*neighbour))
     }
 
     pub(super) fn public(&self) -> &Bag {

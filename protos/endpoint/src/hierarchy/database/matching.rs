@@ -169,7 +169,8 @@ impl Database {
     }
 
     pub(super) fn by_region(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
-        let bags: Vec<Posting<'_>> = self.index.in_region_of(ask.query.country?).map(Posting::Many).collect();
+        let region = self.config.regions.of(ask.query.country?)?;
+        let bags: Vec<Posting<'_>> = self.index.in_region(region).map(Posting::Many).collect();
         self.servers(ask, &bags, |_| true)
     }
 

@@ -40,6 +40,7 @@ mod wheel;
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{Bye, Country, Prefix, Query, Register};
@@ -55,6 +56,7 @@ pub use transfer::{Adoption, TransferPart};
 use super::accounts::{Account, Accounts, Claim};
 use super::clock::UnixMillis;
 use super::policy::{Moved, Policies, Policy};
+use super::region::Regions;
 use doubt::Hearing;
 use entry::Held;
 use goodbye::Goodbyes;
@@ -86,6 +88,8 @@ pub struct Config {
     pub networks_per_account_max: usize,
     /// Addresses of this database: an entry there is ourselves, and never part of an answer.
     pub own: Vec<SocketAddr>,
+    /// Which countries are neighbours.
+    pub regions: Arc<Regions>,
 }
 
 impl Default for Config {
@@ -97,6 +101,7 @@ impl Default for Config {
             networks_per_entry_max: 8_192,
             networks_per_account_max: 262_144,
             own: Vec::new(),
+            regions: Arc::default(),
         }
     }
 }
@@ -269,8 +274,8 @@ impl Database {
         }
     }
 
-    /// Replaces bounds and accounts. Entries that their account may no longer claim are gone at once; bounds and interval
-    /// hold from the next REGISTER on.
+    /// Replaces bounds, regions and accounts. Entries that their account may no longer claim are gone at once; bounds and interval
+    /// hold from the next REGISTER on, regions from the next QUERY.
     pub fn set(&mut self, config: Config, accounts: Vec<Account>) {
         self.config = config;
         let allowed = |accounts: &Accounts, login: &str| accounts.account(login).map(|account| account.allow().clone());

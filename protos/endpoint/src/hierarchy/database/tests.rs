@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hierarchy::accounts::Allow;
 use crate::hierarchy::policy::{Exclusion, Match, Pool, PoolServer, Rule, ServerPlace};
-use crate::hierarchy::region::Region;
+use crate::hierarchy::region::{Region, Regions};
 
 pub(super) const WALL: UnixMillis = UnixMillis(1_800_000_000_000);
 
@@ -284,6 +284,29 @@ fn a_removed_account_takes_its_entries_along_and_a_narrowed_one_those_it_may_no_
 }
 
 #[test]
+fn other_regions_hold_from_the_next_question_on() {
+    let mut lab = Lab::new();
+    lab.register("TYPE=TS&SOURCE=10.0.0.1&PORT=1&COUNTRY=BE").unwrap();
+    lab.register("TYPE=TS&SOURCE=10.0.0.2&PORT=1&COUNTRY=GB").unwrap();
+    assert_eq!(lab.query("192.0.2.1", "TYPE=TS&COUNTRY=IE"), "region 10.0.0.2:1");
+    let own = [("Channel", ["BE", "IE"])]
+        .map(|(name, codes)| (name.to_owned(), codes.map(|code| code.parse().unwrap()).to_vec()));
+    let regions = Arc::new(Regions::new(&own.into()).unwrap());
+    lab.database.set(Config { regions, ..Config::default() }, vec![account("be", allow())]);
+    assert_eq!(lab.query("192.0.2.1", "TYPE=TS&COUNTRY=IE"), "region 10.0.0.1:1");
+    assert_eq!(lab.query("192.0.2.1", "TYPE=TS&COUNTRY=FR"), "none", "Belgium left Western Europe");
+    let query = Query {
+        entry_type: EntryType::TunnelServer,
+        country: Some("IE".parse().unwrap()),
+        protocol: ProtocolFilter::All,
+        network: None,
+    };
+    let caller = Caller { address: "192.0.2.1".parse().unwrap(), asked_at: None };
+    let told = lab.database.explain(lab.now, WALL, caller, &query).considered;
+    assert_eq!(told.last().unwrap().notes[0].1, "Channel");
+}
+
+#[test]
 fn a_restored_entry_lives_one_interval_at_least_and_two_at_most() {
     for (left_seconds, lives_seconds) in [(0, 300), (100, 300), (400, 400), (600, 600), (100_000, 600)] {
         let mut first = Lab::new();
@@ -355,8 +378,9 @@ fn reference(entries: &[Entry], caller: IpAddr, query: &Query) -> (Option<Tier>,
         if !national.is_empty() {
             return finish(Tier::Country, national, ask_tds.then_some(0));
         }
-        let region: Vec<Country> = Region::of(country).into_iter().flat_map(Region::countries).collect();
-        let regional = of(&region);
+        let regions = Regions::default();
+        let region: &[Country] = regions.of(country).map(Region::countries).unwrap_or_default();
+        let regional = of(region);
         if !ask_tds && !regional.is_empty() {
             return finish(Tier::Region, regional, None);
         }

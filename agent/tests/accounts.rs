@@ -129,7 +129,7 @@ fn accounts(logins: &[&str]) -> AccountsFile {
             types: vec![EntryType::TunnelServer],
             networks: Vec::new(),
             countries: vec!["BE".parse().unwrap()],
-            sources: Vec::new(),
+            ..Allow::default()
         },
     };
     AccountsFile { changed_by: Some("a test".to_owned()), accounts: logins.iter().map(account).collect() }

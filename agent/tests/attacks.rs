@@ -232,6 +232,7 @@ fn snapshot() -> DatabaseSnapshot {
             networks: vec!["134.0.0.0/8".parse().unwrap()],
             countries: vec!["BE".parse().unwrap()],
             sources: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Allow::default()
         },
     };
     snapshot.accounts = vec![account("be"), account("fr")];

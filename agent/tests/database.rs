@@ -29,6 +29,8 @@ const REGISTER: &str =
 const BYE: &str = "ACTION=BYE&SOURCE=134.184.1.24&PORT=10100";
 const BY_COUNTRY: &str = "ACTION=REGISTER&TYPE=TS&SOURCE=127.0.2.1&PORT=10100&PROTOCOL=UDP&COUNTRY=BE";
 const QUERY: &str = "ACTION=QUERY&TYPE=TS&COUNTRY=BE";
+/// What is sure to come is waited for so long.
+const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_server_registers_is_found_and_says_goodbye() {
@@ -319,22 +321,22 @@ async fn another_snapshot_changes_accounts_and_bounds_without_a_restart() {
     let mut changed = snapshot();
     changed.accounts[0].password_hash = hash("n3w");
     changed.update_interval_seconds = NonZeroU32::new(60).unwrap();
-    room.database.apply(changed.clone()).unwrap();
+    room.database.apply(changed.clone()).await.unwrap();
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 401, "the old password is forgotten at once");
     let refreshed = room.get(BY_COUNTRY, Some("be:n3w")).await;
     assert_eq!((refreshed.status, refreshed.field("x-castgate-update-interval")), (200, Some("60")));
 
     let mut broken = changed.clone();
     broken.accounts[1].password_hash = "$argon2id$nonsense".to_owned();
-    let error = room.database.apply(broken).unwrap_err().to_string();
+    let error = room.database.apply(broken).await.unwrap_err().to_string();
     assert!(error.starts_with("accounts: account `fr`: the password hash is not a PHC string"), "{error}");
     let mut moved = changed.clone();
     moved.listen.set_port(1);
-    assert!(matches!(room.database.apply(moved), Err(DatabaseError::Moved(_))));
+    assert!(matches!(room.database.apply(moved).await, Err(DatabaseError::Moved(_))));
     assert_eq!(room.database.report().entries, 1);
 
     changed.accounts.remove(0);
-    room.database.apply(changed).unwrap();
+    room.database.apply(changed).await.unwrap();
     assert_eq!(room.database.report().entries, 0, "entries go with their account");
 }
 
@@ -497,7 +499,7 @@ async fn a_database_that_ends_for_good_gives_its_last_entries_to_the_peer_that_i
     going.peers.as_mut().unwrap().hand_over_seconds = NonZeroU32::new(60);
     let goes = Room::start(going, TempDir::new().unwrap()).await;
     answers(&goes).await;
-    stays.database.apply(with_peers(&[goes.address.to_string()])).unwrap();
+    stays.database.apply(with_peers(&[goes.address.to_string()])).await.unwrap();
     assert_eq!(goes.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200, "nobody but it knows of this one");
     let address = goes.address;
     let ending = tokio::spawn(goes.database.stop());
@@ -515,7 +517,7 @@ async fn a_database_that_ends_for_good_gives_its_last_entries_to_the_peer_that_i
     assert_eq!(get(address, QUERY, None).await.status, 200);
     let taken = get(address, BYE, Some("be:s3cret")).await.status;
     assert_eq!(taken, 503, "a goodbye that nobody else hears would be forgotten");
-    stays.database.apply(with_peers(&[])).unwrap();
+    stays.database.apply(with_peers(&[])).await.unwrap();
     timeout(Duration::from_secs(20), ending).await.expect("it ends when its peer has everything").unwrap();
     let found = stays.get(QUERY, None).await;
     assert!(found.body.contains("127.0.2.1"), "{}", found.body);
@@ -541,7 +543,7 @@ async fn a_peer_that_is_added_does_not_silence_a_database_that_answers() {
     let mut room = Room::new().await;
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
     let new = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    room.database.apply(with_peers(&[new.local_addr().unwrap().to_string()])).unwrap();
+    room.database.apply(with_peers(&[new.local_addr().unwrap().to_string()])).await.unwrap();
     let asked = timeout(Duration::from_secs(20), new.accept()).await.expect("it asks the new one").unwrap();
     // It is not answered yet.
     assert_eq!(room.get(QUERY, None).await.status, 200);
@@ -567,12 +569,12 @@ async fn a_password_is_changed_without_turning_anybody_away() {
     let mut both = snapshot();
     both.accounts[0].previous_password_hash =
         Some(std::mem::replace(&mut both.accounts[0].password_hash, hash("fresh")));
-    room.database.apply(both.clone()).unwrap();
+    room.database.apply(both.clone()).await.unwrap();
     for password in ["s3cret", "fresh", "s3cret"] {
         assert_eq!(room.get(BY_COUNTRY, Some(&format!("be:{password}"))).await.status, 200);
     }
     both.accounts[0].previous_password_hash = None;
-    room.database.apply(both).unwrap();
+    room.database.apply(both).await.unwrap();
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 401);
     assert_eq!(room.get(BY_COUNTRY, Some("be:fresh")).await.status, 200);
     assert_eq!(room.database.report().entries, 1);
@@ -594,20 +596,86 @@ async fn a_policy_change_moves_a_client_with_its_next_query_and_is_counted() {
     let routes = room.state.path().join("routes.csv");
     std::fs::write(&routes, "127.0.0.0/8,64500\n").unwrap();
     let with = |server: &str| DatabaseSnapshot { policies: vec![policy(&routes, server)], ..snapshot() };
-    room.database.apply(with("127.0.2.2:10100")).unwrap();
+    room.database.apply(with("127.0.2.2:10100")).await.unwrap();
     assert_eq!(found(&room.get(QUERY, None).await), tier("tsap", "127.0.2.2"));
     assert_eq!(found(&room.get(QUERY, None).await), tier("tsap", "127.0.2.2"));
     let report = room.database.report();
     let rule = &report.rules[0];
     assert_eq!((rule.policy.as_str(), rule.rule.as_str(), rule.clients, rule.answers), ("p", "customer", 1, 2));
-    room.database.apply(with("127.0.2.9:10100")).unwrap();
+    room.database.apply(with("127.0.2.9:10100")).await.unwrap();
     assert_eq!(found(&room.get(QUERY, None).await), tier("country", "127.0.2.1"), "who is not registered gets nobody");
     std::fs::write(&routes, "127.0.0.0/8;64500\n# and longer\n").unwrap();
-    let error = room.database.apply(with("127.0.2.2:10100")).unwrap_err().to_string();
+    let error = room.database.apply(with("127.0.2.2:10100")).await.unwrap_err().to_string();
     assert!(error.starts_with("policies[0].routes.file: ") && error.contains("line 1"), "{error}");
-    room.database.apply(snapshot()).unwrap();
+    room.database.apply(snapshot()).await.unwrap();
     assert_eq!(found(&room.get(QUERY, None).await), tier("country", "127.0.2.1"));
     assert!(room.database.report().rules.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_of_an_autonomous_system_registers_what_the_route_table_gives_it() {
+    let state = TempDir::new().unwrap();
+    let table = state.path().join("routes.csv");
+    std::fs::write(&table, "134.184.0.0/16,64500\n134.185.0.0/16,64500\n134.186.0.0/16,64501\n").unwrap();
+    let mut snapshot = snapshot();
+    snapshot.routes = Some(RoutesSnapshot { file: Some(table.clone()), rows: Vec::new() });
+    let allow = &mut snapshot.accounts[0].allow;
+    (allow.networks, allow.asns) = (Vec::new(), vec![64_500]);
+    let room = Room::start(snapshot, state).await;
+    let register = |third: u8| {
+        format!("ACTION=REGISTER&TYPE=TS&SOURCE=134.184.1.{third}&PORT=1&PROTOCOL=UDP&NETWORKS=134.{third}.0.0/16")
+    };
+    for third in [184, 185] {
+        assert_eq!(room.get(&register(third), Some("be:s3cret")).await.status, 200);
+    }
+    let refused = room.get(&register(186), Some("be:s3cret")).await;
+    assert_eq!(
+        (refused.status, refused.body.trim()),
+        (403, "this account may not register network 134.186.0.0/16, which is of AS 64501 and not of AS 64500")
+    );
+
+    // Another table is in force without a restart, and what it does not give any more is gone.
+    let mut entries = room.database.entries();
+    let fresh = room.state.path().join("fresh.csv");
+    std::fs::write(&fresh, "134.184.0.0/16,64500\n134.186.0.0/16,64500\n").unwrap();
+    std::fs::rename(&fresh, &table).unwrap();
+    timeout(LONG, entries.wait_for(|entries| *entries == 1)).await.unwrap().unwrap();
+    assert_eq!(room.get(&register(185), Some("be:s3cret")).await.status, 403);
+    assert_eq!(room.get(&register(186), Some("be:s3cret")).await.status, 200);
+    let audit = std::fs::read_to_string(room.state.path().join("audit.log")).unwrap();
+    for (outcome, about) in [("changed", "route table"), ("gone", "TS 134.184.1.185 1 UDP")] {
+        let line = format!("\"outcome\":\"{outcome}\",\"about\":\"{about}\"");
+        assert!(audit.contains(&line), "{line}: {audit}");
+    }
+
+    // One that cannot be read changes nothing.
+    std::fs::write(&fresh, "134.184.0.0;16\n").unwrap();
+    std::fs::rename(&fresh, &table).unwrap();
+    std::fs::write(&fresh, "134.184.0.0/16,64500\n").unwrap();
+    std::fs::rename(&fresh, &table).unwrap();
+    timeout(LONG, entries.wait_for(|entries| *entries == 1)).await.unwrap().unwrap();
+    assert_eq!(room.database.report().entries, 1, "what the second table gave went with the third");
+}
+
+#[tokio::test]
+async fn a_strict_database_refuses_networks_elsewhere_and_other_regions_hold_with_the_next_query() {
+    let mut room = Room::new().await;
+    let apart = "ACTION=REGISTER&TYPE=TS&SOURCE=10.0.0.1&PORT=1&PROTOCOL=UDP&NETWORKS=134.184.1.0/24";
+    assert_eq!(room.get(apart, Some("be:s3cret")).await.status, 200);
+    assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 200);
+    let of_ireland = "ACTION=QUERY&TYPE=TS&COUNTRY=IE";
+    assert_eq!(room.get(of_ireland, None).await.field("x-castgate-match"), Some("none"));
+    let countries = ["BE", "IE"].map(|code| code.parse().unwrap()).to_vec();
+    let regions = [("Channel".to_owned(), countries)].into();
+    room.database.apply(DatabaseSnapshot { strict_source: true, regions, ..snapshot() }).await.unwrap();
+    assert_eq!(room.database.report().entries, 1, "what is not allowed any more is gone");
+    let refused = room.get(apart, Some("be:s3cret")).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.body.contains("network 134.184.1.0/24 with source 10.0.0.1: strictSource"), "{}", refused.body);
+    assert_eq!(room.get(of_ireland, None).await.field("x-castgate-match"), Some("region"));
+    let twice = [("A", "BE"), ("B", "BE")].map(|(name, code)| (name.to_owned(), vec![code.parse().unwrap()]));
+    let error = room.database.apply(DatabaseSnapshot { regions: twice.into(), ..snapshot() }).await.unwrap_err();
+    assert_eq!(error.to_string(), "regions.B: BE is in \"A\" already");
 }
 
 /// Clients of AS 64500 to one server that registers here.
@@ -670,6 +738,7 @@ fn snapshot() -> DatabaseSnapshot {
         networks: vec!["134.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
         countries: vec!["BE".parse().unwrap()],
         sources: vec!["134.184.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
+        ..Allow::default()
     };
     let account = |login: &str| Account {
         login: login.to_owned(),

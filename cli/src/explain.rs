@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use castgate_agent::roles::database::read_routes;
-use castgate_control::{AgentSnapshot, DatabaseSnapshot, EntryType, Registration};
-use castgate_endpoint::hierarchy::accounts::{Account, Allow};
+use castgate_control::{AgentSnapshot, DatabaseSnapshot, EntryType, Registration, RouteTable, RoutesSnapshot};
 use castgate_endpoint::hierarchy::clock::UnixMillis;
 use castgate_endpoint::hierarchy::database::{Caller, Config, Considered, Database, Explanation, Tier};
 use castgate_planner::{DatabaseUrl, Machine};
@@ -239,27 +239,30 @@ impl Model {
 
 /// The database of a snapshot, with its accounts and policies and nobody in it.
 fn database(snapshot: &DatabaseSnapshot, policy: Option<&str>) -> Result<Database> {
-    let account = |account: &castgate_control::Account| {
-        let castgate_control::Allow { types, networks, countries, sources } = account.allow.clone();
-        let allow = Allow { types, networks, countries, sources };
-        Account::new(account.login.clone(), account.password_hash.clone(), allow)
+    let table = match &snapshot.routes {
+        Some(routes) => read_table(routes)?.map_or_else(|| routes.compile(), |table| Ok(Some(table)))?,
+        None => None,
     };
-    let accounts = snapshot.accounts.iter().map(account).collect::<Result<_, _>>()?;
-    let config = Config { own: vec![reachable(snapshot.listen)], ..Config::default() };
+    let accounts = snapshot.compile_accounts(table.as_ref())?;
+    let regions = Arc::new(snapshot.compile_regions()?);
+    let config = Config { own: vec![reachable(snapshot.listen)], regions, ..Config::default() };
     // Whatever the key, a policy draws the same.
     let mut database = Database::new(config, accounts, [0; 16]);
     let chosen = snapshot.policies.iter().filter(|known| policy.is_none_or(|name| known.name == name));
     let mut policies = Vec::new();
     for policy in chosen {
-        let file = policy.routes.as_ref().and_then(|routes| routes.file.as_ref());
-        let table = file.map(|file| {
-            let table = read_routes(file).with_context(|| format!("route table {}", file.display()))?;
-            anyhow::Ok(std::sync::Arc::new(table))
-        });
-        policies.push(policy.compile(table.transpose()?)?);
+        let table = policy.routes.as_ref().map(read_table).transpose()?.flatten();
+        policies.push(policy.compile(table)?);
     }
     database.set_policies(policies);
     Ok(database)
+}
+
+/// The route table of a file; `None` where it is no file.
+fn read_table(routes: &RoutesSnapshot) -> Result<Option<Arc<RouteTable>>> {
+    let Some(file) = &routes.file else { return Ok(None) };
+    let table = read_routes(file).with_context(|| format!("route table {}", file.display()))?;
+    Ok(Some(Arc::new(table)))
 }
 
 /// The object that an agent works for: `castgate/ts-brussels` works for `TunnelServer castgate/brussels`.

@@ -93,6 +93,17 @@ fn a_password_may_be_ones_own_and_is_never_shown() {
         let said = stderr(&run(&[&["tds", "account"], words, &["--file", file]].concat()));
         assert!(said.contains(sentence), "{said}");
     }
+    let of_system =
+        ["tds", "account", "add", "as", "--type", "TS", "--as", "AS64500", "--strict-source", "--file", file];
+    assert!(run(&of_system).status.success());
+    let with = AccountsFile::from_yaml(&fs::read_to_string(&path).unwrap()).unwrap();
+    let allow = &with.accounts.last().unwrap().allow;
+    assert!(allow.asns == [64_500] && allow.strict_source, "{allow:?}");
+    let line = stdout(&run(&["tds", "account", "list", "--file", file])).lines().last().unwrap().to_owned();
+    assert_eq!(line, "as types TS as 64500 strict source");
+    let none = run(&["tds", "account", "add", "no", "--type", "TS", "--as", "0", "--file", file]);
+    assert!(stderr(&none).contains("is not the number of an Autonomous System, such as 64500"), "{}", stderr(&none));
+    assert!(run(&["tds", "account", "remove", "as", "--file", file]).status.success());
     let listed = stdout(&run(&["tds", "account", "list", "--file", file]));
     assert_eq!(listed, "be types TDS networks 10.0.0.0/8\n");
     let row: Value =

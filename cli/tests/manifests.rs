@@ -81,6 +81,8 @@ fn an_explanation_says_tier_by_tier_why_a_client_gets_a_server() {
     let (_, text, _) = explain(&["--client", "127.20.128.1"]);
     assert!(text.contains("rule campus: the Autonomous System of 127.20.128.1 is not known"), "{text}");
 
+    let (found, text, _) = explain(&["--client", "192.0.2.1", "--country", "NL"]);
+    assert!(found && text.contains("  region   Benelux\n"), "the database's own regions: {text}");
     let (found, text, errors) = explain(&["--client", "192.0.2.1", "--policy", "traffic"]);
     assert!(!found && text.contains("public   servers for everybody: no server"), "{text}");
     assert!(errors.contains("192.0.2.1 gets no server"), "{errors}");

@@ -186,6 +186,11 @@ pub(crate) fn countries(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Countries by the name of their region.
+pub(crate) fn regions(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "maxProperties": 64, "additionalProperties": countries(generator) })
+}
+
 /// The name of another object or of a row in a list.
 pub(crate) fn name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": LABEL, "minLength": 1, "maxLength": 63 })

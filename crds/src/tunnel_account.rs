@@ -102,8 +102,8 @@ fn previous_key() -> String {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule(
-        "self.networks.size() > 0 || self.countries.size() > 0",
-        "name networks or countries: nothing else can be registered for",
+        "self.networks.size() > 0 || self.asns.size() > 0 || self.countries.size() > 0",
+        "name networks, asns or countries: nothing else can be registered for",
     ),
 ]))]
 pub struct Allow {
@@ -115,6 +115,10 @@ pub struct Allow {
     #[serde(default)]
     #[schemars(schema_with = "schema::prefixes")]
     pub networks: Vec<String>,
+    /// It may register the networks of these Autonomous Systems, which the routeTable of the database knows.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::asns")]
+    pub asns: Vec<u32>,
     /// It may register for these countries.
     #[serde(default)]
     #[schemars(schema_with = "schema::countries")]
@@ -123,6 +127,10 @@ pub struct Allow {
     #[serde(default)]
     #[schemars(schema_with = "schema::prefixes")]
     pub sources: Vec<String>,
+    /// It may register a network only from an address in it, or in the same network above: the address of the entry and all of its
+    /// networks lie within one of the networks here, or of one of the Autonomous Systems. Not for servers behind NAT.
+    #[serde(default)]
+    pub strict_source: bool,
 }
 
 /// What registers: the words of draft-liefooghe-castgate-02.

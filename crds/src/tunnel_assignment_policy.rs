@@ -35,10 +35,6 @@ use crate::tunnel_account::DatabaseRef;
         "self.rules.all(a, self.rules.exists_one(b, a.name == b.name))",
         "two rules have the same name",
     ),
-    rule_at(".routeTable",
-        "has(self.routeTable) || self.rules.all(rule, !has(rule.match) || !has(rule.match.asns) || rule.match.asns.size() == 0)",
-        "a rule about Autonomous Systems needs a route table",
-    ),
 ]))]
 pub struct TunnelAssignmentPolicySpec {
     /// The databases that keep to it.
@@ -48,7 +44,7 @@ pub struct TunnelAssignmentPolicySpec {
     /// The rules. The first that matches and that has a server to assign counts; what any that matches excludes is excluded.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<Rule>,
-    /// Which Autonomous System an address belongs to.
+    /// Which Autonomous System an address belongs to; without it the routeTable of each database says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RouteTable")]
     pub route_table: Option<RouteTable>,

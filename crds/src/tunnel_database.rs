@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::hierarchy::{self, Hierarchy, SecretRef};
 use crate::placement::Toleration;
 use crate::schema::{self, rule, rule_at};
+use crate::tunnel_assignment_policy::RouteTable;
 use crate::units::TimeSpan;
 
 /// A tunnel database knows which tunnel servers, or which further databases, serve a network or a country.
@@ -67,6 +68,18 @@ pub struct TunnelDatabaseSpec {
     #[serde(default = "hierarchy::update_interval")]
     #[schemars(schema_with = "schema::interval")]
     pub update_interval: TimeSpan,
+    /// Which Autonomous System a network belongs to: for accounts with asns, and for policies that name no table of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RouteTable")]
+    pub route_table: Option<RouteTable>,
+    /// Whether every account is as one with strictSource.
+    #[serde(default)]
+    pub strict_source: bool,
+    /// Countries by the name of their region, as in Benelux: [BE, NL, LU]. Every country that is not named stays in its region of UN
+    /// M49. Clients of a country without servers are sent to those of its region.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::regions")]
+    pub regions: BTreeMap<String, Vec<String>>,
     /// How clients reach it in a cluster.
     #[serde(default)]
     pub service: Service,

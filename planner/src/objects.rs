@@ -268,6 +268,12 @@ pub struct Database {
     pub replicas: u32,
     /// Databases of others that hold the same entries.
     pub peers: Option<Peers>,
+    /// Which Autonomous System a network belongs to.
+    pub routes: Option<RouteSource>,
+    /// Whether every account is a strict one.
+    pub strict_source: bool,
+    /// Countries of regions that are not those of UN M49.
+    pub regions: BTreeMap<String, Vec<Country>>,
     /// How clients reach it in a cluster.
     pub service: Service,
     /// The volume that its entries live on.
@@ -365,7 +371,7 @@ pub struct Policy {
     pub databases: Vec<String>,
     /// The rules, the first one first.
     pub rules: Vec<PolicyRule>,
-    /// Which Autonomous System an address belongs to.
+    /// Which Autonomous System an address belongs to; `None`: as its database has it.
     pub routes: Option<RouteSource>,
 }
 

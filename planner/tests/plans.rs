@@ -293,6 +293,18 @@ fn a_policy_reaches_its_database_with_servers_by_address_and_systems_by_prefix()
 }
 
 #[test]
+fn accounts_of_autonomous_systems_reach_their_database_with_the_rows_about_them() {
+    let objects = load(common::folder("../examples/policy")).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let database = plan.agents[0].database.as_ref().unwrap();
+    assert_eq!(database.routes.as_ref().unwrap().rows, ["127.20.0.0/16,64500", "127.20.128.0/24,0"]);
+    let campus = database.accounts.iter().find(|account| account.login == "campus").unwrap();
+    assert!(campus.allow.asns == [64_500] && campus.allow.strict_source && !database.strict_source);
+    let benelux: Vec<_> = database.regions["Benelux"].iter().map(ToString::to_string).collect();
+    assert_eq!(benelux, ["BE", "NL", "LU"]);
+}
+
+#[test]
 fn the_example_of_a_chain_hands_each_relay_the_one_before() {
     let objects = load(common::folder("../examples/relay-chain")).unwrap_or_else(|problems| panic!("{problems}"));
     let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));

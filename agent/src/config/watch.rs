@@ -17,12 +17,12 @@ use tokio::io::unix::AsyncFd;
 /// A writer that is not atomic makes several events; the file is read when so long nothing more happened.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Watches the place of a file, and of another that belongs to it.
+/// Watches the place of a file, and of others that belong to it.
 #[derive(Debug)]
 pub struct Watch {
     inotify: AsyncFd<OwnedFd>,
     path: PathBuf,
-    also: Option<PathBuf>,
+    also: Vec<PathBuf>,
 }
 
 impl Watch {
@@ -37,16 +37,16 @@ impl Watch {
             reason = "its successor is unsafe for the sake of types other than OwnedFd, which keeps its descriptor"
         )]
         let inotify = AsyncFd::new(inotify)?;
-        let watch = Self { inotify, path: path.to_owned(), also: None };
+        let watch = Self { inotify, path: path.to_owned(), also: Vec::new() };
         watch.add(directory_of(path))?;
         watch.follow_link(path);
         Ok(watch)
     }
 
-    /// Watches the place of this file as well, which need not be there yet; of one that was named before no longer.
-    pub fn also(&mut self, path: Option<PathBuf>) {
-        // Its directory stays watched: what happens there is looked at in vain.
-        self.also = path;
+    /// Watches the places of these files as well, which need not be there yet; of those that were named before no longer.
+    pub fn also(&mut self, paths: Vec<PathBuf>) {
+        // Their directories stay watched: what happens there is looked at in vain.
+        self.also = paths;
         self.look_again();
     }
 
@@ -152,7 +152,7 @@ mod tests {
         fs::write(here.path().join("agent.yaml"), "one").unwrap();
         let mut watch = Watch::new(&here.path().join("agent.yaml")).unwrap();
         let accounts = there.path().join("accounts.yaml");
-        watch.also(Some(accounts.clone()));
+        watch.also(vec![accounts.clone()]);
         // Not there yet.
         fs::write(&accounts, "one").unwrap();
         watch.changed().await.unwrap();

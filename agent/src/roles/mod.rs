@@ -129,7 +129,8 @@ impl Role for database::Database {
     }
 
     async fn apply(&mut self, part: &DatabaseSnapshot) -> Result<(), Self::Error> {
-        self.apply(part.clone())
+        // As above.
+        Box::pin(self.apply(part.clone())).await
     }
 
     async fn stop(self) {

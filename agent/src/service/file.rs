@@ -59,7 +59,7 @@ fn load(config: &Path, watch: Option<&mut Watch>) -> Result<AgentSnapshot, FileE
     if let Some(watch) = watch
         && (snapshot.is_ok() || accounts_file.is_some())
     {
-        watch.also(accounts_file);
+        watch.also(accounts_file.into_iter().collect());
     }
     snapshot
 }

@@ -38,7 +38,7 @@ pub fn database(listen: &str) -> DatabaseSnapshot {
             types: vec![EntryType::TunnelServer],
             networks: vec!["134.0.0.0/8".parse().unwrap()],
             countries: vec!["BE".parse().unwrap(), "NL".parse().unwrap()],
-            sources: Vec::new(),
+            ..Allow::default()
         },
     };
     snapshot.accounts = vec![account];

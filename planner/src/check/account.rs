@@ -26,7 +26,7 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
     if let Err(reason) = check_login(login) {
         reporter.report("spec.login", reason);
     }
-    let spec::Allow { types, networks, countries, sources } = allow;
+    let spec::Allow { types, networks, asns, countries, sources, strict_source } = allow;
     let mut types: Vec<_> = types.iter().map(|kind| entry_type(*kind)).collect();
     types.sort();
     Account {
@@ -38,8 +38,10 @@ pub(crate) fn account(spec: &TunnelAccountSpec, reporter: &mut Reporter) -> Acco
         allow: Allow {
             types,
             networks: fields::prefixes(networks, "spec.allow.networks", reporter),
+            asns: fields::asns(asns, "spec.allow.asns", reporter),
             countries: fields::countries(countries, "spec.allow.countries", reporter),
             sources: fields::prefixes(sources, "spec.allow.sources", reporter),
+            strict_source: *strict_source,
         },
     }
 }

@@ -96,6 +96,16 @@ pub(super) fn countries(texts: &[String], path: &str, reporter: &mut Reporter) -
     texts.iter().enumerate().filter_map(row).collect()
 }
 
+/// Numbers of Autonomous Systems. (That none is 0 the schema says.)
+pub(super) fn asns(asns: &[u32], path: &str, reporter: &mut Reporter) -> Vec<u32> {
+    // RFC 7300: the last number is reserved.
+    if let Some(index) = asns.iter().position(|asn| *asn == u32::MAX) {
+        reporter
+            .report(format!("{path}[{index}]"), format_args!("{} is not the number of an Autonomous System", u32::MAX));
+    }
+    asns.to_vec()
+}
+
 pub(super) fn span(span: &TimeSpan, path: &str, reporter: &mut Reporter) -> Option<Duration> {
     span.parse().map_err(|error| reporter.report(path, error)).ok()
 }

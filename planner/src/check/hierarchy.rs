@@ -1,12 +1,14 @@
 //! Registrations, and the database that takes them, by themselves.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use castgate_control::DatabaseRole;
+use castgate_control::{Country, DatabaseRole, Regions};
 use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, Storage};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
 use super::fields;
+use super::policy::read_routes;
 use crate::objects::{Database, FromTheRoots, Hierarchy, Parent, ParentPlace, Peers};
 use crate::problem::Reporter;
 use crate::url::{DatabaseUrl, DatabaseUrlError};
@@ -18,6 +20,9 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         http,
         hierarchy: registers,
         update_interval,
+        route_table,
+        strict_source,
+        regions,
         service,
         storage,
         node_selector,
@@ -34,11 +39,26 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         update_interval: fields::interval(update_interval, "spec.updateInterval", reporter),
         replicas: *replicas,
         peers: peers.as_ref().map(|peers| with_peers(peers, *replicas, reporter)),
+        routes: route_table.as_ref().and_then(|table| read_routes(table, reporter)),
+        strict_source: *strict_source,
+        regions: read_regions(regions, reporter),
         service: service.clone(),
         storage: storage.clone(),
         node_selector: node_selector.clone(),
         tolerations: tolerations.clone(),
     }
+}
+
+/// Regions with countries that there are, each of them once.
+fn read_regions(spec: &BTreeMap<String, Vec<String>>, reporter: &mut Reporter) -> BTreeMap<String, Vec<Country>> {
+    let read = |(name, codes): (&String, &Vec<String>)| {
+        (name.clone(), fields::countries(codes, &format!("spec.regions.{name}"), reporter))
+    };
+    let regions: BTreeMap<String, Vec<Country>> = spec.iter().map(read).collect();
+    if let Err((name, error)) = Regions::new(&regions) {
+        reporter.report(format!("spec.regions.{name}"), error);
+    }
+    regions
 }
 
 fn with_peers(spec: &SpecPeers, replicas: u32, reporter: &mut Reporter) -> Peers {

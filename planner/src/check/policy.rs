@@ -25,7 +25,7 @@ pub(crate) fn policy(spec: &TunnelAssignmentPolicySpec, reporter: &mut Reporter)
 }
 
 /// That there is one of the two and not both is CEL alone.
-fn read_routes(table: &RouteTable, reporter: &mut Reporter) -> Option<RouteSource> {
+pub(super) fn read_routes(table: &RouteTable, reporter: &mut Reporter) -> Option<RouteSource> {
     let RouteTable { config_map_ref, file } = table;
     if let Some(ConfigMapRef { name, key }) = config_map_ref {
         fields::label(name, "spec.routeTable.configMapRef.name", reporter);

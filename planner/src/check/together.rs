@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 
-use castgate_control::{AMT_PORT, Discovery, EntryType, Place, StaticDiscovery, UpstreamProtocol};
+use castgate_control::{AMT_PORT, Discovery, EntryType, Place, RouteTable, StaticDiscovery, UpstreamProtocol};
 use serde_json::Value;
 
 use super::account::check_login;
@@ -13,8 +13,8 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, RouteSource,
-    Secret, Server, Target, Upstream,
+    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
+    RouteSource, Secret, Server, Target, Upstream,
 };
 use crate::plan::policies;
 use crate::problem::{Problem, Reporter};
@@ -74,6 +74,9 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         if let Some(peers) = peers {
             let field = "spec.peers.credentialsSecretRef.name";
             check_credentials(known, name, &peers.secret, field, reporter);
+        }
+        if let Some(source) = &entry.object.routes {
+            check_route_table(known, name, source, reporter);
         }
         let own = Some(*listen.ip()).filter(|address| !address.is_unspecified());
         let own: Vec<_> = own.map(|address| ("http.address".to_owned(), IpAddr::V4(address))).into_iter().collect();
@@ -166,6 +169,12 @@ impl Known<'_> {
         accounts
             .filter(|(name, account)| name.sibling(&account.database) == *database)
             .find(|(_, account)| account.login == login)
+    }
+
+    /// The route table of a database, as far as the manifests hold it.
+    fn table_of(&self, database: &ObjectName) -> Option<RouteTable> {
+        let source = self.objects.databases.get(database)?.object.routes.as_ref()?;
+        Some(RouteTable::of_rows(policies::rows(self.objects, database, source)?.ok()?))
     }
 
     /// The account that would grant a login if it were good.
@@ -269,7 +278,8 @@ fn check_parents(
         {
             reporter.report(&field, format_args!("the password is not that of TunnelAccount {account_name}"));
         }
-        for (field, what) in refused(account, kind, own, hierarchy) {
+        let table = Some(&account.allow.asns).filter(|asns| !asns.is_empty()).and_then(|_| known.table_of(database));
+        for (field, what) in refused(account, table.as_ref(), kind, own, hierarchy) {
             reporter
                 .report(format!("spec.{field}"), format_args!("TunnelAccount {account_name} does not allow {what}"));
         }
@@ -277,8 +287,11 @@ fn check_parents(
 }
 
 /// What an account does not allow of what would be registered. `own` are the addresses that are named, each with its field.
+///
+/// `table` is the route table of the database; a file is not read, and may allow what it likes.
 fn refused(
     account: &Account,
+    table: Option<&RouteTable>,
     kind: EntryType,
     own: &[(String, IpAddr)],
     hierarchy: &Hierarchy,
@@ -293,7 +306,8 @@ fn refused(
         refused.push(("hierarchy.parents".to_owned(), format!("type {word}")));
     }
     for (index, network) in hierarchy.networks.iter().enumerate() {
-        if !allow.networks.iter().any(|allowed| allowed.contains(network)) {
+        let is_of_system = !allow.asns.is_empty() && table.is_none_or(|table| table.gives(*network, &allow.asns));
+        if !is_of_system && !allow.networks.iter().any(|allowed| allowed.contains(network)) {
             refused.push((format!("hierarchy.networks[{index}]"), format!("network {network}")));
         }
     }
@@ -375,7 +389,12 @@ fn check_accounts(known: &Known, problems: &mut Vec<Problem>) {
         if let Some(first) = logins.insert((database.clone(), &account.login), name) {
             let what = format!("\"{}\" is the login of TunnelAccount {first} at {database} too", account.login);
             reporter.report("spec.login", what);
-            logins.insert((database, &account.login), first);
+            logins.insert((database.clone(), &account.login), first);
+        }
+        let has_no_table = |entry: &Entry<Database>| entry.object.routes.is_none();
+        if !account.allow.asns.is_empty() && known.objects.databases.get(&database).is_some_and(has_no_table) {
+            let what = format!("need spec.routeTable of TunnelDatabase {database}, which says what their networks are");
+            reporter.report("spec.allow.asns", what);
         }
     }
 }
@@ -400,30 +419,52 @@ fn check_policies(known: &Known, problems: &mut Vec<Problem>) {
                 }
             }
         }
-        if let Some(source @ RouteSource::ConfigMap { name: config, key }) = &policy.routes
-            && known.exists(Kind::ConfigMap, name, config, "spec.routeTable.configMapRef.name", reporter)
-        {
-            let place = format!("ConfigMap {}", name.sibling(config));
-            match policies::rows(known.objects, name, source) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    reporter
-                        .report("spec.routeTable.configMapRef.key", format_args!("{place}, key \"{key}\": {error}"));
-                }
-                None => {
-                    let what = format!("{place} has no key \"{key}\"");
-                    reporter.report("spec.routeTable.configMapRef.key", what);
-                }
-            }
+        match &policy.routes {
+            Some(source) => check_route_table(known, name, source, reporter),
+            None => check_borrowed_table(known, name, policy, reporter),
         }
+    }
+}
+
+/// The `ConfigMap` of a route table is there, and holds one.
+fn check_route_table(known: &Known, name: &ObjectName, source: &RouteSource, reporter: &mut Reporter) {
+    let RouteSource::ConfigMap { name: config, key } = source else { return };
+    if !known.exists(Kind::ConfigMap, name, config, "spec.routeTable.configMapRef.name", reporter) {
+        return;
+    }
+    let place = format!("ConfigMap {}", name.sibling(config));
+    let what = match policies::rows(known.objects, name, source) {
+        Some(Ok(_)) => return,
+        Some(Err(error)) => format!("{place}, key \"{key}\": {error}"),
+        None => format!("{place} has no key \"{key}\""),
+    };
+    reporter.report("spec.routeTable.configMapRef.key", what);
+}
+
+/// Every database that a policy about Autonomous Systems names has a table, where the policy itself has none.
+fn check_borrowed_table(known: &Known, name: &ObjectName, policy: &Policy, reporter: &mut Reporter) {
+    let Some(rule) = policy.rules.iter().position(|rule| !rule.matches.asns.is_empty()) else { return };
+    let databases = policy.databases.iter().map(|database| name.sibling(database));
+    let databases = databases.filter_map(|name| known.objects.databases.get_key_value(&name));
+    for (database, _) in databases.filter(|(_, entry)| entry.object.routes.is_none()) {
+        let what = format!("needs a spec.routeTable, here or in TunnelDatabase {database}");
+        reporter.report(format!("spec.rules[{rule}].match.asns"), what);
     }
 }
 
 /// A pod sees no file of its node.
 fn check_route_files(objects: &Objects, problems: &mut Vec<Problem>) {
-    for (name, Entry { file, object: policy, .. }) in &objects.policies {
-        if let Some(RouteSource::File(path)) = &policy.routes {
-            let title = format!("{} {name}", Kind::TunnelAssignmentPolicy);
+    let policies = objects
+        .policies
+        .iter()
+        .map(|(name, entry)| (Kind::TunnelAssignmentPolicy, name, &entry.file, entry.object.routes.as_ref()));
+    let databases = objects
+        .databases
+        .iter()
+        .map(|(name, entry)| (Kind::TunnelDatabase, name, &entry.file, entry.object.routes.as_ref()));
+    for (kind, name, file, routes) in policies.chain(databases) {
+        if let Some(RouteSource::File(path)) = routes {
+            let title = format!("{kind} {name}");
             let what = format!("a database on a cluster cannot read {}: use configMapRef", path.display());
             Reporter::new(file, &title, problems).report("spec.routeTable.file", what);
         }

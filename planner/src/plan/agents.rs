@@ -102,6 +102,9 @@ pub(crate) fn database(
     });
     let mut snapshot = DatabaseSnapshot::new(SocketAddr::V4(listen));
     snapshot.accounts = accounts.collect();
+    snapshot.routes = policies::routes_of_accounts(objects, name, &snapshot.accounts);
+    snapshot.strict_source = database.strict_source;
+    snapshot.regions = database.regions.clone();
     snapshot.policies = policies::policies(objects, name, agents);
     snapshot.update_interval_seconds = whole_seconds(database.update_interval);
     snapshot.peers = peers(objects, name, database);

@@ -1,12 +1,13 @@
-//! The policies of a database as its snapshot has them: servers by where they serve, Autonomous Systems by their prefixes.
+//! The policies of a database as its snapshot has them: servers by where they serve, Autonomous Systems by their prefixes. So are
+//! those of its accounts.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use castgate_control::routes::{self, Row};
 use castgate_control::{
-    ExclusionSnapshot, PolicySnapshot, PoolServerSnapshot, PoolSnapshot, Registration, RouteTableError, RoutesSnapshot,
-    RuleSnapshot, ServerPlaceSnapshot,
+    Account, ExclusionSnapshot, PolicySnapshot, PoolServerSnapshot, PoolSnapshot, Registration, RouteTableError,
+    RoutesSnapshot, RuleSnapshot, ServerPlaceSnapshot,
 };
 
 use crate::objects::{
@@ -59,27 +60,42 @@ fn snapshot(
         exclude: exclude.iter().map(exclusion).collect(),
     };
     let asns: BTreeSet<u32> = policy.rules.iter().flat_map(|rule| rule.matches.asns.iter().copied()).collect();
-    let asns: Vec<u32> = asns.into_iter().collect();
-    let routes = policy.routes.as_ref().map(|source| match source {
-        RouteSource::File(file) => RoutesSnapshot { file: Some(file.clone()), rows: Vec::new() },
-        RouteSource::ConfigMap { .. } => {
-            // What is wrong with it was reported, and then there is no such policy.
-            let rows = rows(objects, name, source).and_then(Result::ok).unwrap_or_default();
-            let rows = routes::rows_about(&rows, &asns).iter().map(Row::to_string).collect();
-            RoutesSnapshot { file: None, rows }
-        }
-    });
+    // Policies and the databases that they name are of one namespace.
+    let of_database = || objects.databases.get(database).and_then(|entry| entry.object.routes.as_ref());
+    let source = policy.routes.as_ref().or_else(|| of_database().filter(|_| !asns.is_empty()));
+    let routes = source.map(|source| table(objects, name, source, asns));
     PolicySnapshot { name: name.name.clone(), rules: policy.rules.iter().map(rule).collect(), routes }
 }
 
-/// The rows of a `ConfigMap`; `None`: there is no such key, or the table is a file.
+/// The table of the accounts of a database that are for Autonomous Systems; `None`: there is no such account.
+pub(crate) fn routes_of_accounts(objects: &Objects, name: &ObjectName, accounts: &[Account]) -> Option<RoutesSnapshot> {
+    let asns: BTreeSet<u32> = accounts.iter().flat_map(|account| account.allow.asns.iter().copied()).collect();
+    let source = objects.databases.get(name)?.object.routes.as_ref().filter(|_| !asns.is_empty())?;
+    Some(table(objects, name, source, asns))
+}
+
+/// A table with what it says about some Autonomous Systems. A file may say more.
+fn table(objects: &Objects, from: &ObjectName, source: &RouteSource, asns: BTreeSet<u32>) -> RoutesSnapshot {
+    match source {
+        RouteSource::File(file) => RoutesSnapshot { file: Some(file.clone()), rows: Vec::new() },
+        RouteSource::ConfigMap { .. } => {
+            // What is wrong with it was reported, and then there is no such object.
+            let rows = rows(objects, from, source).and_then(Result::ok).unwrap_or_default();
+            let asns: Vec<u32> = asns.into_iter().collect();
+            let rows = routes::rows_about(&rows, &asns).iter().map(Row::to_string).collect();
+            RoutesSnapshot { file: None, rows }
+        }
+    }
+}
+
+/// The rows of a `ConfigMap` that an object names; `None`: there is no such key, or the table is a file.
 pub(crate) fn rows(
     objects: &Objects,
-    policy: &ObjectName,
+    from: &ObjectName,
     source: &RouteSource,
 ) -> Option<Result<Vec<Row>, RouteTableError>> {
     let RouteSource::ConfigMap { name, key } = source else { return None };
-    let text = objects.configs.get(&policy.sibling(name))?.object.values.get(key)?;
+    let text = objects.configs.get(&from.sibling(name))?.object.values.get(key)?;
     Some(routes::rows_of(text))
 }
 

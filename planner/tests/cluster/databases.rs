@@ -74,6 +74,12 @@ fn a_policy_sends_clients_to_the_nodes_of_a_server_and_tells_their_load_in_steps
         "TunnelAssignmentPolicy castgate/p: spec.routeTable.file: a database on a cluster cannot read /var/lib/rib.gz: use \
          configMapRef"
     );
+    world.objects.pop();
+    world.spec("TunnelDatabase")["routeTable"] = json!({ "file": "/var/lib/rib.gz" });
+    let problems = world.judged().problems;
+    let said: Vec<String> = problems.values().flatten().map(ToString::to_string).collect();
+    let sentence = "spec.routeTable.file: a database on a cluster cannot read /var/lib/rib.gz: use configMapRef";
+    assert!(said.iter().any(|said| said.ends_with(sentence)), "{said:?}");
 }
 
 #[test]

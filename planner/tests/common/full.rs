@@ -22,7 +22,7 @@ pub fn objects(kind: &str) -> Vec<Value> {
         });
         objects.push(object);
     }
-    if kind == "TunnelAssignmentPolicy" {
+    if matches!(kind, "TunnelAssignmentPolicy" | "TunnelDatabase") {
         let mut object = object(kind);
         object["spec"]["routeTable"] = json!({ "file": "/var/lib/routes.csv" });
         objects.push(object);
@@ -79,7 +79,8 @@ fn spec(kind: &str) -> Value {
         ] }),
         "TunnelAccount" => json!({
             "databaseRef": { "name": "d" }, "login": "me", "passwordSecretRef": { "name": "s", "key": "password", "previousKey": "previous" },
-            "allow": { "types": ["TS"], "networks": ["192.0.2.0/24"], "countries": ["BE"], "sources": ["192.0.2.0/24"] },
+            "allow": { "types": ["TS"], "networks": ["192.0.2.0/24"], "asns": [64496], "countries": ["BE"],
+                       "sources": ["192.0.2.0/24"], "strictSource": true },
         }),
         "TunnelAssignmentPolicy" => json!({
             "databaseRefs": [{ "name": "d" }],
@@ -107,6 +108,8 @@ fn spec(kind: &str) -> Value {
                 "serve": true,
             },
             "http": { "address": "192.0.2.1", "port": 5632 }, "hierarchy": hierarchy, "updateInterval": "300s",
+            "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } }, "strictSource": true,
+            "regions": { "pool": ["BE", "NL"] },
             "service": { "type": "NodePort", "nodePort": 30632 },
             "storage": { "size": "1Gi", "storageClassName": "fast" },
             "nodeSelector": pool, "tolerations": tolerations,

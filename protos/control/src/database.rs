@@ -1,18 +1,22 @@
 //! The database role: where it answers and who may register.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use castgate_endpoint::hierarchy::accounts::{self as endpoint, AccountError, Systems};
+use castgate_endpoint::hierarchy::policy::RouteTable;
+use castgate_endpoint::hierarchy::region::Regions;
 use castgate_wire::registry::{Country, EntryType};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::check_changed_by;
 use crate::store::StoreSnapshot;
-use crate::{PolicySnapshot, SnapshotError, integer, words};
+use crate::{PolicySnapshot, RoutesSnapshot, SnapshotError, integer, words};
 
 /// A tunnel database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,15 @@ pub struct DatabaseSnapshot {
     /// Rules that win over what is registered, in their order. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicySnapshot>,
+    /// Which Autonomous System a network belongs to, for accounts that have `asns`. Default: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<RoutesSnapshot>,
+    /// Whether every account is as one with `strictSource`. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_source: bool,
+    /// The countries of regions, for those that are not to be in that of UN M49. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "words::lists")]
+    pub regions: BTreeMap<String, Vec<Country>>,
     /// Where its entries are kept. Default: in the agent's state directory.
     #[serde(default, skip_serializing_if = "StoreSnapshot::is_embedded")]
     pub store: StoreSnapshot,
@@ -121,7 +134,7 @@ pub struct Account {
     pub allow: Allow,
 }
 
-/// What an account may register. An empty list of types, networks or countries allows none of them.
+/// What an account may register. An empty list of types, networks, Autonomous Systems or countries allows none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Allow {
@@ -130,11 +143,17 @@ pub struct Allow {
     pub types: Vec<EntryType>,
     /// Every network of an entry must lie within one of these.
     pub networks: Vec<IpNet>,
+    /// Or be one that the database's `routes` give to one of these Autonomous Systems.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asns: Vec<u32>,
     /// Countries an entry may name.
     #[serde(with = "words::list")]
     pub countries: Vec<Country>,
     /// The entry's own address must lie within one of these; empty: any address.
     pub sources: Vec<IpNet>,
+    /// Whether the entry's own address and its networks must lie within one and the same network of the account.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strict_source: bool,
 }
 
 impl DatabaseSnapshot {
@@ -154,8 +173,27 @@ impl DatabaseSnapshot {
             trusted_proxies: Vec::new(),
             peers: None,
             policies: Vec::new(),
+            routes: None,
+            strict_source: false,
+            regions: BTreeMap::new(),
             store: StoreSnapshot::Embedded,
         }
+    }
+
+    /// The accounts as a database works with them. `table` is that of `routes`.
+    ///
+    /// # Errors
+    /// [`AccountError`] for a password hash that is none.
+    pub fn compile_accounts(&self, table: Option<&Arc<RouteTable>>) -> Result<Vec<endpoint::Account>, AccountError> {
+        self.accounts.iter().map(|account| account.compile(table, self.strict_source)).collect()
+    }
+
+    /// The regions as a database works with them.
+    ///
+    /// # Errors
+    /// One sentence that names the region.
+    pub fn compile_regions(&self) -> Result<Regions, SnapshotError> {
+        Regions::new(&self.regions).map_err(|(name, error)| SnapshotError::new(format!("regions.{name}"), error))
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
@@ -181,9 +219,18 @@ impl DatabaseSnapshot {
                 return Err(SnapshotError::new(format!("{field}.name"), reason));
             }
         }
+        if let Some(routes) = &self.routes {
+            routes.compile().map_err(|error| error.within("routes"))?;
+        }
+        self.compile_regions()?;
         check_changed_by(self.accounts_changed_by.as_deref())
             .map_err(|reason| SnapshotError::new("accountsChangedBy", reason))?;
-        check_accounts(&self.accounts)
+        check_accounts(&self.accounts)?;
+        let of_systems = self.accounts.iter().position(|account| !account.allow.asns.is_empty());
+        match of_systems.filter(|_| self.routes.is_none()) {
+            Some(index) => Err(SnapshotError::new(format!("accounts[{index}].allow.asns"), "needs a table in routes")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -248,7 +295,21 @@ impl Account {
         if !self.password_hash.starts_with("$argon2id$") {
             return Err(SnapshotError::new("passwordHash", "is not a PHC string of argon2id"));
         }
+        // RFC 7607 and RFC 7300: neither is anybody's.
+        if let Some(asn) = self.allow.asns.iter().find(|asn| matches!(**asn, 0 | u32::MAX)) {
+            let reason = format_args!("{asn} is not the number of an Autonomous System");
+            return Err(SnapshotError::new("allow.asns", reason));
+        }
         Ok(())
+    }
+
+    fn compile(&self, table: Option<&Arc<RouteTable>>, strict: bool) -> Result<endpoint::Account, AccountError> {
+        let Self { login, password_hash, previous_password_hash, allow } = self.clone();
+        let Allow { types, networks, asns, countries, sources, strict_source } = allow;
+        let systems = Systems::new(asns, table.cloned());
+        let strict_source = strict_source || strict;
+        let allow = endpoint::Allow { types, networks, systems, countries, sources, strict_source };
+        endpoint::Account::new(login, password_hash, allow)?.with_previous(previous_password_hash)
     }
 }
 

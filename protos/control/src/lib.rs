@@ -46,6 +46,7 @@ pub use upstream::{
 };
 // Words of the wire that stand in a snapshot, or follow from one: who plans snapshots needs no other crate for them.
 pub use castgate_endpoint::hierarchy::policy::{Policy, RouteTable, RouteTableError, routes};
+pub use castgate_endpoint::hierarchy::region::{RegionError, Regions};
 pub use castgate_wire::amtrelay;
 pub use castgate_wire::registry::{Country, EntryType, Protocol};
 pub use castgate_wire::umtp::Channel;

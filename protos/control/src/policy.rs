@@ -154,7 +154,7 @@ impl PolicySnapshot {
     pub fn compile(&self, table: Option<Arc<RouteTable>>) -> Result<Policy, SnapshotError> {
         let Self { name, rules, routes } = self;
         named(name)?;
-        let rows = routes.as_ref().map(RoutesSnapshot::table).transpose().map_err(|error| error.within("routes"))?;
+        let rows = routes.as_ref().map(RoutesSnapshot::compile).transpose().map_err(|error| error.within("routes"))?;
         let mut compiled = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             let field = format!("rules[{index}]");
@@ -168,8 +168,11 @@ impl PolicySnapshot {
 }
 
 impl RoutesSnapshot {
-    /// The rows as a table; `None` where a file is meant.
-    fn table(&self) -> Result<Option<Arc<RouteTable>>, SnapshotError> {
+    /// The rows as a table; `None` where a file is meant, which the caller reads.
+    ///
+    /// # Errors
+    /// One sentence that names the row.
+    pub fn compile(&self) -> Result<Option<Arc<RouteTable>>, SnapshotError> {
         let Self { file, rows } = self;
         match (file, rows.as_slice()) {
             (Some(_), []) => Ok(None),

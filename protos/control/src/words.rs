@@ -94,6 +94,32 @@ pub(crate) mod optional {
     }
 }
 
+/// `#[serde(with)]` for lists of words, each under a name.
+pub(crate) mod lists {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Word;
+
+    pub fn serialize<S: Serializer, T: Word>(
+        lists: &BTreeMap<String, Vec<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let words = |values: &Vec<T>| values.iter().map(Word::to_word).collect::<Vec<_>>();
+        serializer.collect_map(lists.iter().map(|(name, values)| (name, words(values))))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Word>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Vec<T>>, D::Error> {
+        let lists = BTreeMap::<String, Vec<String>>::deserialize(deserializer)?;
+        let values = |words: Vec<String>| words.iter().map(|word| T::from_word(word)).collect::<Result<_, _>>();
+        let list = |(name, words)| Ok((name, values(words)?));
+        lists.into_iter().map(list).collect::<Result<_, String>>().map_err(D::Error::custom)
+    }
+}
+
 /// `#[serde(with)]` for a list of words.
 pub(crate) mod list {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

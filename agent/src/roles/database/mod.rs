@@ -15,38 +15,37 @@
 
 mod audit;
 mod peers;
-mod policies;
+mod rules;
 mod service;
 mod shared;
 mod standstill;
 mod store;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use castgate_control::{DatabaseSnapshot, EtcdSnapshot, Policy, PolicySnapshot, StoreSnapshot};
-use castgate_endpoint::hierarchy::accounts::{Account, AccountError, Allow};
+use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot};
+use castgate_endpoint::hierarchy::accounts::AccountError;
 use castgate_endpoint::hierarchy::address::AddressError;
-use castgate_endpoint::hierarchy::database::{self as endpoint, Config, StoredEntry};
+use castgate_endpoint::hierarchy::database::{self as endpoint, StoredEntry};
 use castgate_endpoint::hierarchy::policy::Moved;
 use castgate_etcd::EtcdError;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-pub use policies::{PolicyError, RuleReport, read_routes};
+pub use rules::{PolicyError, RuleReport, read_routes};
 pub use store::StoreError;
 
 use crate::http::server;
 use crate::roles::peering::Peering;
 use audit::Act;
 use peers::{Peers, Settings};
-use policies::Tables;
+use rules::Rules;
 use service::{PeerLogin, Service};
 use shared::{Follower, Shared};
 use store::Store;
@@ -63,6 +62,15 @@ pub enum DatabaseError {
     /// A policy cannot be used.
     #[error("policies{0}")]
     Policy(#[from] PolicyError),
+    /// The route table of the accounts cannot be read.
+    #[error("routes.file: {0}: {1}")]
+    Routes(PathBuf, RouteTableError),
+    /// A row of it is none.
+    #[error("routes.{0}")]
+    Rows(SnapshotError),
+    /// Another part of the snapshot cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The address cannot be listened on.
     #[error("listen: {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -114,7 +122,9 @@ pub struct Database {
     store: StoreSnapshot,
     service: Arc<Service>,
     peers: watch::Sender<Option<Settings>>,
-    tables: Tables,
+    rules: Arc<Mutex<Rules>>,
+    /// Where the route tables are that the rules need.
+    files: watch::Sender<Vec<PathBuf>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -144,7 +154,6 @@ impl Database {
         state_dir: &Path,
         board: Peering,
     ) -> Result<Self, DatabaseError> {
-        let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
         let store = snapshot.store.clone();
         let mut key = [0; 16];
@@ -153,15 +162,19 @@ impl Database {
         let listener = TcpListener::bind(asked_for).await.map_err(|error| DatabaseError::Listen(asked_for, error))?;
         let listen = listener.local_addr().map_err(|error| DatabaseError::Listen(asked_for, error))?;
 
-        let (tables, policies) = read_policies(snapshot.policies).await?;
-        let mut database = endpoint::Database::new(config, accounts, key);
-        database.set_policies(policies);
         let requests_per_minute = snapshot.requests_per_minute_max.get();
-        let service = Arc::new(Service::new(database, requests_per_minute, snapshot.trusted_proxies, state_dir));
+        let trusted_proxies = snapshot.trusted_proxies.clone();
+        let rules = Arc::default();
+        let (in_force, ready) = Rules::take(&rules, snapshot).await?;
+        let files = watch::Sender::new(in_force.files());
+        drop(in_force);
+        let mut database = endpoint::Database::new(ready.config, ready.accounts, key);
+        database.set_policies(ready.policies);
+        let service = Arc::new(Service::new(database, requests_per_minute, trusted_proxies, state_dir));
         service.set_peer_login(peer_login);
         let peers = watch::Sender::new(peer_settings);
         let (stop, stopped) = watch::channel(false);
-        let mut role = Self { listen, asked_for, store, service, peers, tables, stop, tasks: Vec::new() };
+        let mut role = Self { listen, asked_for, store, service, peers, rules, files, stop, tasks: Vec::new() };
         match role.store.clone() {
             StoreSnapshot::Embedded => role.run_embedded(listener, stopped, state_dir, board).await?,
             StoreSnapshot::Etcd(etcd) => role.run_shared(listener, stopped, &etcd, board)?,
@@ -201,8 +214,9 @@ impl Database {
         tracing::info!(%listen, entries = service.database().len(), "database started");
         let expiry = tokio::spawn(expire(service.clone(), stopped.clone()));
         let beats = tokio::spawn(beat(service, stopped.clone()));
+        let tables = self.follow_tables(stopped.clone());
         let together = tokio::spawn(together.run(stopped));
-        self.tasks = vec![server, expiry, beats, together];
+        self.tasks = vec![server, expiry, beats, tables, together];
         Ok(())
     }
 
@@ -224,63 +238,49 @@ impl Database {
         tracing::info!(%listen, endpoints = ?etcd.endpoints, "database started, reading etcd");
         let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
         let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
+        let tables = self.follow_tables(stopped.clone());
         let follower = tokio::spawn(Follower::new(shared, service, board).run(stopped));
-        self.tasks = vec![server, beats, follower];
+        self.tasks = vec![server, beats, tables, follower];
         Ok(())
     }
 
-    /// Goes over to other accounts, bounds, intervals and policies. Entries that their account may no longer claim are gone at
-    /// once; the next QUERY is answered after the new policies. A route table is read here when its file is another one.
+    fn follow_tables(&self, stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+        tokio::spawn(rules::follow(self.rules.clone(), self.files.subscribe(), self.service.clone(), stopped))
+    }
+
+    /// Goes over to other accounts, bounds, intervals, regions and policies. Entries that their account may no longer claim are gone
+    /// at once; the next QUERY is answered after the new policies and regions. A route table that is not in memory is read before,
+    /// on a thread that may wait.
     ///
     /// # Errors
     /// [`DatabaseError`]; the role goes on as before.
-    pub fn apply(&mut self, snapshot: DatabaseSnapshot) -> Result<(), DatabaseError> {
+    pub async fn apply(&mut self, snapshot: DatabaseSnapshot) -> Result<(), DatabaseError> {
         if snapshot.listen != self.asked_for {
             return Err(DatabaseError::Moved(self.asked_for));
         }
         if snapshot.store != self.store {
             return Err(DatabaseError::OtherStore);
         }
-        let (config, accounts) = settings(&snapshot)?;
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
-        let policies = self.tables.compile(&snapshot.policies)?;
-        let act = Act { action: "accounts", login: None, source: None };
-        self.audit_accounts(&accounts, snapshot.accounts_changed_by.as_deref());
-        let set = |database: &mut endpoint::Database| {
-            database.set(config, accounts);
-            database.set_policies(policies);
-        };
-        drop(self.service.change(act, set));
-        if let Some(shared) = self.service.shared() {
-            shared.read_again();
-        }
+        let (requests_per_minute, trusted_proxies) =
+            (snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies.clone());
+        let (in_force, ready) = Rules::take(&self.rules, snapshot).await?;
+        rules::put(&self.service, ready);
+        let files = in_force.files();
+        self.files.send_if_modified(|before| {
+            let changed = *before != files;
+            *before = files;
+            changed
+        });
+        drop(in_force);
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
             let changed = *before != peer_settings;
             *before = peer_settings;
             changed
         });
-        self.service.set_limits(snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies);
+        self.service.set_limits(requests_per_minute, trusted_proxies);
         Ok(())
-    }
-
-    /// Which accounts come, go or change, and what of them, before they do.
-    fn audit_accounts(&self, accounts: &[Account], by: Option<&str>) {
-        let database = self.service.database();
-        let before = database.accounts();
-        let audit = self.service.audit();
-        let act = |login| Act { action: "accounts", login: Some(login), source: None };
-        for account in accounts {
-            match before.account(account.login()) {
-                Some(same) if same == account => {}
-                Some(old) => audit.write_by(act(account.login()), by, "changed", &old.differences(account).join(", ")),
-                None => audit.write_by(act(account.login()), by, "added", "account"),
-            }
-        }
-        let known: HashSet<&str> = accounts.iter().map(Account::login).collect();
-        for login in before.logins().filter(|login| !known.contains(login)) {
-            audit.write_by(act(login), by, "removed", "account");
-        }
     }
 
     /// What it carries at this moment.
@@ -428,39 +428,9 @@ async fn beat(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Reads the policies where a long table keeps nobody waiting.
-async fn read_policies(snapshots: Vec<PolicySnapshot>) -> Result<(Tables, Vec<Policy>), PolicyError> {
-    let read = move || {
-        let mut tables = Tables::default();
-        let policies = tables.compile(&snapshots)?;
-        Ok((tables, policies))
-    };
-    tokio::task::spawn_blocking(read).await.expect("nobody cancels it")
-}
-
 /// Who may take all entries, and whom we take them from.
 fn peers_of(snapshot: &DatabaseSnapshot) -> Result<(Option<PeerLogin>, Option<Settings>), DatabaseError> {
     let Some(peers) = &snapshot.peers else { return Ok((None, None)) };
     let login = PeerLogin::new(&peers.login, &peers.password, peers.serve);
     Ok((Some(login), Some(Settings::read(peers)?)))
-}
-
-fn settings(snapshot: &DatabaseSnapshot) -> Result<(Config, Vec<Account>), DatabaseError> {
-    let bound = |value: std::num::NonZeroU32| usize::try_from(value.get()).unwrap_or(usize::MAX);
-    let config = Config {
-        update_interval: Duration::from_secs(snapshot.update_interval_seconds.get().into()),
-        entries_max: bound(snapshot.entries_max),
-        entries_per_account_max: bound(snapshot.entries_per_account_max),
-        networks_per_account_max: bound(snapshot.networks_per_account_max),
-        own: vec![snapshot.listen],
-        ..Config::default()
-    };
-    let account = |account: &castgate_control::Account| {
-        let castgate_control::Allow { types, networks, countries, sources } = account.allow.clone();
-        let allow = Allow { types, networks, countries, sources };
-        Account::new(account.login.clone(), account.password_hash.clone(), allow)?
-            .with_previous(account.previous_password_hash.clone())
-    };
-    let accounts = snapshot.accounts.iter().map(account).collect::<Result<_, _>>()?;
-    Ok((config, accounts))
 }

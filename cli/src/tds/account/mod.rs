@@ -70,12 +70,18 @@ struct AddArgs {
     /// A range that every network of its entries lies within, or within another one of these
     #[arg(long = "network", value_name = "PREFIX")]
     networks: Vec<Prefix>,
+    /// An Autonomous System whose networks its entries may have, by the route table of the database (database.routes)
+    #[arg(long = "as", value_name = "NUMBER", value_parser = asn)]
+    asns: Vec<u32>,
     /// A country that its entries may name
     #[arg(long = "country", value_name = "CC", value_parser = args::country)]
     countries: Vec<Country>,
     /// A range that the addresses of its entries lie within, or within another one of these; none: any address
     #[arg(long = "source", value_name = "RANGE")]
     sources: Vec<Prefix>,
+    /// Take networks only where the address of the entry is in the same network of the account
+    #[arg(long)]
+    strict_source: bool,
     /// Read the password from standard input instead of making one
     #[arg(long)]
     password_stdin: bool,
@@ -127,9 +133,9 @@ pub(super) fn run(args: AccountArgs) -> Result<()> {
 }
 
 fn add(args: AddArgs) -> Result<()> {
-    let AddArgs { login, types, networks, countries, sources, password_stdin, place } = args;
+    let AddArgs { login, types, networks, asns, countries, sources, strict_source, password_stdin, place } = args;
     let password = Password::new(password_stdin)?;
-    let allow = Allow { types, networks, countries, sources };
+    let allow = Allow { types, networks, asns, countries, sources, strict_source };
     let account = castgate_control::Account {
         login: login.clone(),
         password_hash: password.hash()?,
@@ -190,18 +196,22 @@ fn list(place: &Place) -> Result<()> {
     for account in file::read(&place.file)?.accounts {
         let castgate_control::Account { login, password_hash: _, previous_password_hash, allow } = account;
         let rotating = previous_password_hash.is_some();
-        let Allow { types, networks, countries, sources } = allow;
-        let [types, networks, countries, sources] =
-            [words(&types), words(&networks), words(&countries), words(&sources)];
+        let Allow { types, networks, asns, countries, sources, strict_source } = allow;
         let row = json!({
-            "login": login, "types": types, "networks": networks, "countries": countries, "sources": sources,
+            "login": login, "types": words(&types), "networks": words(&networks), "asns": asns,
+            "countries": words(&countries), "sources": words(&sources), "strictSource": strict_source,
             "rotating": rotating,
         });
+        let [types, networks, asns, countries, sources] =
+            [words(&types), words(&networks), words(&asns), words(&countries), words(&sources)];
         let mut line = format!("{login} types {}", types.join(","));
-        for (name, values) in [("networks", networks), ("countries", countries), ("sources", sources)] {
+        for (name, values) in [("networks", networks), ("as", asns), ("countries", countries), ("sources", sources)] {
             if !values.is_empty() {
                 line = format!("{line} {name} {}", values.join(","));
             }
+        }
+        if strict_source {
+            line.push_str(" strict source");
         }
         place.tell(&row, &(line + if rotating { " (two passwords: settle)" } else { "" }))?;
     }
@@ -232,6 +242,13 @@ impl Place {
     fn tell(&self, row: &Value, words: &str) -> Result<()> {
         super::print(self.json, row, words)
     }
+}
+
+/// The number of an Autonomous System, with or without `AS` before it.
+fn asn(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("AS").unwrap_or(text);
+    let number = digits.parse::<u32>().ok().filter(|number| !matches!(*number, 0 | u32::MAX));
+    number.ok_or_else(|| "is not the number of an Autonomous System, such as 64500".to_owned())
 }
 
 /// Before the file is touched.

@@ -174,8 +174,10 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
         allow: Allow {
             types: vec![EntryType::TunnelDatabase],
             networks: vec![network],
+            asns: vec![64_500],
             countries: vec![country],
             sources: vec![network],
+            strict_source: true,
         },
     });
     (any::<std::net::SocketAddr>(), proptest::option::of(account), any::<[NonZeroU32; 5]>(), prefixes())
@@ -204,6 +206,9 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
                     ..PeersSnapshot::new(vec!["192.0.2.1:5632".to_owned()], "peer".to_owned(), "s3cret".to_owned())
                 }),
                 policies: Vec::new(),
+                routes: Some(RoutesSnapshot { file: None, rows: vec!["192.0.2.0/24,64500".to_owned()] }),
+                strict_source: true,
+                regions: [("Benelux".to_owned(), ["BE", "NL", "LU"].map(|code| code.parse().unwrap()).to_vec())].into(),
                 store: StoreSnapshot::Embedded,
             }
         })

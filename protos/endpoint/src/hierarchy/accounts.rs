@@ -1,4 +1,5 @@
-//! Who may register at a database, and what (castgate UMTP notes: accounts limit types, networks, countries and sources).
+//! Who may register at a database, and what (castgate UMTP notes: accounts limit types, networks, countries and sources; draft-liefooghe-castgate-02 §4.1.1
+//! has databases of Autonomous Systems as well).
 //!
 //! Owns logins, password hashes and the list of what an account may claim. Checking a password costs tens of milliseconds
 //! of a core on purpose; so [`Accounts::check`] hands the work out as a value that any thread can [`run`](PasswordCheck::run),
@@ -10,6 +11,7 @@
 //! ```
 
 mod allow;
+mod systems;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -20,6 +22,7 @@ use argon2::{Algorithm, Argon2, Params};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 pub use allow::{Allow, Claim};
+pub use systems::Systems;
 
 /// Passwords remembered as good. One for each login that refreshes, with room for many; 24 octets each.
 const VERIFIED_MAX: usize = 16_384;
@@ -109,7 +112,8 @@ impl Account {
         let parts = [
             ("password", *password_hash != other.password_hash),
             ("previous password", *previous_password_hash != other.previous_password_hash),
-            ("limits", *allow != other.allow),
+            ("limits", !allow.says(&other.allow)),
+            ("route table", !allow.systems.has_table_of(&other.allow.systems)),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }

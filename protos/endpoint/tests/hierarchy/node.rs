@@ -255,7 +255,7 @@ fn accounts() -> Vec<Account> {
         types: vec![EntryType::TunnelServer, EntryType::TunnelDatabase],
         networks: vec!["0.0.0.0/0".parse().expect("a network")],
         countries: ["BE", "FR"].iter().map(|code| code.parse().expect("a country")).collect(),
-        sources: Vec::new(),
+        ..Allow::default()
     };
     let logins: std::collections::BTreeSet<_> = PARTIES.iter().chain(LATECOMERS).map(Party::login).collect();
     let account = |login: &str| Account::new(login.to_owned(), hash.to_owned(), allow.clone()).expect("an account");

@@ -188,6 +188,8 @@ impl Refusal {
             Self::NoAccount => "no_account",
             Self::Claim(Claim::Type(_)) => "claim_type",
             Self::Claim(Claim::Network(_)) => "claim_network",
+            Self::Claim(Claim::System { .. }) => "claim_system",
+            Self::Claim(Claim::Apart { .. }) => "claim_apart",
             Self::Claim(Claim::Country(_)) => "claim_country",
             Self::Claim(Claim::Source(_)) => "claim_source",
             Self::Foreign(_) => "foreign_entry",

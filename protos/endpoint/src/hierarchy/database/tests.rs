@@ -7,8 +7,8 @@ use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, ProtocolFilt
 use proptest::prelude::*;
 
 use super::*;
-use crate::hierarchy::accounts::Allow;
-use crate::hierarchy::policy::{Exclusion, Match, Pool, PoolServer, Rule, ServerPlace};
+use crate::hierarchy::accounts::{Allow, Systems};
+use crate::hierarchy::policy::{Exclusion, Match, Pool, PoolServer, RouteTable, Rule, ServerPlace};
 use crate::hierarchy::region::{Region, Regions};
 
 pub(super) const WALL: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -281,6 +281,24 @@ fn a_removed_account_takes_its_entries_along_and_a_narrowed_one_those_it_may_no_
     gone.sort();
     assert_eq!(gone, ["-TS 10.0.0.1 2 UDP", "-TS 10.0.0.1 3 UDP"]);
     assert_eq!(lab.database.len(), 1);
+}
+
+#[test]
+fn another_route_table_takes_along_what_it_does_not_give_to_the_account_any_more() {
+    let table = |text: &str| Some(Arc::new(RouteTable::read(text.as_bytes()).unwrap()));
+    let of_system =
+        |table| account("be", Allow { networks: Vec::new(), systems: Systems::new(vec![64_500], table), ..allow() });
+    let mut lab = Lab::new();
+    lab.database.set(Config::default(), vec![of_system(table("10.0.0.0/8,64500\n192.0.2.0/24,64500\n"))]);
+    lab.register("TYPE=TS&SOURCE=10.0.0.1&PORT=1&NETWORKS=10.1.0.0/16").unwrap();
+    lab.register("TYPE=TS&SOURCE=10.0.0.1&PORT=2&NETWORKS=192.0.2.0/24").unwrap();
+    let refusal = lab.register("TYPE=TS&SOURCE=10.0.0.1&PORT=3&NETWORKS=203.0.113.0/24").unwrap_err();
+    assert_eq!((refusal.status(), refusal.label()), (403, "claim_system"));
+    lab.changes();
+    lab.database.set(Config::default(), vec![of_system(table("10.0.0.0/8,64500\n192.0.2.0/24,64501\n"))]);
+    assert_eq!(lab.changes(), ["-TS 10.0.0.1 2 UDP"]);
+    lab.register("TYPE=TS&SOURCE=10.0.0.1&PORT=1&NETWORKS=10.1.0.0/16").unwrap();
+    assert_eq!(lab.query("10.1.0.7", "TYPE=TS"), "network 10.0.0.1:1");
 }
 
 #[test]
@@ -702,6 +720,6 @@ fn allow() -> Allow {
         types: vec![EntryType::TunnelServer, EntryType::TunnelDatabase],
         networks: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         countries: ["BE", "NL", "GB", "FR"].iter().map(|code| code.parse().unwrap()).collect(),
-        sources: Vec::new(),
+        ..Allow::default()
     }
 }

@@ -289,7 +289,7 @@ impl fmt::Display for Mismatch<'_> {
 }
 
 /// The first few of a list.
-struct List<'a, T>(&'a [T]);
+pub(in crate::hierarchy) struct List<'a, T>(pub(in crate::hierarchy) &'a [T]);
 
 impl<T: fmt::Display> fmt::Display for List<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

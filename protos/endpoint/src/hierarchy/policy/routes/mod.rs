@@ -8,6 +8,7 @@
 //! Reads what it is handed, record by record: opening a file, and unpacking it, is its caller's part. Whatever is in it, the
 //! reader ends with a table or with one sentence that names the place, and holds no more than the bounds below.
 
+mod aggregate;
 mod csv;
 mod mrt;
 
@@ -18,10 +19,13 @@ use ipnet::IpNet;
 
 use super::prefixes::Prefixes;
 
+pub use aggregate::TooManyNetworks;
 pub use csv::Row;
 
 /// Prefixes of one table: three times those of the Internet.
 const PREFIXES_MAX: usize = 4_000_000;
+/// How many bits shorter than a prefix of the table an aggregate may be: what a claim costs at most is two to this number of look-ups.
+const AGGREGATED_BITS_MAX: u8 = 8;
 /// Not the number of anybody (RFC 7607): a prefix of which only that it belongs to somebody else is known.
 pub const NOBODY: u32 = 0;
 
@@ -80,6 +84,28 @@ impl RouteTable {
     #[must_use]
     pub fn asn_of(&self, address: IpAddr) -> Option<u32> {
         self.0.around(address).map(|(_, asn)| asn).filter(|asn| *asn != NOBODY)
+    }
+
+    /// The Autonomous System of a whole network: that of the longest prefix around it.
+    #[must_use]
+    pub fn asn_of_network(&self, network: IpNet) -> Option<u32> {
+        self.0.longest(network).map(|(_, asn)| asn).filter(|asn| *asn != NOBODY)
+    }
+
+    /// Whether a network belongs to these Autonomous Systems: the longest prefix around it does, or both of its halves do, so that
+    /// an aggregate of theirs is theirs as well. What others have within one of their prefixes does not matter.
+    #[must_use]
+    pub fn gives(&self, network: IpNet, asns: &[u32]) -> bool {
+        self.gives_halves(network, asns, AGGREGATED_BITS_MAX)
+    }
+
+    fn gives_halves(&self, network: IpNet, asns: &[u32], bits: u8) -> bool {
+        if self.asn_of_network(network).is_some_and(|asn| asns.contains(&asn)) {
+            return true;
+        }
+        let Some(bits) = bits.checked_sub(1) else { return false };
+        let Ok(mut halves) = network.subnets(network.prefix_len() + 1) else { return false };
+        halves.all(|half| self.gives_halves(half, asns, bits))
     }
 
     /// How many prefixes it has.

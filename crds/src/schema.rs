@@ -320,6 +320,19 @@ pub(crate) fn peers(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// Members of an etcd; nobody runs more than nine.
+pub(crate) fn etcd_endpoints(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 9, "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "pattern": "^https?://[^/@?#\\s]+/?$", "maxLength": 300 },
+    })
+}
+
+/// The beginning of keys of an etcd.
+pub(crate) fn etcd_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^/[!-~]*/$", "minLength": 2, "maxLength": 256 })
+}
+
 /// A size such as 1Gi.
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti|k|M|G|T)?$", "minLength": 1, "maxLength": 16 })

@@ -40,6 +40,7 @@ use crate::units::TimeSpan;
     printcolumn(name = "Registered", type_ = "string", json_path = ".status.registrations"),
     printcolumn(name = "Service", type_ = "string", json_path = ".status.service"),
     printcolumn(name = "Country", type_ = "string", json_path = ".spec.hierarchy.country", priority = 1),
+    printcolumn(name = "Store", type_ = "string", json_path = ".spec.store.type", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -47,10 +48,12 @@ use crate::units::TimeSpan;
     rule_at(".peers.serve",
         "!has(self.peers) || self.peers.serve || self.replicas <= 1",
         "replicas give their entries to each other: with more than one, serve is true"),
+    rule_at(".peers", "!has(self.peers) || self.store.type != 'Etcd'",
+        "peers are for store type Embedded: databases with one etcd share one view already"),
 ]))]
 pub struct TunnelDatabaseSpec {
-    /// How many copies of it a cluster runs, each on a node and a volume of its own. They hold the same entries: one that is added
-    /// has them before it answers, and one that goes leaves none behind that only it had. One machine (`castgate up`) runs one.
+    /// How many copies of it a cluster runs, each on a node of its own. They hold the same entries: one that is added has them before
+    /// it answers, and one that goes leaves none behind that only it had. One machine (`castgate up`) runs one.
     #[serde(default = "replicas")]
     #[schemars(schema_with = "schema::database_replicas")]
     pub replicas: u32,
@@ -83,7 +86,10 @@ pub struct TunnelDatabaseSpec {
     /// How clients reach it in a cluster.
     #[serde(default)]
     pub service: Service,
-    /// The volume that its entries live on; it never changes.
+    /// Where its entries are kept.
+    #[serde(default)]
+    pub store: Store,
+    /// The volume that its entries live on; it never changes. With store type Etcd there is none.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-validations" = [
         rule("self == oldSelf", "storage never changes: make another database and let servers register there"),
@@ -150,6 +156,55 @@ pub enum ServiceType {
     NodePort,
     /// Whoever reaches the load balancer.
     LoadBalancer,
+}
+
+/// Where the entries of a database are kept: on a volume of each replica, or in an etcd that all replicas share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule_at(".endpoints", "self.type != 'Etcd' || self.endpoints.size() > 0", "type Etcd needs endpoints"),
+    rule("self.type == 'Etcd' || (self.endpoints.size() == 0 && !has(self.prefix) && !has(self.credentialsSecretRef) && \
+          !has(self.tlsSecretRef))", "endpoints, prefix, credentialsSecretRef and tlsSecretRef are for type Etcd"),
+    rule_at(".endpoints",
+        "self.endpoints.all(e, e.startsWith('http://')) || self.endpoints.all(e, e.startsWith('https://'))",
+        "endpoints begin either all with http:// or all with https://"),
+    rule_at(".tlsSecretRef", "self.type != 'Etcd' || has(self.tlsSecretRef) == self.endpoints.exists(e, e.startsWith('https://'))",
+        "https:// endpoints, and no others, need tlsSecretRef: something has to vouch for them"),
+    rule("self.type == oldSelf.type && has(self.prefix) == has(oldSelf.prefix) && (!has(self.prefix) || self.prefix == oldSelf.prefix)",
+        "type and prefix never change: make another database and let servers register there"),
+]))]
+pub struct Store {
+    /// Embedded: each replica has a file of its own, on its volume. Etcd: all replicas share one view, and none has a volume.
+    #[serde(default, rename = "type")]
+    pub store_type: StoreType,
+    /// Where the members of the etcd answer, such as `https://etcd-0.etcd:2379`.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::etcd_endpoints")]
+    pub endpoints: Vec<String>,
+    /// What all keys of this database begin with, with a `/` at both ends; by default `/castgate/NAMESPACE/NAME/`. Databases of one
+    /// prefix, wherever they run, are one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::etcd_prefix")]
+    pub prefix: Option<String>,
+    /// The Secret with the user of an etcd where authentication is on, under the keys `login` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub credentials_secret_ref: Option<SecretRef>,
+    /// The Secret, of type Opaque, with the certificates that vouch for the members under the key `ca.crt` and, where members ask for
+    /// one, a certificate and a key of ours under `tls.crt` and `tls.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub tls_secret_ref: Option<SecretRef>,
+}
+
+/// Who keeps the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum StoreType {
+    /// Each replica, in a file on its volume.
+    #[default]
+    Embedded,
+    /// An etcd, for all replicas.
+    Etcd,
 }
 
 /// The volume of a database.

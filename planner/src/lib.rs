@@ -48,8 +48,8 @@ pub mod zone;
 pub use judge::{Judged, judge};
 pub use load::{Validation, load, validate};
 pub use objects::{
-    Account, Amt, Bundle, BundleChannel, ConfigMap, Database, Entry, Feed, Hierarchy, ObjectName, Objects, Parent,
-    ParentPlace, Policy, PolicyPool, PolicyRule, RouteSource, Secret, Server, Target, Upstream,
+    Account, Amt, Bundle, BundleChannel, ConfigMap, Database, Entry, Etcd, Feed, Hierarchy, ObjectName, Objects,
+    Parent, ParentPlace, Policy, PolicyPool, PolicyRule, RouteSource, Secret, Server, Store, Target, Upstream,
 };
 pub use plan::{ClientHints, Machine, Plan, PlannedChannel, password_hash, plan};
 pub use problem::{Problem, Problems};

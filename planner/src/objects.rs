@@ -276,12 +276,45 @@ pub struct Database {
     pub regions: BTreeMap<String, Vec<Country>>,
     /// How clients reach it in a cluster.
     pub service: Service,
-    /// The volume that its entries live on.
-    pub storage: Storage,
+    /// Where its entries are kept.
+    pub store: Store,
     /// Labels of the nodes it may run on.
     pub node_selector: BTreeMap<String, String>,
     /// Taints of nodes that it may run on all the same.
     pub tolerations: Vec<Toleration>,
+}
+
+/// Where the entries of a database are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// By each replica, on a volume of this kind.
+    Embedded(Storage),
+    /// In an etcd, for all replicas.
+    Etcd(Etcd),
+}
+
+/// An etcd, and the place of a database in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Etcd {
+    /// Where its members answer: all of them over http, or all over https.
+    pub endpoints: Vec<String>,
+    /// What the keys of the database begin with, when that is named.
+    pub prefix: Option<String>,
+    /// Name of the Secret with `login` and `password`.
+    pub credentials: Option<String>,
+    /// Name of the Secret with `ca.crt` and perhaps `tls.crt` and `tls.key`.
+    pub tls: Option<String>,
+}
+
+impl Store {
+    /// The etcd that all replicas share, if there is one.
+    #[must_use]
+    pub fn etcd(&self) -> Option<&Etcd> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Etcd(etcd) => Some(etcd),
+        }
+    }
 }
 
 /// Databases of others that hold the same entries as one of ours.

@@ -2,7 +2,9 @@
 
 mod common;
 
-use castgate_control::{AMT_PORT, Discovery, MapDiscovery, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot};
+use castgate_control::{
+    AMT_PORT, Discovery, MapDiscovery, StaticDiscovery, StoreSnapshot, UpstreamProtocol, UpstreamSnapshot,
+};
 use castgate_planner::{Machine, Plan, Problems, load, plan};
 use proptest::prelude::*;
 
@@ -246,6 +248,15 @@ fn the_example_of_an_isp_is_a_plan_for_one_machine_too() {
     assert_eq!(registrar.parents[0].url, "http://127.0.0.1:5632");
     let channels: Vec<_> = plan.channels.iter().map(castgate_planner::PlannedChannel::group_name).collect();
     assert_eq!(channels, ["ham:ip:232.1.2.3@10.77.0.100:5004", "ham:ip:239.1.2.4:5004"]);
+}
+
+#[test]
+fn the_example_with_an_etcd_is_a_plan_for_one_machine_too() {
+    let objects = load(common::folder("../examples/hierarchy/etcd")).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let StoreSnapshot::Etcd(etcd) = &plan.agents[0].database.as_ref().unwrap().store else { panic!("it has a file") };
+    assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str()), (3, "/castgate/castgate/shared/"));
+    assert_eq!((&etcd.ca, &etcd.identity, &etcd.login), (&None, &None, &None));
 }
 
 #[test]

@@ -49,7 +49,10 @@ pub fn owners_by_namespace(index: &Index) -> BTreeMap<String, Owners> {
 /// Databases with several replicas that need a login among themselves, each with itself as the owner of what is made for it.
 pub fn with_replicas<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a ObjectName, Vec<Value>)> {
     let (databases, index, facts) = (view.judged.objects.databases(), view.index, view.facts);
-    let several = databases.iter().filter(|(_, entry)| entry.object.replicas > 1 && entry.object.peers.is_none());
+    let several = databases.iter().filter(|(_, entry)| {
+        let database = &entry.object;
+        database.replicas > 1 && database.peers.is_none() && database.store.etcd().is_none()
+    });
     several.filter_map(move |(name, _)| {
         let meta = index.metas.get(&(names::DATABASE, name.clone())).filter(|meta| !meta.deleting)?;
         let ends = facts.namespaces.get(&name.namespace).is_some_and(|namespace| namespace.terminating);

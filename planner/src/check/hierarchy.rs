@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use castgate_control::{Country, DatabaseRole, Regions};
-use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, Storage};
+use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, StoreType};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
-use super::fields;
 use super::policy::read_routes;
+use super::{fields, store};
 use crate::objects::{Database, FromTheRoots, Hierarchy, Parent, ParentPlace, Peers};
 use crate::problem::Reporter;
 use crate::url::{DatabaseUrl, DatabaseUrlError};
@@ -24,6 +24,7 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         strict_source,
         regions,
         service,
+        store: kept,
         storage,
         node_selector,
         tolerations,
@@ -31,7 +32,10 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
     fields::node_selector(node_selector, "spec.nodeSelector", reporter);
     fields::tolerations(tolerations, "spec.tolerations", reporter);
     check_service(service, reporter);
-    check_storage(storage, reporter);
+    if peers.is_some() && kept.store_type == StoreType::Etcd {
+        let what = "are there beside store type Etcd: databases with one etcd share one view already";
+        reporter.report("spec.peers", what);
+    }
     let address = http.address.as_deref().and_then(|text| fields::host(text, "spec.http.address", reporter));
     Database {
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), http.port),
@@ -43,7 +47,7 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         strict_source: *strict_source,
         regions: read_regions(regions, reporter),
         service: service.clone(),
-        storage: storage.clone(),
+        store: store::store(kept, storage, reporter),
         node_selector: node_selector.clone(),
         tolerations: tolerations.clone(),
     }
@@ -76,25 +80,6 @@ fn check_service(service: &Service, reporter: &mut Reporter) {
     if service.node_port.is_some() && service.service_type == ServiceType::ClusterIp {
         reporter.report("spec.service.nodePort", "needs type NodePort or LoadBalancer");
     }
-}
-
-fn check_storage(storage: &Storage, reporter: &mut Reporter) {
-    let size = &storage.size;
-    if !is_quantity(size) {
-        reporter.report("spec.storage.size", format_args!("\"{size}\" is not a size such as 1Gi"));
-    }
-    if let Some(class) = storage.storage_class_name.as_ref().filter(|class| !fields::is_object_name(class)) {
-        reporter.report("spec.storage.storageClassName", format_args!("\"{class}\" cannot be a storage class"));
-    }
-}
-
-/// A whole number above zero and perhaps a unit: the part of Kubernetes' quantities that a volume needs.
-fn is_quantity(text: &str) -> bool {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    (1..=9).contains(&number.len())
-        && !number.starts_with('0')
-        && matches!(unit, "" | "Ki" | "Mi" | "Gi" | "Ti" | "k" | "M" | "G" | "T")
 }
 
 pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hierarchy {

@@ -13,7 +13,7 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
+    Account, Bundle, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
     RouteSource, Secret, Server, Target, Upstream,
 };
 use crate::plan::policies;
@@ -22,6 +22,11 @@ use crate::problem::{Problem, Reporter};
 /// Keys of the Secret with the login that a parent gave us.
 const LOGIN: &str = "login";
 const PASSWORD: &str = "password";
+/// Keys of the Secret with certificates.
+pub(crate) const TLS_AUTHORITY: &str = "ca.crt";
+pub(crate) const TLS_CERTIFICATE: &str = "tls.crt";
+pub(crate) const TLS_KEY: &str = "tls.key";
+const PEM_BEGIN: &str = "-----BEGIN ";
 /// Port of a server of UMTP that names none.
 const UMTP_PORT: u16 = 10_100;
 
@@ -70,13 +75,16 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
-        let Database { listen, hierarchy, peers, .. } = &entry.object;
+        let Database { listen, hierarchy, peers, store, .. } = &entry.object;
         if let Some(peers) = peers {
             let field = "spec.peers.credentialsSecretRef.name";
             check_credentials(known, name, &peers.secret, field, reporter);
         }
         if let Some(source) = &entry.object.routes {
             check_route_table(known, name, source, reporter);
+        }
+        if let Some(etcd) = store.etcd() {
+            check_etcd(known, name, etcd, reporter);
         }
         let own = Some(*listen.ip()).filter(|address| !address.is_unspecified());
         let own: Vec<_> = own.map(|address| ("http.address".to_owned(), IpAddr::V4(address))).into_iter().collect();
@@ -225,6 +233,31 @@ fn check_credentials(known: &Known, name: &ObjectName, secret: &str, field: &str
         known.secret_text(name, secret, PASSWORD, field, reporter);
         if let Some(Err(reason)) = login.map(check_login) {
             reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
+        }
+    }
+}
+
+/// The Secrets for an etcd exist, and hold what is needed: a certificate of ours only as a whole.
+fn check_etcd(known: &Known, name: &ObjectName, etcd: &Etcd, reporter: &mut Reporter) {
+    if let Some(secret) = &etcd.credentials {
+        let field = "spec.store.credentialsSecretRef.name";
+        if known.exists(Kind::Secret, name, secret, field, reporter) {
+            known.secret_text(name, secret, LOGIN, field, reporter);
+            known.secret_text(name, secret, PASSWORD, field, reporter);
+        }
+    }
+    let Some(secret) = &etcd.tls else { return };
+    let field = "spec.store.tlsSecretRef.name";
+    if !known.exists(Kind::Secret, name, secret, field, reporter) {
+        return;
+    }
+    let object = known.objects.secrets.get(&name.sibling(secret)).map(|entry| &entry.object);
+    let has = |key: &str| object.is_some_and(|secret| secret.text(key).is_some());
+    let own = if has(TLS_CERTIFICATE) || has(TLS_KEY) { &[TLS_CERTIFICATE, TLS_KEY][..] } else { &[] };
+    for key in std::iter::once(&TLS_AUTHORITY).chain(own) {
+        let text = known.secret_text(name, secret, key, field, reporter);
+        if text.is_some_and(|text| !text.contains(PEM_BEGIN)) {
+            reporter.report(field, format_args!("key \"{key}\" of Secret {} is not PEM", name.sibling(secret)));
         }
     }
 }

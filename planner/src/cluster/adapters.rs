@@ -64,13 +64,16 @@ impl Client {
 
 /// Where an adapter reaches a parent: one of ours in each of its replicas, because who registers with one member registers with
 /// all. Pods that are not there yet are tried until they are; a list of those that are would change with every restart, and
-/// whoever leaves it is told goodbye.
+/// whoever leaves it is told goodbye. Replicas with one etcd are one member: a goodbye to one of them would be one to all.
 fn urls(world: World, from: &ObjectName, place: &ParentPlace) -> Vec<DatabaseUrl> {
     match place {
         ParentPlace::Url(url) => vec![url.clone()],
         ParentPlace::Database(database) => {
             let name = from.sibling(database);
             let Some(entry) = world.objects.databases.get(&name) else { return Vec::new() };
+            if entry.object.store.etcd().is_some() {
+                return service_url(world, &name).into_iter().collect();
+            }
             let url = |number| {
                 let place = format!("http://{}:{}", names::replica_host(&name, number), entry.object.listen.port());
                 place.parse().ok()

@@ -92,6 +92,10 @@ impl Replica<'_> {
     /// The other replicas that are there, and the databases of others; `foreign` is what the manifest says of these.
     fn peers(&self, foreign: Option<PeersSnapshot>) -> Result<Option<PeersSnapshot>, String> {
         let Self { world, name, database, nodes, number } = self;
+        // Those with one etcd have one view, and nothing to give to each other.
+        if database.store.etcd().is_some() {
+            return Ok(None);
+        }
         // Those that are going still have something to hand over.
         if database.replicas <= 1 && nodes.len() <= 1 {
             return Ok(foreign);

@@ -6,17 +6,18 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use castgate_control::{
-    Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, LoopCheck,
-    Parent, PatternSource, PeersSnapshot, PoolServerSnapshot, Protocol, RegistrarDiscovery, RegistrarSnapshot,
-    Registration, ServerSnapshot, UpstreamSnapshot,
+    Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, EtcdSnapshot,
+    LoopCheck, Parent, PatternSource, PeersSnapshot, PoolServerSnapshot, Protocol, RegistrarDiscovery,
+    RegistrarSnapshot, Registration, ServerSnapshot, StoreSnapshot, TlsIdentity, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
 use super::{Machine, password, policies};
+use crate::check::{TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY};
 use crate::document::Kind;
 use crate::objects::{
-    self, Amt, Bundle, BundleChannel, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
-    Peers, Place, Server, Upstream,
+    self, Amt, Bundle, BundleChannel, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects,
+    ParentPlace, Peers, Place, Server, Upstream,
 };
 use crate::problem::{Problem, Reporter};
 use crate::url::DatabaseUrl;
@@ -108,7 +109,25 @@ pub(crate) fn database(
     snapshot.policies = policies::policies(objects, name, agents);
     snapshot.update_interval_seconds = whole_seconds(database.update_interval);
     snapshot.peers = peers(objects, name, database);
+    if let Some(etcd) = database.store.etcd() {
+        snapshot.store = StoreSnapshot::Etcd(Box::new(self::etcd(objects, name, etcd)));
+    }
     snapshot
+}
+
+/// The etcd that all replicas share. A prefix of its own, because databases that have one in common are one.
+fn etcd(objects: &Objects, name: &ObjectName, etcd: &Etcd) -> EtcdSnapshot {
+    let Etcd { endpoints, prefix, credentials, tls } = etcd;
+    let value = |secret: &Option<String>, key| text(objects, name, secret.as_deref()?, key).map(str::to_owned);
+    let certificate = value(tls, TLS_CERTIFICATE).zip(value(tls, TLS_KEY));
+    EtcdSnapshot {
+        endpoints: endpoints.clone(),
+        prefix: prefix.clone().unwrap_or_else(|| format!("/castgate/{}/{}/", name.namespace, name.name)),
+        ca: value(tls, TLS_AUTHORITY),
+        identity: certificate.map(|(certificate, key)| TlsIdentity { certificate, key }),
+        login: value(credentials, "login"),
+        password: value(credentials, "password"),
+    }
 }
 
 /// The databases of others that hold the same entries.

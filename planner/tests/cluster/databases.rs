@@ -1,6 +1,6 @@
 //! Where databases run, who their peers are, and under which address they are registered.
 
-use castgate_control::PeersSnapshot;
+use castgate_control::{EtcdSnapshot, PeersSnapshot, StoreSnapshot, TlsIdentity};
 use castgate_planner::cluster::Fleet;
 use serde_json::{Value, json};
 
@@ -239,6 +239,69 @@ fn every_replica_registers_its_own_node_and_an_address_for_all_is_registered_onc
 }
 
 #[test]
+fn replicas_with_one_etcd_have_neither_volumes_nor_peers_and_one_address_for_the_fleet() {
+    let fleet = with_etcd(3, &json!({})).plan();
+    for node in ["n1", "n2", "n3"] {
+        let database = snapshot(&fleet, &format!("castgate/tdb-isp@{node}")).database.clone().unwrap();
+        assert_eq!(database.peers, None, "{node}");
+        let StoreSnapshot::Etcd(etcd) = database.store else { panic!("{node} has a store of its own") };
+        assert_eq!(
+            *etcd,
+            EtcdSnapshot { prefix: "/castgate/castgate/isp/".into(), ..etcd_at(&["http://etcd-0:2379"]) }
+        );
+    }
+    assert_eq!(fleet.databases[&name("isp")].problem, None, "no login of replicas is waited for");
+    let stateful_set = &workload(&fleet, "StatefulSet tdb-isp")["spec"];
+    assert_eq!(stateful_set["replicas"], 3);
+    assert_eq!(stateful_set["volumeClaimTemplates"], Value::Null);
+    assert_eq!(stateful_set["persistentVolumeClaimRetentionPolicy"], Value::Null);
+    let volumes = stateful_set["template"]["spec"]["volumes"].as_array().unwrap();
+    assert!(volumes.contains(&json!({ "name": "state", "emptyDir": {} })), "{volumes:?}");
+    assert_eq!(workload(&fleet, "Service tdb-isp")["spec"]["sessionAffinity"], Value::Null);
+    // A goodbye to a replica that goes would be one to all.
+    let adapter = snapshot(&fleet, "castgate/adapter@n3").adapter.clone().unwrap();
+    assert!(!adapter.clients.is_empty());
+    for client in adapter.clients {
+        let parents: Vec<_> = client.parents.iter().map(|parent| parent.url.as_str()).collect();
+        assert_eq!(parents, ["http://tdb-isp.castgate.svc:5632"], "{}", client.agent);
+    }
+}
+
+#[test]
+fn an_etcd_is_reached_with_the_login_and_the_certificates_of_its_secrets() {
+    let more = json!({
+        "endpoints": ["https://etcd-0:2379"], "prefix": "/be/",
+        "credentialsSecretRef": { "name": "edge-at-isp" }, "tlsSecretRef": { "name": "etcd" },
+    });
+    let mut world = with_etcd(1, &more);
+    let pem = |what: &str| format!("-----BEGIN {what}-----");
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "etcd", "namespace": "castgate" },
+        "stringData": { "ca.crt": pem("CA") },
+    });
+    let etcd = |world: &World| {
+        let StoreSnapshot::Etcd(etcd) = snapshot(&world.plan(), "castgate/tdb-isp@n1").database.clone().unwrap().store
+        else {
+            panic!("it has a store of its own")
+        };
+        *etcd
+    };
+    world.objects.push(secret.clone());
+    let login = EtcdSnapshot {
+        prefix: "/be/".into(),
+        ca: Some(pem("CA")),
+        login: Some("edge".into()),
+        password: Some("example-only-edge".into()),
+        ..etcd_at(&["https://etcd-0:2379"])
+    };
+    assert_eq!(etcd(&world), login);
+    secret["stringData"] = json!({ "ca.crt": pem("CA"), "tls.crt": pem("CERTIFICATE"), "tls.key": pem("KEY") });
+    *world.objects.last_mut().unwrap() = secret;
+    let identity = TlsIdentity { certificate: pem("CERTIFICATE"), key: pem("KEY") };
+    assert_eq!(etcd(&world), EtcdSnapshot { identity: Some(identity), ..login });
+}
+
+#[test]
 fn the_password_before_is_taken_as_long_as_its_secret_holds_it() {
     let mut world = World::isp();
     let secret = world.objects.iter_mut().find(|object| object["metadata"]["name"] == "edge-at-isp").unwrap();
@@ -274,6 +337,21 @@ fn the_example_of_a_hierarchy_is_a_plan_for_a_cluster() {
     assert_eq!(ours, 2, "the ISP's adapter has no certificate here");
 }
 
+#[test]
+fn the_example_with_an_etcd_is_a_plan_for_a_cluster() {
+    let texts = common::folder("../examples/hierarchy/etcd");
+    let mut world = World::of(texts.iter().map(|(_, text)| text.as_str()));
+    world.facts.database_nodes.clear();
+    world.pods("shared", &[(0, "n1"), (1, "n2"), (2, "n3")]);
+    assert_eq!(world.judged().problems, std::collections::BTreeMap::new());
+    let fleet = world.plan();
+    assert!(fleet.databases.values().all(|plan| plan.refused.is_none() && plan.problem.is_none()));
+    let databases = fleet.snapshots.values().filter_map(|snapshot| snapshot.database.as_ref());
+    let stores: Vec<_> = databases.map(|database| &database.store).collect();
+    assert_eq!(stores.len(), 3);
+    assert!(stores.iter().all(|store| *store == stores[0] && !store.is_embedded()), "{stores:?}");
+}
+
 /// The ISP with a database of so many replicas, whose pods are here.
 fn replicated(replicas: u32, pods: &[(u32, &str)]) -> World {
     let mut world = World::isp();
@@ -281,6 +359,24 @@ fn replicated(replicas: u32, pods: &[(u32, &str)]) -> World {
     world.objects.push(peers_secret("tdb-isp-peers"));
     world.pods("isp", pods);
     world
+}
+
+/// The ISP with a database of so many replicas, one on each node, that share an etcd.
+fn with_etcd(replicas: u32, more: &Value) -> World {
+    let mut world = World::isp();
+    let spec = world.spec("TunnelDatabase");
+    spec["replicas"] = json!(replicas);
+    spec["store"] = json!({ "type": "Etcd", "endpoints": ["http://etcd-0:2379"] });
+    for (field, value) in more.as_object().unwrap() {
+        spec["store"][field] = value.clone();
+    }
+    let pods = [(0, "n1"), (1, "n2"), (2, "n3")];
+    world.pods("isp", &pods[..usize::try_from(replicas).unwrap()]);
+    world
+}
+
+fn etcd_at(endpoints: &[&str]) -> EtcdSnapshot {
+    EtcdSnapshot::new(endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect())
 }
 
 /// What the operator made.

@@ -69,7 +69,9 @@ fn kubernetes_knows_every_word() {
     world.spec("TunnelServer")["umtp"] = json!({ "port": 443 });
     world.spec("TunnelServer")["tolerations"] = json!([{ "key": "a", "value": "b", "effect": "NoExecute" }]);
     world.spec("TunnelDatabase")["http"] = json!({ "port": 80 });
-    for workload in world.plan().workloads {
+    let embedded = world.plan().workloads;
+    world.spec("TunnelDatabase")["store"] = json!({ "type": "Etcd", "endpoints": ["http://etcd-0:2379"] });
+    for workload in embedded.into_iter().chain(world.plan().workloads) {
         let object = &workload.object;
         let read = match object["kind"].as_str().unwrap() {
             "DaemonSet" => again::<DaemonSet>(object),

@@ -22,6 +22,15 @@ pub fn objects(kind: &str) -> Vec<Value> {
         });
         objects.push(object);
     }
+    if kind == "TunnelDatabase" {
+        let mut object = object(kind);
+        object["spec"].as_object_mut().expect("a spec has fields").remove("peers");
+        object["spec"]["store"] = json!({
+            "type": "Etcd", "endpoints": ["https://etcd-0.example.net:2379", "https://192.0.2.1:2379/"],
+            "prefix": "/castgate/be/", "credentialsSecretRef": { "name": "s" }, "tlsSecretRef": { "name": "t" },
+        });
+        objects.push(object);
+    }
     if matches!(kind, "TunnelAssignmentPolicy" | "TunnelDatabase") {
         let mut object = object(kind);
         object["spec"]["routeTable"] = json!({ "file": "/var/lib/routes.csv" });
@@ -111,7 +120,7 @@ fn spec(kind: &str) -> Value {
             "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } }, "strictSource": true,
             "regions": { "pool": ["BE", "NL"] },
             "service": { "type": "NodePort", "nodePort": 30632 },
-            "storage": { "size": "1Gi", "storageClassName": "fast" },
+            "store": { "type": "Embedded" }, "storage": { "size": "1Gi", "storageClassName": "fast" },
             "nodeSelector": pool, "tolerations": tolerations,
         }),
         "TunnelEndpoint" => json!({ "role": "Server", "ownerName": "brussels", "node": "n1.example.net" }),

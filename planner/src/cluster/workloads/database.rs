@@ -1,12 +1,12 @@
 //! The `StatefulSet` of a database, the Services in front of it, and what guards it.
 
-use castgate_crds::tunnel_database::ServiceType;
+use castgate_crds::tunnel_database::{ServiceType, Storage};
 use serde_json::json;
 
 use super::pod::Pod;
 use super::{OF_DATABASES, Part, Workload, controller, network_policy, workload};
 use crate::cluster::{World, names};
-use crate::objects::{Database, ObjectName};
+use crate::objects::{Database, ObjectName, Store};
 
 pub(super) fn all(world: World, name: &ObjectName, database: &Database) -> Vec<Workload> {
     let role = Part { component: "database", owner: Some(&name.name) };
@@ -43,7 +43,8 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part
         host_network: false,
         capabilities: Vec::new(),
         privileged_port: database.listen.port() < 1024,
-        state: None,
+        // What is promised is in etcd; the last snapshot and the audit log live as long as the pod.
+        state: database.store.etcd().map(|_| json!({ "emptyDir": {} })),
         memory: "64Mi",
     };
     let mut template = pod.template();
@@ -61,29 +62,37 @@ fn stateful_set(world: World, name: &ObjectName, database: &Database, role: Part
     if !database.tolerations.is_empty() {
         template["spec"]["tolerations"] = json!(database.tolerations);
     }
+    let mut spec = json!({
+        "replicas": database.replicas,
+        "serviceName": headless,
+        "selector": { "matchLabels": role.selector() },
+        "updateStrategy": { "type": "RollingUpdate" },
+        "template": template,
+    });
+    if let Store::Embedded(storage) = &database.store {
+        // Entries outlive a database that somebody deletes by mistake. A replica that goes has handed over what it had; an old
+        // volume under a new one would bring back entries that said goodbye meanwhile.
+        spec["persistentVolumeClaimRetentionPolicy"] = json!({ "whenDeleted": "Retain", "whenScaled": "Delete" });
+        spec["volumeClaimTemplates"] = json!([claim(storage)]);
+    }
+    json!({ "spec": spec })
+}
+
+/// What the volume of a replica is like.
+fn claim(storage: &Storage) -> serde_json::Value {
     let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": { "name": "state" },
         "spec": {
             "accessModes": ["ReadWriteOnce"],
-            "resources": { "requests": { "storage": database.storage.size } },
+            "resources": { "requests": { "storage": storage.size } },
         },
     });
-    if let Some(class) = &database.storage.storage_class_name {
+    if let Some(class) = &storage.storage_class_name {
         claim["spec"]["storageClassName"] = json!(class);
     }
-    json!({ "spec": {
-        "replicas": database.replicas,
-        "serviceName": headless,
-        "selector": { "matchLabels": role.selector() },
-        "updateStrategy": { "type": "RollingUpdate" },
-        // Entries outlive a database that somebody deletes by mistake. A replica that goes has handed over what it had; an old
-        // volume under a new one would bring back entries that said goodbye meanwhile.
-        "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Retain", "whenScaled": "Delete" },
-        "volumeClaimTemplates": [claim],
-        "template": template,
-    } })
+    claim
 }
 
 /// No two replicas on one node: an agent is known by its node, and a second copy there would go down with the first.
@@ -106,7 +115,7 @@ fn service(database: &Database, role: Part) -> serde_json::Value {
     if service_type != ServiceType::ClusterIp {
         spec["externalTrafficPolicy"] = json!("Local");
     }
-    if database.replicas > 1 {
+    if database.replicas > 1 && database.store.etcd().is_none() {
         // Who registers from outside refreshes, and says goodbye, where he registered.
         spec["sessionAffinity"] = json!("ClientIP");
     }

@@ -11,8 +11,8 @@ use castgate_e2e::scenario;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -26,26 +26,28 @@ const APPLIED: &str = "examples/hierarchy/cluster is applied";
 /// The ISP's namespace.
 const ISP: &str = "castgate-isp";
 /// A client whom the ISP does not serve: its customers are 10.77.0.64/26.
-const ABROAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 130);
+pub const ABROAD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 130);
 /// Who registers from outside of the cluster, for the client abroad alone.
 const GUEST: &str = "guest";
+const GUEST_PASSWORD: &str = "example-only-guest";
 const GUEST_NETWORK: &str = "10.77.0.130/32";
 /// Servers that somebody registers at one node: all of them together fit into one answer.
 const GUESTS_MAX: usize = 75;
 /// Between two of them.
 const PACE: Duration = Duration::from_secs(1);
 /// Port of the root on the nodes that run it.
-const ROOT: u16 = 30_650;
+pub const ROOT: u16 = 30_650;
 /// Ports of the servers.
-const PUBLIC: u16 = 10_201;
-const BELGIAN: u16 = 10_202;
+pub const PUBLIC: u16 = 10_201;
+pub const BELGIAN: u16 = 10_202;
 const ISP_SERVER: u16 = 10_203;
 
 fn folder() -> String {
     root().join("examples/hierarchy/cluster").display().to_string()
 }
 
-fn hierarchy(world: &mut World) -> Result<()> {
+/// `examples/hierarchy/cluster` runs.
+pub fn hierarchy(world: &mut World) -> Result<()> {
     installed(world)?;
     world.once(APPLIED, |world| {
         let cluster = &world.cluster;
@@ -98,105 +100,162 @@ fn a_root_a_country_and_an_isp_of_another_namespace_find_each_other_by_kubectl_a
 fn a_database_is_scaled_up_and_down_under_registrations_without_a_lost_entry(world: &mut World) -> Result<()> {
     hierarchy(world)?;
     let cluster = &world.cluster;
-    grant_guest(cluster)?;
-    let (customer, abroad) = (cluster.host("customer", CUSTOMER)?, cluster.host("abroad", ABROAD)?);
-    let first = place(cluster, "root", ROOT)?;
-    let before: BTreeSet<u16> = (20_000..20_020).collect();
-    for port in &before {
-        // The first comes a moment after his account.
-        until("a registration", SOON, || registered(&abroad, first, *port).then_some(()))?;
-    }
-    let promised = Mutex::new(before.clone());
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for (index, node) in (0..).zip(cluster.nodes()) {
-            let (abroad, promised, over) = (&abroad, &promised, &over);
-            // Somebody who knows the address of one node alone, whoever runs there.
-            let at = SocketAddr::from((node.address(), ROOT));
-            scope.spawn(move || {
-                for port in (20_100 + 100 * index..).take(GUESTS_MAX).take_while(|_| !over.load(Ordering::Relaxed)) {
-                    if registered(abroad, at, port) {
-                        promised.lock().expect("nobody panics").insert(port);
-                    }
-                    std::thread::sleep(PACE);
-                }
-            });
-        }
-        let outcome = up_and_down(cluster, &abroad, &before);
-        over.store(true, Ordering::Relaxed);
-        outcome
+    let customer = cluster.host("customer", CUSTOMER)?;
+    let before = Guests::invited(cluster, "root", ROOT)?;
+    let promised = before.under_registrations(|| {
+        cluster.make_volumes(&["tree-4", "tree-5"])?;
+        before.scaled_up()?;
+        // Everybody inside registers with each of them.
+        let public = until("the registrations of the public server", LONG, || {
+            let server = cluster.get(&["ts", "public", "-n", NAMESPACE]).ok()?;
+            (server["status"]["registrations"] == "3/3").then_some(())
+        });
+        public.with_context(|| cluster.kubectl(&["get", "tep", "-A", "-o", "yaml"]).unwrap_or_default())?;
+        before.scaled_down()?;
+        let claims = cluster.kubectl(&["get", "pvc", "-n", NAMESPACE, "-o", "name"])?;
+        ensure!(claims.matches("state-tdb-root-").count() == 1, "old volumes would bring old entries back: {claims}");
+        ready(cluster, "tdb/root")
     })?;
-    let promised = promised.into_inner().expect("nobody panics");
-    let kept = known(&abroad, place(cluster, "root", ROOT)?)?;
-    let lost: Vec<_> = promised.difference(&kept).collect();
-    println!("  {} entries promised, {} known in the end", promised.len(), kept.len());
-    ensure!(lost.is_empty(), "promised and lost: {lost:?}");
+    before.are_kept(&promised)?;
     // What the cluster itself registered is there as before.
     let servers = located(&customer, place(cluster, "root", ROOT)?, "BE")?;
     ensure!(servers.iter().any(|server| server.port() == ISP_SERVER), "{servers:?}");
     Ok(())
 }
 
-/// One replica, three, one again. Each that comes knows with its first answer what was promised before.
-fn up_and_down(cluster: &Cluster, abroad: &Host, before: &BTreeSet<u16>) -> Result<()> {
-    cluster.make_volumes(&["tree-4", "tree-5"])?;
-    cluster.kubectl(&["scale", "tdb/root", "-n", NAMESPACE, "--replicas=3"])?;
-    let mut answered: BTreeMap<SocketAddr, BTreeSet<u16>> = BTreeMap::new();
-    until("the first answer of three replicas", LONG, || {
-        for node in cluster.nodes() {
-            let at = SocketAddr::from((node.address(), ROOT));
-            if !answered.contains_key(&at)
-                && let Ok(known) = known(abroad, at)
-            {
-                answered.insert(at, known);
-            }
+/// Somebody who registers servers from outside of the cluster, and what a database promised him.
+pub struct Guests<'a> {
+    cluster: &'a Cluster,
+    database: &'static str,
+    port: u16,
+    /// Name of their account.
+    account: String,
+    abroad: Arc<Host>,
+    /// What was promised before anything happens.
+    known: BTreeSet<u16>,
+}
+
+impl<'a> Guests<'a> {
+    /// Registers the first of them at a database of one replica, whose port is open on its node.
+    pub fn invited(cluster: &'a Cluster, database: &'static str, port: u16) -> Result<Self> {
+        let account = grant_guest(cluster, database)?;
+        let abroad = cluster.host("abroad", ABROAD)?;
+        let first = place(cluster, database, port)?;
+        let known: BTreeSet<u16> = (20_000..20_020).collect();
+        for port in &known {
+            // The first comes a moment after his account.
+            until("a registration", SOON, || registered(&abroad, first, *port).then_some(()))?;
         }
-        (answered.len() == 3).then_some(())
-    })
-    .with_context(|| format!("only {:?} answered", answered.keys()))?;
-    for (at, known) in &answered {
-        let missing: Vec<_> = before.difference(known).collect();
-        ensure!(missing.is_empty(), "{at} answered before it knew of {missing:?}");
+        Ok(Self { cluster, database, port, account, abroad, known })
     }
-    ready(cluster, "tdb/root")?;
-    let database = cluster.get(&["tdb", "root", "-n", NAMESPACE])?;
-    ensure!(database["status"]["answering"] == "3/3", "{}", database["status"]);
-    // Everybody inside registers with each of them.
-    let public = until("the registrations of the public server", LONG, || {
-        let server = cluster.get(&["ts", "public", "-n", NAMESPACE]).ok()?;
-        (server["status"]["registrations"] == "3/3").then_some(())
-    });
-    public.with_context(|| cluster.kubectl(&["get", "tep", "-A", "-o", "yaml"]).unwrap_or_default())?;
-    cluster.kubectl(&["scale", "tdb/root", "-n", NAMESPACE, "--replicas=1"])?;
-    until("the end of two replicas", LONG, || {
-        let pods = cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).ok()?;
-        (pods.matches("tdb-root-").count() == 1).then_some(())
-    })?;
-    let claims = cluster.kubectl(&["get", "pvc", "-n", NAMESPACE, "-o", "name"])?;
-    ensure!(claims.matches("state-tdb-root-").count() == 1, "old volumes would bring old entries back: {claims}");
-    ready(cluster, "tdb/root")
+
+    /// The name of their account and its Secret.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Lets the first of them register once more, at the replica of one node.
+    pub fn register_at(&self, node: Ipv4Addr) -> Result<()> {
+        let first = self.known.first().context("nobody was invited")?;
+        let answer = register_as(&self.abroad, (node, self.port).into(), *first, GUEST_PASSWORD)?;
+        ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body.trim());
+        Ok(())
+    }
+
+    /// Lets more of them come at every node while something happens; gives all that was promised by then.
+    pub fn under_registrations(&self, work: impl FnOnce() -> Result<()>) -> Result<BTreeSet<u16>> {
+        let promised = Mutex::new(self.known.clone());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (index, node) in (0..).zip(self.cluster.nodes()) {
+                let (promised, over) = (&promised, &over);
+                // Somebody who knows the address of one node alone, whoever runs there.
+                let at = SocketAddr::from((node.address(), self.port));
+                scope.spawn(move || {
+                    for port in (20_100 + 100 * index..).take(GUESTS_MAX).take_while(|_| !over.load(Ordering::Relaxed))
+                    {
+                        if registered(&self.abroad, at, port) {
+                            promised.lock().expect("nobody panics").insert(port);
+                        }
+                        std::thread::sleep(PACE);
+                    }
+                });
+            }
+            let outcome = work();
+            over.store(true, Ordering::Relaxed);
+            outcome
+        })?;
+        Ok(promised.into_inner().expect("nobody panics"))
+    }
+
+    /// Three replicas instead of one. Each that comes knows with its first answer what was promised before.
+    pub fn scaled_up(&self) -> Result<()> {
+        let Self { cluster, database, port, account: _, abroad, known: before } = self;
+        let object = format!("tdb/{database}");
+        cluster.kubectl(&["scale", &object, "-n", NAMESPACE, "--replicas=3"])?;
+        let mut answered: BTreeMap<SocketAddr, BTreeSet<u16>> = BTreeMap::new();
+        until("the first answer of three replicas", LONG, || {
+            for node in cluster.nodes() {
+                let at = SocketAddr::from((node.address(), *port));
+                if !answered.contains_key(&at)
+                    && let Ok(known) = known(abroad, at)
+                {
+                    answered.insert(at, known);
+                }
+            }
+            (answered.len() == 3).then_some(())
+        })
+        .with_context(|| format!("only {:?} answered", answered.keys()))?;
+        for (at, known) in &answered {
+            let missing: Vec<_> = before.difference(known).collect();
+            ensure!(missing.is_empty(), "{at} answered before it knew of {missing:?}");
+        }
+        ready(cluster, &object)?;
+        let database = cluster.get(&["tdb", database, "-n", NAMESPACE])?;
+        ensure!(database["status"]["answering"] == "3/3", "{}", database["status"]);
+        Ok(())
+    }
+
+    /// One replica again.
+    pub fn scaled_down(&self) -> Result<()> {
+        let Self { cluster, database, .. } = self;
+        cluster.kubectl(&["scale", &format!("tdb/{database}"), "-n", NAMESPACE, "--replicas=1"])?;
+        until("the end of two replicas", LONG, || {
+            let pods = cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).ok()?;
+            (pods.matches(&format!("tdb-{database}-")).count() == 1).then_some(())
+        })
+    }
+
+    /// Whether the replica that is left knows all of it.
+    pub fn are_kept(&self, promised: &BTreeSet<u16>) -> Result<()> {
+        let kept = known(&self.abroad, place(self.cluster, self.database, self.port)?)?;
+        let lost: Vec<_> = promised.difference(&kept).collect();
+        println!("  {} entries promised, {} known in the end", promised.len(), kept.len());
+        ensure!(lost.is_empty(), "promised and lost: {lost:?}");
+        Ok(())
+    }
 }
 
 fn a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes(world: &mut World) -> Result<()> {
     hierarchy(world)?;
     let cluster = &world.cluster;
-    grant_guest(cluster)?;
+    let secret = grant_guest(cluster, "root")?;
     let abroad = cluster.host("abroad", ABROAD)?;
     let at = place(cluster, "root", ROOT)?;
     let try_one = |password: &str| register_as(&abroad, at, 21_000, password).map(|answer| answer.status);
-    until("the account of the guest", SOON, || (try_one("example-only-guest").ok()? == 200).then_some(()))?;
+    until("the account of the guest", SOON, || (try_one(GUEST_PASSWORD).ok()? == 200).then_some(()))?;
     let rotate = |values: Value| {
         let patch = json!({ "stringData": values });
-        cluster.kubectl(&["patch", "secret", GUEST, "-n", NAMESPACE, "--patch", &patch.to_string()])
+        cluster.kubectl(&["patch", "secret", &secret, "-n", NAMESPACE, "--patch", &patch.to_string()])
     };
-    rotate(json!({ "password": "example-only-new", "previous": "example-only-guest" }))?;
+    rotate(json!({ "password": "example-only-new", "previous": GUEST_PASSWORD }))?;
     until("the new password", SOON, || (try_one("example-only-new").ok()? == 200).then_some(()))?;
-    ensure!(try_one("example-only-guest")? == 200, "the password before was turned away");
+    ensure!(try_one(GUEST_PASSWORD)? == 200, "the password before was turned away");
     rotate(json!({ "previous": "" }))?;
-    until("the end of the password before", SOON, || (try_one("example-only-guest").ok()? == 401).then_some(()))?;
+    until("the end of the password before", SOON, || (try_one(GUEST_PASSWORD).ok()? == 401).then_some(()))?;
     ensure!(try_one("example-only-new")? == 200, "the new password was turned away");
 
-    cluster.kubectl(&["delete", "tunnelaccount,secret", GUEST, "-n", NAMESPACE])?;
+    cluster.kubectl(&["delete", "tunnelaccount,secret", &secret, "-n", NAMESPACE])?;
     for namespace in [ISP, NAMESPACE] {
         // Those above go last: they are told goodbye.
         let names: &[&str] = if namespace == ISP {
@@ -213,29 +272,30 @@ fn a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes(wor
     Ok(())
 }
 
-/// An account for somebody who registers from outside of the cluster.
-fn grant_guest(cluster: &Cluster) -> Result<()> {
+/// An account for somebody who registers from outside of the cluster; gives its name, which is that of its Secret.
+pub fn grant_guest(cluster: &Cluster, database: &str) -> Result<String> {
+    let name = format!("{GUEST}-of-{database}");
     let account = json!({
         "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelAccount",
-        "metadata": {"name": GUEST, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
-            "databaseRef": {"name": "root"}, "login": GUEST, "passwordSecretRef": {"name": GUEST},
+            "databaseRef": {"name": database}, "login": GUEST, "passwordSecretRef": {"name": name},
             "allow": {"types": ["TS"], "networks": [GUEST_NETWORK]},
         },
     });
     let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": GUEST, "namespace": NAMESPACE},
-        "stringData": {"password": "example-only-guest"},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE},
+        "stringData": {"password": GUEST_PASSWORD},
     });
     for object in [secret, account] {
         cluster.kubectl_stdin(&["apply", "-f", "-"], &object.to_string())?;
     }
-    Ok(())
+    Ok(name)
 }
 
 /// Registers a server of the guest's; whether that was promised to him.
-fn registered(host: &Host, database: SocketAddr, port: u16) -> bool {
-    register_as(host, database, port, "example-only-guest").is_ok_and(|answer| answer.status == 200)
+pub fn registered(host: &Host, database: SocketAddr, port: u16) -> bool {
+    register_as(host, database, port, GUEST_PASSWORD).is_ok_and(|answer| answer.status == 200)
 }
 
 fn register_as(host: &Host, database: SocketAddr, port: u16, password: &str) -> Result<Answer> {
@@ -252,7 +312,7 @@ fn known(abroad: &Host, database: SocketAddr) -> Result<BTreeSet<u16>> {
 }
 
 /// Where a database with one replica answers: its port is open on the node that runs it.
-fn place(cluster: &Cluster, database: &str, port: u16) -> Result<SocketAddr> {
+pub fn place(cluster: &Cluster, database: &str, port: u16) -> Result<SocketAddr> {
     let selector = format!("app.kubernetes.io/component=database,castgate.dev/owner={database}");
     let pods = cluster.get(&["pods", "-n", NAMESPACE, "-l", &selector])?;
     let pods = pods["items"].as_array().context("no pods")?;
@@ -262,7 +322,7 @@ fn place(cluster: &Cluster, database: &str, port: u16) -> Result<SocketAddr> {
 }
 
 /// The servers that a client gets, in their order.
-fn located(host: &Host, tds: SocketAddr, country: &str) -> Result<Vec<SocketAddr>> {
+pub fn located(host: &Host, tds: SocketAddr, country: &str) -> Result<Vec<SocketAddr>> {
     let mut command = host.command(program("castgate")?);
     command.args(["locate", "--tds", &tds.to_string(), "--country", country, "--json"]);
     let printed = host.run("castgate locate", command, LONG)?;

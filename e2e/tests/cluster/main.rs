@@ -7,10 +7,12 @@ mod basics;
 mod charts;
 mod commands;
 mod docs;
+mod etcd;
 mod farewell;
 mod hierarchy;
 mod losses;
 mod outages;
+mod policies;
 mod relays;
 mod security;
 mod serve;
@@ -28,7 +30,9 @@ const SCENARIOS: &[&[Scenario]] = &[
     charts::SCENARIOS,
     commands::SCENARIOS,
     relays::SCENARIOS,
+    policies::SCENARIOS,
     hierarchy::SCENARIOS,
+    etcd::SCENARIOS,
     outages::SCENARIOS,
     losses::SCENARIOS,
     farewell::SCENARIOS,

@@ -132,13 +132,8 @@ impl FromStr for Protocol {
 
     /// Takes any case, and any word.
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let word = text.to_ascii_uppercase();
-        Ok(match word.as_str() {
-            "UDP" => Self::Udp,
-            "TCP" => Self::Tcp,
-            "AMT" => Self::Amt,
-            _ => Self::Unknown(word),
-        })
+        let known = [Self::Udp, Self::Tcp, Self::Amt].into_iter().find(|known| known.word().eq_ignore_ascii_case(text));
+        Ok(known.unwrap_or_else(|| Self::Unknown(text.to_ascii_uppercase())))
     }
 }
 

@@ -4,20 +4,19 @@
 //! for themselves, one pair of quotes around a value is stripped, empty values are as good as absent. Strict out: `&`, and
 //! everything escaped but what RFC 3986 §3.4 lets stand in a query and we need to read it.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::string::FromUtf8Error;
 
 /// The pairs of `text` in order, names and values decoded, without empty values. A value that is no UTF-8 is an error that
-/// the owner of the name reports.
-pub(super) fn parse(text: &str) -> impl Iterator<Item = (String, Result<String, NotUtf8>)> {
+/// the owner of the name reports. What has no escapes is not copied.
+pub(super) fn parse(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Result<Cow<'_, str>, NotUtf8>)> {
     text.split(['&', ';']).filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = String::from_utf8_lossy(&decode(name)).trim().to_owned();
-        let value = match String::from_utf8(decode(value)) {
-            Ok(value) => Ok(unquote(&value).to_owned()),
-            Err(_) => Err(NotUtf8),
-        };
+        let name = decode(name).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned().into());
+        let value = decode(value).map(|value| part(value, unquote)).map_err(|_| NotUtf8);
         let said = value.as_ref().map_or(true, |value| !value.trim().is_empty());
-        said.then_some((name, value))
+        said.then(|| (part(name, str::trim), value))
     })
 }
 
@@ -25,7 +24,21 @@ pub(super) fn parse(text: &str) -> impl Iterator<Item = (String, Result<String, 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotUtf8;
 
-fn decode(text: &str) -> Vec<u8> {
+fn part<'a>(text: Cow<'a, str>, cut: impl Fn(&str) -> &str) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(cut(text)),
+        Cow::Owned(text) => Cow::Owned(cut(&text).to_owned()),
+    }
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, FromUtf8Error> {
+    if !text.bytes().any(|octet| matches!(octet, b'+' | b'%')) {
+        return Ok(Cow::Borrowed(text));
+    }
+    String::from_utf8(octets(text)).map(Cow::Owned)
+}
+
+fn octets(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((octet, after)) = rest.split_first() {
@@ -79,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
-        parse(text).map(|(name, value)| (name, value.expect("UTF-8"))).collect()
+        parse(text).map(|(name, value)| (name.into_owned(), value.expect("UTF-8").into_owned())).collect()
     }
 
     fn pair(name: &str, value: &str) -> (String, String) {
@@ -96,7 +109,7 @@ mod tests {
     fn escapes_are_decoded_and_half_escapes_stand_for_themselves() {
         assert_eq!(values("%41=a%2fb+c%2B"), [pair("A", "a/b c+")]);
         assert_eq!(values("A=100%&B=%4&C=%zz"), [pair("A", "100%"), pair("B", "%4"), pair("C", "%zz")]);
-        assert_eq!(parse("A=%ff").next(), Some(("A".to_owned(), Err(NotUtf8))));
+        assert_eq!(parse("A=%ff").next(), Some(("A".into(), Err(NotUtf8))));
     }
 
     #[test]
@@ -106,7 +119,25 @@ mod tests {
         assert_eq!(values("A=\"\"&B=5"), [pair("B", "5")]);
     }
 
+    /// What the pairs are when every part is decoded and copied, escapes or not.
+    fn copied(text: &str) -> Vec<(String, Result<String, NotUtf8>)> {
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = String::from_utf8_lossy(&octets(name)).trim().to_owned();
+            let value = String::from_utf8(octets(value)).map(|value| unquote(&value).to_owned()).map_err(|_| NotUtf8);
+            (name, value)
+        };
+        let is_blank = |value: &Result<String, NotUtf8>| value.as_ref().is_ok_and(|value| value.trim().is_empty());
+        text.split(['&', ';']).map(pair).filter(|(_, value)| !is_blank(value)).collect()
+    }
+
     proptest! {
+        #[test]
+        fn what_is_not_copied_is_read_as_what_is(text in "([AB]|é|=|&|;|[+]|%|%4|%41|%ff|%20|\"|'| |\u{3000}){0,24}") {
+            let parsed = parse(&text).map(|(name, value)| (name.into_owned(), value.map(Cow::into_owned)));
+            prop_assert_eq!(parsed.collect::<Vec<_>>(), copied(&text));
+        }
+
         #[test]
         fn an_appended_pair_comes_back(value in "[!#-&(-~]([^\"']{0,20}[!#-&(-~])?") {
             let mut pairs = String::new();

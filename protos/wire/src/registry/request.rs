@@ -3,6 +3,7 @@
 use super::Country;
 use super::entry::{self, EntryType, Prefix, Protocol, ProtocolFilter};
 use super::pairs::{self, NotUtf8};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -157,14 +158,19 @@ impl Request {
     /// [`ParseError`] with the first parameter that is missing or has a bad value. Never panics, whatever the text.
     pub fn parse(pairs: &str) -> Result<(Self, Option<Login>), ParseError> {
         let parameters = Parameters::parse(pairs);
-        let action = parameters.required(ACTION, "an action", |text| Some(text.to_ascii_uppercase()))?;
-        let request = match action.as_str() {
+        let action = parameters.required(ACTION, "an action", Some)?;
+        let is = |word| action.eq_ignore_ascii_case(word);
+        let request = if is("QUERY") {
+            Self::Query(parameters.query()?)
+        } else if is("REGISTER") || is("REGISTRATION") {
             // castgate UMTP notes: the draft says both.
-            "REGISTER" | "REGISTRATION" => Self::Register(parameters.register()?),
-            "BYE" => Self::Bye(parameters.bye()?),
-            "QUERY" => Self::Query(parameters.query()?),
-            "TRANSFER" => Self::Transfer(Transfer { network: parameters.network()?, country: parameters.country()? }),
-            _ => return Err(parameters.bad(ACTION, "REGISTER, BYE, QUERY or TRANSFER")),
+            Self::Register(parameters.register()?)
+        } else if is("BYE") {
+            Self::Bye(parameters.bye()?)
+        } else if is("TRANSFER") {
+            Self::Transfer(Transfer { network: parameters.network()?, country: parameters.country()? })
+        } else {
+            return Err(parameters.bad(ACTION, "REGISTER, BYE, QUERY or TRANSFER"));
         };
         Ok((request, parameters.login()?))
     }
@@ -192,10 +198,10 @@ const A_NETWORK: &str = "a network such as 134.184.0.0/16";
 
 /// The values of the parameters that we know.
 #[derive(Default)]
-struct Parameters([Option<Result<String, NotUtf8>>; NAMES.len()]);
+struct Parameters<'a>([Option<Result<Cow<'a, str>, NotUtf8>>; NAMES.len()]);
 
-impl Parameters {
-    fn parse(text: &str) -> Self {
+impl<'a> Parameters<'a> {
+    fn parse(text: &'a str) -> Self {
         let mut parameters = Self::default();
         for (name, value) in pairs::parse(text) {
             let Some(known) = NAMES.into_iter().find(|known| known.1.eq_ignore_ascii_case(&name)) else { continue };
@@ -203,6 +209,7 @@ impl Parameters {
             match (slot.as_mut(), value) {
                 (None, value) => *slot = Some(value),
                 (Some(Ok(list)), Ok(value)) if known == NETWORKS => {
+                    let list = list.to_mut();
                     list.push(',');
                     list.push_str(&value);
                 }
@@ -228,21 +235,21 @@ impl Parameters {
         bad(name, text, expected)
     }
 
-    fn optional<V>(
-        &self,
+    fn optional<'s, V>(
+        &'s self,
         name: Name,
         expected: &'static str,
-        read: impl FnOnce(&str) -> Option<V>,
+        read: impl FnOnce(&'s str) -> Option<V>,
     ) -> Result<Option<V>, ParseError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         read(text.trim()).map(Some).ok_or_else(|| bad(name, text, expected))
     }
 
-    fn required<V>(
-        &self,
+    fn required<'s, V>(
+        &'s self,
         name: Name,
         expected: &'static str,
-        read: impl FnOnce(&str) -> Option<V>,
+        read: impl FnOnce(&'s str) -> Option<V>,
     ) -> Result<V, ParseError> {
         self.optional(name, expected, read)?.ok_or(ParseError::Missing { name: name.1 })
     }

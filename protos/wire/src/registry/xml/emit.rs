@@ -1,8 +1,11 @@
 //! Fields to markup, in the order of the draft, one element a line as in its examples.
+//!
+//! A database writes little else: what every server has is put together octet by octet, without the machinery of formatting.
 
 use super::read::is_xml;
 use crate::registry::{Server, TransferEntry, entry};
 use std::fmt::{Display, Write};
+use std::net::IpAddr;
 
 const DECLARATION: &str = "<?xml version=\"1.0\"?>\n";
 
@@ -19,7 +22,7 @@ pub fn emit_servers(servers: &[Server]) -> String {
     document(servers, |xml, server| {
         head(xml, server);
         if let Some(len) = server.prefix_len {
-            plain(xml, "PREFIXLEN", len);
+            number(xml, "PREFIXLEN", len.into());
         }
         tail(xml, server);
     })
@@ -46,7 +49,7 @@ fn transfer_entry(xml: &mut String, entry: &TransferEntry) {
     list(xml, "COUNTRIES", "COUNTRY", countries);
     list(xml, "NETWORKS", "NETWORK", networks);
     if let Some(seconds) = expires_in_seconds {
-        plain(xml, "EXPIRES", seconds);
+        number(xml, "EXPIRES", *seconds);
     }
     tail(xml, server);
 }
@@ -75,9 +78,9 @@ fn server<S>(xml: &mut String, server: &S, content: impl Fn(&mut String, &S)) {
 /// What both forms begin with. The draft has no server without a PROTOCOL: who said none gets an empty one.
 fn head(xml: &mut String, server: &Server) {
     let Server { address, port, entry_type, protocol, prefix_len: _, fed_by: _ } = server;
-    plain(xml, "ADDRESS", address);
-    plain(xml, "PORT", port);
-    plain(xml, "TYPE", entry_type.digit());
+    element(xml, "ADDRESS", |xml| push_address(xml, *address));
+    number(xml, "PORT", (*port).into());
+    element(xml, "TYPE", |xml| xml.push_str(entry_type.digit()));
     leaf(xml, "PROTOCOL", protocol.as_ref().map_or("", |protocol| protocol.word()));
 }
 
@@ -94,20 +97,65 @@ fn list<V: Display>(xml: &mut String, name: &str, item: &str, values: &[V]) {
     }
     writeln!(xml, "<{name}>").expect(ENDLESS);
     for value in values {
-        plain(xml, item, value);
+        // Letters, digits and the like: nothing to escape.
+        element(xml, item, |xml| write!(xml, "{value}").expect(ENDLESS));
     }
     writeln!(xml, "</{name}>").expect(ENDLESS);
 }
 
-/// A value of letters, digits and the like: nothing to escape.
-fn plain(xml: &mut String, name: &str, value: impl Display) {
-    writeln!(xml, "<{name}>{value}</{name}>").expect(ENDLESS);
-}
-
 const ENDLESS: &str = "a String takes everything";
 
+fn element(xml: &mut String, name: &str, content: impl FnOnce(&mut String)) {
+    xml.push('<');
+    xml.push_str(name);
+    xml.push('>');
+    content(xml);
+    xml.push_str("</");
+    xml.push_str(name);
+    xml.push_str(">\n");
+}
+
+fn number(xml: &mut String, name: &str, value: u32) {
+    element(xml, name, |xml| push_number(xml, value));
+}
+
+fn push_address(xml: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            push_number(xml, first.into());
+            for octet in rest {
+                xml.push('.');
+                push_number(xml, octet.into());
+            }
+        }
+        IpAddr::V6(address) => write!(xml, "{address}").expect(ENDLESS),
+    }
+}
+
+fn push_number(xml: &mut String, value: u32) {
+    let mut digits = [0; 10];
+    let (mut at, mut rest) = (digits.len(), value);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    xml.extend(digits[at..].iter().copied().map(char::from));
+}
+
 fn leaf(xml: &mut String, name: &str, value: &str) {
-    write!(xml, "<{name}>").expect(ENDLESS);
+    element(xml, name, |xml| push_escaped(xml, value));
+}
+
+fn push_escaped(xml: &mut String, value: &str) {
+    if value.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'&' | b'<' | b'>')) {
+        xml.push_str(value);
+        return;
+    }
     let inner = value.trim();
     let before = value.len() - value.trim_start().len();
     for (at, character) in value.char_indices() {
@@ -126,5 +174,4 @@ fn leaf(xml: &mut String, name: &str, value: &str) {
             _ => xml.push(character),
         }
     }
-    writeln!(xml, "</{name}>").expect(ENDLESS);
 }

@@ -291,6 +291,35 @@ proptest! {
     }
 
     #[test]
+    fn servers_are_written_as_formatting_writes_them(server in any_server(), seconds in any::<u32>()) {
+        let Server { address, port, entry_type, protocol, prefix_len, fed_by } = server.clone();
+        let word = protocol.as_ref().map_or("", Protocol::word);
+        let word = word.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let prefix_len = prefix_len.map(|len| format!("<PREFIXLEN>{len}</PREFIXLEN>\n")).unwrap_or_default();
+        let fed_by: Vec<String> = fed_by.iter().map(ToString::to_string).collect();
+        let fed_by =
+            if fed_by.is_empty() { String::new() } else { format!("<FEDBY>{}</FEDBY>\n", fed_by.join(",")) };
+        let head = format!(
+            "<?xml version=\"1.0\"?>\n<SERVERS>\n<SERVER>\n<ADDRESS>{address}</ADDRESS>\n<PORT>{port}</PORT>\n<TYPE>{}</TYPE>\n\
+             <PROTOCOL>{word}</PROTOCOL>\n",
+            entry_type.digit()
+        );
+        let tail = format!("{fed_by}</SERVER>\n</SERVERS>\n");
+        prop_assert_eq!(emit_servers(std::slice::from_ref(&server)), format!("{head}{prefix_len}{tail}"));
+        let entry = TransferEntry {
+            server,
+            login: String::new(),
+            password: String::new(),
+            countries: Vec::new(),
+            networks: Vec::new(),
+            expires_in_seconds: Some(seconds),
+        };
+        let written = emit_transfer(std::slice::from_ref(&entry));
+        let expires = format!("<LOGIN></LOGIN>\n<PASSWORD></PASSWORD>\n<EXPIRES>{seconds}</EXPIRES>\n");
+        prop_assert_eq!(written, format!("{head}{expires}{tail}"));
+    }
+
+    #[test]
     fn transfers_come_back_as_they_were_written(
         server in any_server(),
         login in any_text(),

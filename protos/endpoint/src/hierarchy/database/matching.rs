@@ -219,6 +219,10 @@ impl Database {
                 && ask.decision.excludes(SocketAddr::new(held.key.source, held.key.port));
             held.deadline > ask.now && !self.is_ourselves(&held.key, ask.caller) && !excluded && accept(held)
         };
+        if let [Posting::One(slot)] = bags {
+            // As most networks are: nothing to put in order.
+            return (kinds.contains(&Kind::of(&self.held[*slot].key)) && wanted(*slot)).then(|| vec![*slot]);
+        }
         let mut found: Vec<Member> = Vec::new();
         for bag in bags {
             match bag {

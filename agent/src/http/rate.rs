@@ -1,12 +1,13 @@
 //! How many requests an address may make, and how many wrong passwords a login may get: a bucket that fills with time, in tables
 //! of fixed size.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use hashbrown::HashTable;
 
 /// Addresses remembered. When a flood from more than these comes, those beyond share one bucket.
 const SOURCES_MAX: usize = 65_536;
@@ -30,7 +31,7 @@ pub(crate) struct Rate<K> {
 
 #[derive(Debug)]
 struct Shard<K> {
-    buckets: HashMap<K, Bucket>,
+    buckets: HashTable<(K, Bucket)>,
     overflow: Bucket,
     swept_at: Instant,
 }
@@ -47,7 +48,7 @@ impl<K: Hash + Eq + Copy> Rate<K> {
     pub(crate) fn new(per_minute: u32, now: Instant) -> Self {
         let shard = || {
             let overflow = Bucket { level: full(per_minute), at: now };
-            Mutex::new(Shard { buckets: HashMap::new(), overflow, swept_at: now })
+            Mutex::new(Shard { buckets: HashTable::new(), overflow, swept_at: now })
         };
         let shards = (0..SHARDS).map(|_| shard()).collect();
         Self { per_minute: AtomicU32::new(per_minute), shards, hasher: RandomState::new() }
@@ -60,20 +61,24 @@ impl<K: Hash + Eq + Copy> Rate<K> {
     /// Takes one request, or says how long to wait for it.
     pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
         let per_minute = self.per_minute.load(Ordering::Relaxed);
-        self.shard(key).bucket(key, per_minute, now).take(per_minute, now)
+        self.bucket(key, per_minute, now, |bucket| bucket.take(per_minute, now))
     }
 
     /// Whether a request would be taken.
     pub(crate) fn look(&self, key: K, now: Instant) -> Result<(), Duration> {
         let per_minute = self.per_minute.load(Ordering::Relaxed);
-        let mut bucket = *self.shard(key).bucket(key, per_minute, now);
+        let mut bucket = self.bucket(key, per_minute, now, |bucket| *bucket);
         bucket.take(per_minute, now)
     }
 
-    fn shard(&self, key: K) -> MutexGuard<'_, Shard<K>> {
-        let number = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).expect("below 16");
+    /// The key is hashed once, for the table and for its place in it.
+    fn bucket<T>(&self, key: K, per_minute: u32, now: Instant, then: impl FnOnce(&mut Bucket) -> T) -> T {
+        let hash = self.hasher.hash_one(key);
+        // The table itself looks at the lowest and the highest bits.
+        let number = usize::try_from(hash >> 32 & (SHARDS as u64 - 1)).expect("below 16");
         // What is inside is whole between any two statements that can panic.
-        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
+        let mut shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
+        then(shard.bucket(key, hash, &self.hasher, per_minute, now))
     }
 
     /// Buckets that are not full: for tests.
@@ -84,20 +89,26 @@ impl<K: Hash + Eq + Copy> Rate<K> {
 }
 
 impl<K: Hash + Eq + Copy> Shard<K> {
-    fn bucket(&mut self, key: K, per_minute: u32, now: Instant) -> &mut Bucket {
-        if self.buckets.len() >= SOURCES_MAX / SHARDS && !self.buckets.contains_key(&key) {
+    fn bucket(&mut self, key: K, hash: u64, hasher: &RandomState, per_minute: u32, now: Instant) -> &mut Bucket {
+        let absent = match self.buckets.find_entry(hash, |(known, _)| *known == key) {
+            Ok(found) => return &mut found.into_mut().1,
+            Err(absent) => absent,
+        };
+        let buckets = absent.into_table();
+        if buckets.len() >= SOURCES_MAX / SHARDS {
             if now.duration_since(self.swept_at) >= SWEEP_INTERVAL {
                 self.swept_at = now;
-                self.buckets.retain(|_, bucket| {
+                buckets.retain(|(_, bucket)| {
                     bucket.fill(per_minute, now);
                     bucket.level < full(per_minute)
                 });
             }
-            if self.buckets.len() >= SOURCES_MAX / SHARDS {
+            if buckets.len() >= SOURCES_MAX / SHARDS {
                 return &mut self.overflow;
             }
         }
-        self.buckets.entry(key).or_insert(Bucket { level: full(per_minute), at: now })
+        let fresh = Bucket { level: full(per_minute), at: now };
+        &mut buckets.insert_unique(hash, (key, fresh), |(known, _)| hasher.hash_one(known)).into_mut().1
     }
 }
 

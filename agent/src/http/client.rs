@@ -317,7 +317,9 @@ impl Sent {
             Some(Duration::from_secs(value))
         };
         if status == StatusCode::OK {
-            return Outcome::Done { interval: seconds(UPDATE_INTERVAL).filter(|interval| !interval.is_zero()) };
+            return Outcome::Done {
+                interval: seconds(UPDATE_INTERVAL.as_str()).filter(|interval| !interval.is_zero()),
+            };
         }
         let body = body.unwrap_or_default();
         Outcome::Refused { sentence: sentence(status, &header, &body), retry_after: seconds(RETRY_AFTER.as_str()) }

@@ -10,7 +10,9 @@ pub(crate) mod server;
 pub(crate) mod source;
 pub(crate) mod words;
 
+use hyper::header::HeaderName;
+
 /// `X-CastGate-Update-Interval`, in seconds, in the answer to a REGISTER.
-pub(crate) const UPDATE_INTERVAL: &str = "x-castgate-update-interval";
+pub(crate) static UPDATE_INTERVAL: HeaderName = HeaderName::from_static("x-castgate-update-interval");
 /// `X-CastGate-Match`, a tier, in the answer to a QUERY.
-pub(crate) const MATCH: &str = "x-castgate-match";
+pub(crate) static MATCH: HeaderName = HeaderName::from_static("x-castgate-match");

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Connections at one time.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
@@ -41,6 +41,17 @@ struct Shared {
     /// [`BUSY`], or since when we wait for it, in milliseconds from the origin.
     waiting_since: AtomicU64,
     leave: Notify,
+    /// Nobody else wants the place: all are to go.
+    is_over: AtomicBool,
+}
+
+/// How somebody is to leave his place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Somebody else shall have it.
+    AtOnce,
+    /// When he has the answer that is being made.
+    Answered,
 }
 
 /// One place; given back when dropped.
@@ -72,7 +83,11 @@ impl Places {
             self.send_away();
             self.free.clone().acquire_owned().await.expect("nobody closes the semaphore")
         };
-        let shared = Arc::new(Shared { waiting_since: AtomicU64::new(self.now()), leave: Notify::new() });
+        let shared = Arc::new(Shared {
+            waiting_since: AtomicU64::new(self.millis(Instant::now())),
+            leave: Notify::new(),
+            is_over: AtomicBool::new(false),
+        });
         let mut taken = self.lock();
         let number = taken.next;
         taken.next += 1;
@@ -93,9 +108,17 @@ impl Places {
         }
     }
 
+    /// Tells all: nobody is waited for any more.
+    pub(super) fn send_all_away(&self) {
+        for place in self.lock().places.values() {
+            place.is_over.store(true, Ordering::Release);
+            place.leave.notify_one();
+        }
+    }
+
     /// Never [`BUSY`].
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -111,13 +134,14 @@ impl Place {
     }
 
     /// Whatever comes next is up to the other side.
-    pub(super) fn waiting(&self) {
-        self.shared.waiting_since.store(self.places.now(), Ordering::Relaxed);
+    pub(super) fn waiting(&self, now: Instant) {
+        self.shared.waiting_since.store(self.places.millis(now), Ordering::Relaxed);
     }
 
-    /// Waits until somebody else shall have the place.
-    pub(super) async fn leave(&self) {
+    /// Waits until somebody else shall have the place, or all are to go.
+    pub(super) async fn leave(&self) -> Leave {
         self.shared.leave.notified().await;
+        if self.shared.is_over.load(Ordering::Acquire) { Leave::Answered } else { Leave::AtOnce }
     }
 }
 
@@ -170,10 +194,16 @@ mod tests {
         held[0].busy();
         let mut late = std::pin::pin!(places.enter(IpAddr::from([192, 0, 2, 1])));
         assert!(futures_poll(late.as_mut()).await.is_none(), "nobody is gone yet");
-        tokio::time::timeout(Duration::from_secs(1), held[1].leave()).await.expect("the second is told");
+        let leave = tokio::time::timeout(Duration::from_secs(1), held[1].leave()).await.expect("the second is told");
+        assert_eq!(leave, Leave::AtOnce);
         drop(held.remove(1));
         assert!(late.await.is_some());
         held.iter().for_each(Place::busy);
+        places.send_all_away();
+        for place in &held {
+            let leave = tokio::time::timeout(Duration::from_secs(1), place.leave()).await;
+            assert_eq!(leave, Ok(Leave::Answered), "all are told, busy or not");
+        }
         let mut later = std::pin::pin!(places.enter(IpAddr::from([192, 0, 2, 1])));
         // One place is free again: the late one gave it back.
         assert!(later.as_mut().await.is_some());

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::places::{Place, Places};
+use super::places::{Leave, Place, Places};
 
 /// Time to send the header of a request, waiting between two requests included.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A complete request.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// When it came.
+    pub(crate) at: std::time::Instant,
     /// Our address that it came to.
     pub(crate) local: SocketAddr,
     /// Method, target, header.
@@ -73,7 +75,7 @@ pub(crate) enum Content {
     /// What most answers are.
     Whole(Full<Bytes>),
     /// One that may be long; it is broken off when its maker goes without [`Part::End`].
-    Parts(mpsc::Receiver<Part>),
+    Parts(mpsc::Receiver<Part>, Option<Sending>),
     /// All parts are sent.
     Ended,
 }
@@ -119,7 +121,7 @@ impl Body for Content {
                     .map(|frame| frame.map(|frame| frame.map_err(|never| match never {})));
             }
             Self::Ended => return Poll::Ready(None),
-            Self::Parts(parts) => match std::task::ready!(parts.poll_recv(context)) {
+            Self::Parts(parts, _) => match std::task::ready!(parts.poll_recv(context)) {
                 Some(Part::Data(data)) => (Some(Ok(Frame::data(data))), false),
                 Some(Part::End) => (None, true),
                 // Without its end, whoever reads it shall not take it for the whole.
@@ -135,7 +137,7 @@ impl Body for Content {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Parts(_) => false,
+            Self::Parts(..) => false,
             Self::Ended => true,
         }
     }
@@ -143,22 +145,33 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Parts(_) => SizeHint::default(),
+            Self::Parts(..) => SizeHint::default(),
             Self::Ended => SizeHint::with_exact(0),
         }
     }
 }
 
+/// An answer, or where it will come from. What needs nobody else is answered at once, and costs no task of its own.
+pub(crate) enum Reply {
+    /// Made.
+    Now(Answer),
+    /// Being made.
+    Later(Making),
+}
+
+/// An answer that is being made.
+pub(crate) type Making = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
 /// What a request means.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// What was found out before the body is read.
-    type Admitted: Send;
+    type Admitted: Send + 'static;
 
-    /// Decides by the header alone; a refusal is answered without reading a body.
-    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<Self::Admitted, Box<Answer>>;
+    /// Decides by the header alone, which is there `now`; a refusal is answered without reading a body.
+    fn admit(&self, peer: SocketAddr, header: &Parts, now: std::time::Instant) -> Result<Self::Admitted, Box<Answer>>;
 
     /// Answers one request.
-    fn handle(self: &Arc<Self>, admitted: Self::Admitted, request: Request) -> impl Future<Output = Answer> + Send;
+    fn handle(self: &Arc<Self>, admitted: Self::Admitted, request: Request) -> Reply;
 
     /// Answers a request whose body is not to be had.
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer;
@@ -191,8 +204,9 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
             tracing::debug!(%peer, "too many connections of this address");
             continue;
         };
-        connections.spawn(connection(stream, peer, place, handler.clone(), large_bodies.clone(), stop.clone()));
+        connections.spawn(connection(stream, peer, place, handler.clone(), large_bodies.clone()));
     }
+    places.send_all_away();
     // Whoever is still busy after this loses the connection, as if we had been killed.
     let drained = timeout(DRAIN_TIME, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -204,9 +218,7 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
 struct Connection<H> {
     handler: Arc<H>,
     large_bodies: Arc<Semaphore>,
-    place: Place,
-    /// An answer in parts is under way.
-    is_long: AtomicBool,
+    pace: Arc<Pace>,
     peer: SocketAddr,
     local: SocketAddr,
 }
@@ -217,72 +229,213 @@ async fn connection<H: Handler>(
     place: Place,
     handler: Arc<H>,
     large_bodies: Arc<Semaphore>,
-    mut stop: watch::Receiver<bool>,
 ) {
     let Ok(local) = stream.local_addr() else { return };
-    let shared = Arc::new(Connection { handler, large_bodies, place, is_long: AtomicBool::new(false), peer, local });
-    let of_requests = shared.clone();
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let shared = of_requests.clone();
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
-    });
+    let pace = Arc::new(Pace::new(place, Instant::now()));
+    let shared = Arc::new(Connection { handler, large_bodies, pace: pace.clone(), peer, local });
+    let service = service_fn(move |request: hyper::Request<Incoming>| Replying::new(shared.answer(request)));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        // hyper makes a timer for each request and takes it down again. Ours is one for all of them.
+        .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut served = std::pin::pin!(async {
+    let mut end = End { at: pace.begun + CONNECTION_TIME, is_put_off: false };
+    let mut look = std::pin::pin!(sleep_until(pace.begun + HEADER_TIME));
+    let mut is_leaving = false;
+    loop {
         tokio::select! {
-            served = connection.as_mut() => return served,
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = shared.place.leave() => return Ok(()),
+            // Hardly ever is anything but the connection ready: nothing is drawn by lot for it, millions of times.
+            biased;
+            outcome = connection.as_mut() => {
+                if let Err(error) = outcome {
+                    tracing::trace!(%peer, %error, "connection broken");
+                }
+                return;
+            }
+            leave = pace.place.leave(), if !is_leaving => match leave {
+                Leave::AtOnce => return,
+                Leave::Answered => {
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            },
+            () = look.as_mut() => match pace.look(&mut end, Instant::now()) {
+                Some(next) => look.as_mut().reset(next),
+                None => {
+                    tracing::debug!(%peer, "connection took too long");
+                    return;
+                }
+            }
         }
-        connection.as_mut().graceful_shutdown();
-        connection.await
-    });
-    let mut outcome = timeout(CONNECTION_TIME, served.as_mut()).await;
-    if outcome.is_err() && shared.is_long.load(Ordering::Relaxed) {
-        outcome = timeout(LONG_ANSWER_TIME, served).await;
     }
-    match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::trace!(%peer, %error, "connection broken"),
-        Err(_) => tracing::debug!(%peer, "connection took too long"),
+}
+
+/// Where a connection stands, and how long it may stand there.
+#[derive(Debug)]
+struct Pace {
+    place: Place,
+    begun: Instant,
+    /// When the header of a request has to be there, in nanoseconds since it begun; [`NO_HEADER`] while we wait for none.
+    header_by: AtomicU64,
+    /// An answer in parts is under way.
+    is_long: AtomicBool,
+}
+
+const NO_HEADER: u64 = u64::MAX;
+
+/// When a connection ends, whatever happens on it.
+#[derive(Debug)]
+struct End {
+    at: Instant,
+    is_put_off: bool,
+}
+
+impl Pace {
+    fn new(place: Place, now: Instant) -> Self {
+        let pace = Self { place, begun: now, header_by: AtomicU64::new(NO_HEADER), is_long: AtomicBool::new(false) };
+        pace.expect_header(now);
+        pace
+    }
+
+    fn expect_header(&self, now: Instant) {
+        let by = (now + HEADER_TIME).saturating_duration_since(self.begun);
+        self.header_by.store(u64::try_from(by.as_nanos()).unwrap_or(NO_HEADER), Ordering::Relaxed);
+    }
+
+    fn has_header(&self) {
+        self.header_by.store(NO_HEADER, Ordering::Relaxed);
+    }
+
+    /// An answer is made. Whatever comes next is up to the other side, unless it is a long one.
+    fn answered(self: &Arc<Self>, answer: &mut Answer, now: Instant) {
+        let is_long = if let Content::Parts(_, sending) = answer.body_mut() {
+            *sending = Some(Sending(self.clone()));
+            true
+        } else {
+            false
+        };
+        self.is_long.store(is_long, Ordering::Relaxed);
+        if is_long {
+            self.place.busy();
+            self.has_header();
+        } else {
+            self.place.waiting(now);
+            self.expect_header(now);
+        }
+    }
+
+    /// When to look again; `None` when time is up. A header that we begin to wait for later has more time than until then.
+    fn look(&self, end: &mut End, now: Instant) -> Option<Instant> {
+        if now >= end.at {
+            if end.is_put_off || !self.is_long.load(Ordering::Relaxed) {
+                return None;
+            }
+            *end = End { at: now + LONG_ANSWER_TIME, is_put_off: true };
+        }
+        let header_by = match self.header_by.load(Ordering::Relaxed) {
+            NO_HEADER => now + HEADER_TIME,
+            nanos => self.begun + Duration::from_nanos(nanos),
+        };
+        (now < header_by).then(|| header_by.min(end.at))
+    }
+}
+
+/// An answer in parts that is being sent; at its end the next header is waited for.
+#[derive(Debug)]
+pub(crate) struct Sending(Arc<Pace>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.expect_header(Instant::now());
+    }
+}
+
+/// A [`Reply`] as hyper waits for it.
+enum Replying {
+    Now(Option<Answer>),
+    Later(Making),
+}
+
+impl Replying {
+    fn new(reply: Reply) -> Self {
+        match reply {
+            Reply::Now(answer) => Self::Now(Some(answer)),
+            Reply::Later(making) => Self::Later(making),
+        }
+    }
+}
+
+impl Future for Replying {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(answer) => Poll::Ready(Ok(answer.take().expect("polled once more after its end"))),
+            Self::Later(making) => making.as_mut().poll(context).map(Ok),
+        }
     }
 }
 
 impl<H: Handler> Connection<H> {
-    async fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
+    /// A header is there.
+    fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> Reply {
+        // Timers go by the clock of Tokio, which tests can turn; what the handler holds, by that of the machine.
+        let (now, at) = (Instant::now(), std::time::Instant::now());
         let (parts, body) = request.into_parts();
-        let admitted = match self.handler.admit(self.peer, &parts) {
+        let admitted = match self.handler.admit(self.peer, &parts, at) {
             Ok(admitted) => admitted,
-            Err(answer) => return *answer,
+            Err(answer) => {
+                self.pace.expect_header(now);
+                return Reply::Now(*answer);
+            }
         };
         // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
         if parts.method != Method::POST {
-            return self.handle(admitted, parts, Vec::new()).await;
+            return self.handle(admitted, Request { at, local: self.local, parts, body: Vec::new() }, now);
         }
-        let refuse = |status, sentence| self.handler.refuse(status, sentence);
-        match timeout(BODY_TIME, read(body, &self.large_bodies)).await {
-            // The room of a large body is given back after its answer.
-            Ok(Ok((body, _room))) => self.handle(admitted, parts, body).await,
-            Ok(Err(BodyError::Broken)) => refuse(StatusCode::BAD_REQUEST, "the body is broken off"),
-            Ok(Err(BodyError::TooLong)) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
-            Ok(Err(BodyError::NoRoom)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at one time"),
-            Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s"),
-        }
+        self.pace.has_header();
+        let connection = self.clone();
+        Reply::Later(Box::pin(async move { connection.answer_post(admitted, parts, body).await }))
     }
 
-    async fn handle(&self, admitted: H::Admitted, parts: Parts, body: Vec<u8>) -> Answer {
-        self.place.busy();
-        let answer = self.handler.handle(admitted, Request { local: self.local, parts, body }).await;
-        let is_long = matches!(answer.body(), Content::Parts(_));
-        self.is_long.store(is_long, Ordering::Relaxed);
-        if !is_long {
-            self.place.waiting();
+    async fn answer_post(self: &Arc<Self>, admitted: H::Admitted, parts: Parts, body: Incoming) -> Answer {
+        let (status, sentence) = match timeout(BODY_TIME, read(body, &self.large_bodies)).await {
+            // The room of a large body is given back after its answer.
+            Ok(Ok((body, _room))) => {
+                let request = Request { at: std::time::Instant::now(), local: self.local, parts, body };
+                return match self.handle(admitted, request, Instant::now()) {
+                    Reply::Now(answer) => answer,
+                    Reply::Later(making) => making.await,
+                };
+            }
+            Ok(Err(BodyError::Broken)) => (StatusCode::BAD_REQUEST, "the body is broken off"),
+            Ok(Err(BodyError::TooLong)) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
+            Ok(Err(BodyError::NoRoom)) => (StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at one time"),
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s"),
+        };
+        self.pace.expect_header(Instant::now());
+        self.handler.refuse(status, sentence)
+    }
+
+    /// The request is there, whole.
+    fn handle(self: &Arc<Self>, admitted: H::Admitted, request: Request, now: Instant) -> Reply {
+        match self.handler.handle(admitted, request) {
+            Reply::Now(mut answer) => {
+                self.pace.answered(&mut answer, now);
+                Reply::Now(answer)
+            }
+            Reply::Later(making) => {
+                self.pace.place.busy();
+                self.pace.has_header();
+                let pace = self.pace.clone();
+                Reply::Later(Box::pin(async move {
+                    let mut answer = making.await;
+                    pace.answered(&mut answer, Instant::now());
+                    answer
+                }))
+            }
         }
-        answer
     }
 }
 
@@ -316,6 +469,32 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_ten_seconds_and_nobody_is_cut_off_while_his_answer_is_made_or_sent() {
+        let place = Arc::new(Places::default()).enter([192, 0, 2, 1].into()).await.unwrap();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pace = Arc::new(Pace::new(place, start));
+        let mut end = End { at: start + CONNECTION_TIME, is_put_off: false };
+        assert_eq!(pace.look(&mut end, at(5)), Some(at(10)));
+        assert_eq!(pace.look(&mut end, at(10)), None, "no header came");
+        pace.has_header();
+        assert_eq!(pace.look(&mut end, at(10)), Some(at(20)), "what is waited for next has as much time");
+        pace.answered(&mut Answer::default(), at(12));
+        assert_eq!(pace.look(&mut end, at(20)), Some(at(22)));
+        assert_eq!(pace.look(&mut end, at(22)), None);
+        let (_parts, receiver) = mpsc::channel(1);
+        let mut long = Answer::new(Content::Parts(receiver, None));
+        pace.answered(&mut long, at(21));
+        assert_eq!(pace.look(&mut end, at(55)), Some(at(60)));
+        assert_eq!(pace.look(&mut end, at(60)), Some(at(70)), "a long answer puts the end off");
+        assert_eq!(pace.look(&mut end, at(655)), Some(at(660)));
+        assert_eq!(pace.look(&mut end, at(660)), None, "once");
+        // At the start, where this clock stands.
+        drop(long);
+        assert_eq!(pace.look(&mut end, at(9)), Some(at(10)), "it is sent, and the next header is waited for");
+    }
 
     #[tokio::test]
     async fn large_bodies_share_their_room_and_give_it_back_and_small_ones_need_none() {

@@ -16,6 +16,10 @@ use super::server::{Answer, Content};
 
 /// Longest target of a GET; the caller switches to POST.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// The type of answers with servers in them.
+pub(crate) static XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
+static TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+static NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What a caller is told to wait while whoever answers starts or is stuck.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,7 @@ impl Failure {
     }
 
     pub(crate) fn into_answer(self) -> Answer {
-        let mut answer = with(self.status, "text/plain; charset=utf-8", self.sentence + "\n");
+        let mut answer = with(self.status, &TEXT, self.sentence + "\n");
         let header = answer.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {
@@ -70,9 +74,9 @@ impl Failure {
 }
 
 /// An answer with a body.
-pub(crate) fn with(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+pub(crate) fn with(status: StatusCode, content_type: &HeaderValue, body: String) -> Answer {
     let mut answer = empty(status);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CONTENT_TYPE, content_type.clone());
     *answer.body_mut() = Content::from(body);
     answer
 }
@@ -81,7 +85,7 @@ pub(crate) fn with(status: StatusCode, content_type: &'static str, body: String)
 pub(crate) fn empty(status: StatusCode) -> Answer {
     let mut answer = Answer::new(Content::default());
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(CACHE_CONTROL, NO_STORE.clone());
     answer
 }
 

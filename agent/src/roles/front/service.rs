@@ -10,7 +10,7 @@ use bytes::Bytes;
 use castgate_control::{FrontSnapshot, Registration};
 use castgate_rpc::v1::{LocateRequest, TransferEntry, TransferRequest};
 use castgate_wire::registry::{self, Bye, Login, Query, Register, Request as Action, Server, Transfer, xml};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use ipnet::IpNet;
@@ -20,8 +20,8 @@ use tonic::Streaming;
 use super::sessions::{Outcome, Sessions};
 use super::upstream::Upstream;
 use crate::http::rate::{Rate, host};
-use crate::http::server::{Answer, Content, Handler, Part, Request};
-use crate::http::words::{BUSY_RETRY, Failure, admit, basic, empty, pairs_of_post, with};
+use crate::http::server::{Answer, Content, Handler, Part, Reply, Request};
+use crate::http::words::{BUSY_RETRY, Failure, XML, admit, basic, empty, pairs_of_post, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
 use crate::surroundings::Surroundings;
 
@@ -77,7 +77,7 @@ impl Service {
     }
 
     async fn act(&self, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
-        let Request { parts, body, local: _ } = request;
+        let Request { parts, body, .. } = request;
         let query = parts.uri.query().unwrap_or_default();
         let pairs = match parts.method {
             Method::GET => query.to_owned(),
@@ -119,10 +119,10 @@ impl Service {
         let servers = answer.servers.iter().map(Server::try_from).collect::<Result<Vec<_>, _>>();
         let servers = servers
             .map_err(|error| Failure::busy(&format!("the service behind this front answers nonsense: {error}")))?;
-        let mut response = with(StatusCode::OK, "text/xml; charset=utf-8", xml::emit_servers(&servers));
+        let mut response = with(StatusCode::OK, &XML, xml::emit_servers(&servers));
         let tier = if answer.matched.is_empty() { "none" } else { &answer.matched };
         if let Ok(tier) = HeaderValue::from_str(tier) {
-            response.headers_mut().insert(HeaderName::from_static(MATCH), tier);
+            response.headers_mut().insert(&MATCH, tier);
         }
         Ok(response)
     }
@@ -156,7 +156,7 @@ impl Service {
             Outcome::Registered => {
                 let mut response = empty(StatusCode::OK);
                 let seconds = HeaderValue::from(interval.as_secs());
-                response.headers_mut().insert(HeaderName::from_static(UPDATE_INTERVAL), seconds);
+                response.headers_mut().insert(&UPDATE_INTERVAL, seconds);
                 Ok(response)
             }
             Outcome::Refused(reason) => Err(Failure::new(StatusCode::FORBIDDEN, reason)),
@@ -183,8 +183,8 @@ impl Service {
         let entries = self.upstream.transfer(wanted, &password).await?;
         let (parts, receiver) = mpsc::channel(PARTS_MAX);
         tokio::spawn(hand_on(entries, parts));
-        let mut answer = with(StatusCode::OK, "text/xml; charset=utf-8", String::new());
-        *answer.body_mut() = Content::Parts(receiver);
+        let mut answer = with(StatusCode::OK, &XML, String::new());
+        *answer.body_mut() = Content::Parts(receiver, None);
         Ok(answer)
     }
 
@@ -237,18 +237,20 @@ impl Handler for Service {
     /// The source of the request.
     type Admitted = IpAddr;
 
-    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Box<Answer>> {
+    fn admit(&self, peer: SocketAddr, header: &Parts, now: Instant) -> Result<IpAddr, Box<Answer>> {
         let trusted = self.trusted_proxies.read().unwrap_or_else(PoisonError::into_inner);
         let source = source::of(peer.ip(), &header.headers, &trusted);
         drop(trusted);
-        let admitted =
-            admit(header).and_then(|()| self.rate.take(host(source), Instant::now()).map_err(Failure::too_many));
+        let admitted = admit(header).and_then(|()| self.rate.take(host(source), now).map_err(Failure::too_many));
         admitted.map(|()| source).map_err(|failure| Box::new(Self::failed(source, failure)))
     }
 
-    async fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Answer {
-        let outcome = self.act(&request, source).await;
-        outcome.unwrap_or_else(|failure| Self::failed(source, failure))
+    fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Reply {
+        let service = self.clone();
+        Reply::Later(Box::pin(async move {
+            let outcome = service.act(&request, source).await;
+            outcome.unwrap_or_else(|failure| Self::failed(source, failure))
+        }))
     }
 
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer {

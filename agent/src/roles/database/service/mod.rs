@@ -11,6 +11,7 @@ mod answer;
 mod passwords;
 mod transfer;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -19,8 +20,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Doubt, Tier};
-use castgate_wire::registry::{Bye, Query, Register, Request as Action, xml};
-use hyper::header::{HeaderName, HeaderValue};
+use castgate_wire::registry::{Bye, Login, Query, Register, Request as Action, xml};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use ipnet::IpNet;
@@ -33,8 +34,8 @@ use super::shared::Shared;
 use super::standstill::Standstill;
 use super::store::{Committed, Store};
 use crate::http::rate::{Rate, host};
-use crate::http::server::{Answer, Handler, Request};
-use crate::http::words::{BUSY_RETRY, Failure, admit, basic, empty, pairs_of_post, with};
+use crate::http::server::{Answer, Handler, Reply, Request};
+use crate::http::words::{BUSY_RETRY, Failure, XML, admit, basic, empty, pairs_of_post, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
 use passwords::Passwords;
 
@@ -229,33 +230,32 @@ impl Service {
         (outcome, committed)
     }
 
-    async fn act(self: &Arc<Self>, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
-        let Request { parts, body, local } = request;
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = match parts.method {
-            Method::GET => query.to_owned(),
-            _ => pairs_of_post(&parts.headers, body, query)?,
-        };
-        let (action, login) = Action::parse(&pairs).map_err(|error| Failure::bad(error.to_string()))?;
-        // A password in a URL ends up in logs and histories: there it is not taken.
-        let login = login.filter(|_| parts.method == Method::POST);
+    /// What asks for something without proving who it is, is answered at once; the rest waits for passwords and the disk.
+    fn act(self: &Arc<Self>, request: Request, source: IpAddr) -> Result<Reply, Failure> {
+        let (action, login) = read(&request)?;
+        let Request { at, local, parts, body: _ } = request;
         match action {
-            Action::Query(query) => self.query(Caller { address: source, asked_at: Some(*local) }, &query),
-            Action::Register(register) => {
-                let login = self.authenticate(source, &parts.headers, login).await?;
-                self.register(source, &login, &register).await
+            Action::Query(query) => {
+                let caller = Caller { address: source, asked_at: Some(local) };
+                self.query(at, caller, &query).map(Reply::Now)
             }
-            Action::Bye(bye) => {
-                let login = self.authenticate(source, &parts.headers, login).await?;
-                self.bye(source, &login, &bye).await
+            Action::Transfer(transfer) => {
+                self.transfer(source, basic(&parts.headers).or(login), transfer).map(Reply::Now)
             }
-            Action::Transfer(transfer) => self.transfer(source, basic(&parts.headers).or(login), transfer),
+            Action::Register(register) => Ok(self.later(source, |service| async move {
+                let login = service.authenticate(source, &parts.headers, login).await?;
+                service.register(source, &login, &register).await
+            })),
+            Action::Bye(bye) => Ok(self.later(source, |service| async move {
+                let login = service.authenticate(source, &parts.headers, login).await?;
+                service.bye(source, &login, &bye).await
+            })),
         }
     }
 
-    fn query(&self, caller: Caller, query: &Query) -> Result<Answer, Failure> {
+    fn query(&self, now: Instant, caller: Caller, query: &Query) -> Result<Answer, Failure> {
         self.counters.queries.fetch_add(1, Ordering::Relaxed);
-        let (now, wall) = (Instant::now(), SystemTime::now().into());
+        let wall = SystemTime::now().into();
         let answer = {
             let database = self.database();
             database.answers().then(|| database.query(now, wall, caller, query))
@@ -267,9 +267,9 @@ impl Service {
             }
             return Err(Failure::busy(NOT_SYNCHRONISED));
         };
-        let mut response = with(StatusCode::OK, "text/xml; charset=utf-8", xml::emit_servers(&answer.servers));
+        let mut response = with(StatusCode::OK, &XML, xml::emit_servers(&answer.servers));
         let tier = HeaderValue::from_static(answer.tier.map_or("none", Tier::word));
-        response.headers_mut().insert(HeaderName::from_static(MATCH), tier);
+        response.headers_mut().insert(&MATCH, tier);
         Ok(response)
     }
 
@@ -295,12 +295,12 @@ impl Service {
         };
         self.counters.registers.fetch_add(1, Ordering::Relaxed);
         if registered.is_new {
-            tracing::info!(login, entry = %describe(register), "registered");
+            // What an operator cares about is told with the line of the audit log.
+            tracing::debug!(login, entry = %describe(register), "registered");
         }
         let mut response = empty(StatusCode::OK);
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static(UPDATE_INTERVAL), HeaderValue::from(registered.interval.as_secs()));
+        let interval = HeaderValue::from(registered.interval.as_secs());
+        response.headers_mut().insert(&UPDATE_INTERVAL, interval);
         Ok(response)
     }
 
@@ -327,6 +327,15 @@ impl Service {
         Ok(empty(StatusCode::OK))
     }
 
+    /// Answers with what this comes to.
+    fn later<F>(self: &Arc<Self>, source: IpAddr, answer: impl FnOnce(Arc<Self>) -> F) -> Reply
+    where
+        F: Future<Output = Result<Answer, Failure>> + Send + 'static,
+    {
+        let (service, answer) = (self.clone(), answer(self.clone()));
+        Reply::Later(Box::pin(async move { answer.await.unwrap_or_else(|failure| service.failed(source, failure)) }))
+    }
+
     fn failed(&self, source: IpAddr, failure: Failure) -> Answer {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%source, status = failure.status.as_u16(), reason = failure.sentence, "refused");
@@ -338,13 +347,13 @@ impl Handler for Service {
     /// The source of the request.
     type Admitted = IpAddr;
 
-    fn admit(&self, peer: SocketAddr, header: &Parts) -> Result<IpAddr, Box<Answer>> {
+    fn admit(&self, peer: SocketAddr, header: &Parts, now: Instant) -> Result<IpAddr, Box<Answer>> {
         let trusted = self.trusted_proxies.read().unwrap_or_else(PoisonError::into_inner);
         let source = source::of(peer.ip(), &header.headers, &trusted);
         drop(trusted);
         let admitted = admit(header).and_then(|()| {
-            self.rate.take(host(source), Instant::now()).map_err(Failure::too_many)?;
-            if self.standstill.is_fresh_from(Instant::now()) {
+            self.rate.take(host(source), now).map_err(Failure::too_many)?;
+            if self.standstill.is_fresh_from(now) {
                 return Err(Failure::busy("this database stood still, and does not know how old this request is"));
             }
             if self.started.load(Ordering::Acquire) { Ok(()) } else { Err(Failure::busy("the database is starting")) }
@@ -352,9 +361,8 @@ impl Handler for Service {
         admitted.map(|()| source).map_err(|failure| Box::new(self.failed(source, failure)))
     }
 
-    async fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Answer {
-        let outcome = self.act(&request, source).await;
-        outcome.unwrap_or_else(|failure| self.failed(source, failure))
+    fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Reply {
+        self.act(request, source).unwrap_or_else(|failure| Reply::Now(self.failed(source, failure)))
     }
 
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer {
@@ -362,6 +370,17 @@ impl Handler for Service {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(BUSY_RETRY);
         Failure { retry_after, ..Failure::new(status, sentence) }.into_answer()
     }
+}
+
+/// What is wanted, and the login in the body.
+fn read(request: &Request) -> Result<(Action, Option<Login>), Failure> {
+    let Request { parts, body, .. } = request;
+    let query = parts.uri.query().unwrap_or_default();
+    let is_post = parts.method == Method::POST;
+    let pairs = if is_post { Cow::Owned(pairs_of_post(&parts.headers, body, query)?) } else { Cow::Borrowed(query) };
+    let (action, login) = Action::parse(&pairs).map_err(|error| Failure::bad(error.to_string()))?;
+    // A password in a URL ends up in logs and histories: there it is not taken.
+    Ok((action, login.filter(|_| is_post)))
 }
 
 /// Waits until what was changed cannot get lost.
@@ -430,7 +449,8 @@ mod tests {
         let mut transfer = request("/script/castgate.cgs?ACTION=TRANSFER");
         let coded = format!("Basic {}", STANDARD.encode("peer:s3cret"));
         transfer.parts.headers.insert(AUTHORIZATION, coded.parse().unwrap());
-        let again = || Request { local: transfer.local, parts: transfer.parts.clone(), body: Vec::new() };
+        let again =
+            || Request { at: transfer.at, local: transfer.local, parts: transfer.parts.clone(), body: Vec::new() };
         assert_eq!(ask(&service, request(query)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         let put_off = ask(&service, again()).await;
         assert_eq!(
@@ -462,14 +482,17 @@ mod tests {
 
     /// As the server does it.
     async fn ask(service: &Arc<Service>, request: Request) -> Answer {
-        match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts) {
-            Ok(source) => service.handle(source, request).await,
+        match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts, request.at) {
+            Ok(source) => match service.handle(source, request) {
+                Reply::Now(answer) => answer,
+                Reply::Later(making) => making.await,
+            },
             Err(answer) => *answer,
         }
     }
 
     fn request(target: &str) -> Request {
         let (parts, ()) = hyper::Request::builder().uri(target).body(()).unwrap().into_parts();
-        Request { local: "192.0.2.2:5632".parse().unwrap(), parts, body: Vec::new() }
+        Request { at: Instant::now(), local: "192.0.2.2:5632".parse().unwrap(), parts, body: Vec::new() }
     }
 }

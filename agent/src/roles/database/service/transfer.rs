@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{NOT_SYNCHRONISED, Service};
 use crate::http::server::{Answer, Content, Part};
-use crate::http::words::{Failure, with};
+use crate::http::words::{Failure, XML, with};
 use crate::roles::database::audit::Act;
 
 /// Parts of an answer to a peer that wait to be sent; then its maker waits.
@@ -71,8 +71,8 @@ impl Service {
                 service.takers.send_modify(|takers| takers.iter_mut().for_each(|takers| _ = takers.insert(source)));
             }
         });
-        let mut answer = with(StatusCode::OK, "text/xml; charset=utf-8", String::new());
-        *answer.body_mut() = Content::Parts(receiver);
+        let mut answer = with(StatusCode::OK, &XML, String::new());
+        *answer.body_mut() = Content::Parts(receiver, None);
         Ok(answer)
     }
 

@@ -198,8 +198,8 @@ impl Database {
         together.board.set_ready(true);
         let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
 
-        let folder = state_dir.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&folder)).await;
+        let (folder, audit) = (state_dir.to_owned(), service.audit().clone());
+        let opened = tokio::task::spawn_blocking(move || Store::open(&folder, audit)).await;
         let (store, entries) = match opened.expect("nobody cancels it") {
             Ok(opened) => opened,
             Err(error) => {

@@ -22,6 +22,8 @@ use castgate_endpoint::hierarchy::database::{Change, StoredEntry};
 use redb::{Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::oneshot;
 
+use super::audit::Audit;
+
 /// Key of an entry as text → the entry as JSON.
 const ENTRIES: TableDefinition<&str, &[u8]> = TableDefinition::new("entries");
 /// How long a refresh may stay in memory alone. Far below an update interval: what an entry loses by a kill -9 is this much of its
@@ -102,7 +104,8 @@ impl Pending {
 impl Store {
     /// Opens or makes the store; also returns what is in it. What cannot be read is dropped with a warning: an entry lost is
     /// an entry that registers again, a database that does not start is a country without tunnels.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<StoredEntry>), StoreError> {
+    /// The lines of `audit` are written before the changes that they tell of.
+    pub(super) fn open(folder: &Path, audit: Arc<Audit>) -> Result<(Self, Vec<StoredEntry>), StoreError> {
         std::fs::create_dir_all(folder).map_err(|error| StoreError::Folder(folder.display().to_string(), error))?;
         let path = folder.join(FILE);
         let failed = |error: redb::Error| StoreError::Open(path.display().to_string(), error);
@@ -112,7 +115,7 @@ impl Store {
         let of_writer = shared.clone();
         let writer = std::thread::Builder::new()
             .name("castgate-store".to_owned())
-            .spawn(move || write(&file, &of_writer))
+            .spawn(move || write(&file, &of_writer, &audit))
             .map_err(StoreError::Thread)?;
         Ok((Self { shared, writer: Mutex::new(Some(writer)) }, entries))
     }
@@ -205,7 +208,7 @@ fn read(file: &redb::Database) -> Result<Vec<StoredEntry>, redb::Error> {
     Ok(entries)
 }
 
-fn write(file: &redb::Database, shared: &Shared) {
+fn write(file: &redb::Database, shared: &Shared, audit: &Audit) {
     loop {
         let mut pending = shared.lock();
         while let Some(rest) = pending.rest() {
@@ -218,6 +221,7 @@ fn write(file: &redb::Database, shared: &Shared) {
         let close = pending.close;
         drop(pending);
 
+        audit.flush();
         let outcome =
             if changes.is_empty() { Ok(()) } else { commit(file, &changes).map_err(|error| error.to_string()) };
         let mut pending = shared.lock();
@@ -274,12 +278,13 @@ mod tests {
     use castgate_wire::registry::{EntryType, Register};
     use tempfile::TempDir;
 
+    use super::super::audit::Act;
     use super::*;
 
     #[test]
     fn what_is_committed_is_in_a_copy_of_the_file() {
         let folder = TempDir::new().unwrap();
-        let (store, entries) = Store::open(folder.path()).unwrap();
+        let (store, entries) = open(folder.path()).unwrap();
         assert!(entries.is_empty());
         let (first, second) = (put(1), put(2));
         let delete = match &second {
@@ -294,9 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_the_audit_log_are_there_when_their_change_is() {
+        let folder = TempDir::new().unwrap();
+        let audit = Arc::new(Audit::new(folder.path()));
+        let (store, _) = Store::open(folder.path(), audit.clone()).unwrap();
+        let act = Act { action: "register", login: None, source: None };
+        for port in [1, 2] {
+            let _ = audit.hold(act, "put", &port.to_string());
+            store.follow([put(port)].into_iter()).unwrap().blocking_recv().unwrap().unwrap();
+            let log = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
+            assert_eq!(log.lines().count(), usize::from(port));
+        }
+    }
+
+    #[test]
     fn of_changes_to_one_key_the_last_one_counts() {
         let folder = TempDir::new().unwrap();
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (store, _) = open(folder.path()).unwrap();
         let Change::Put(key, entry) = put(1) else { unreachable!("that is what it makes") };
         let changes = [
             Change::Put(key.clone(), entry.clone()),
@@ -311,20 +330,20 @@ mod tests {
     #[test]
     fn closing_writes_what_is_pending_and_nothing_is_promised_afterwards() {
         let folder = TempDir::new().unwrap();
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (store, _) = open(folder.path()).unwrap();
         let mut committed = store.follow([put(1)].into_iter()).unwrap();
         store.close();
         assert!(matches!(committed.try_recv(), Ok(Ok(()))));
         assert!(store.follow([put(2)].into_iter()).unwrap().blocking_recv().is_err());
         drop(store);
-        let (_, entries) = Store::open(folder.path()).unwrap();
+        let (_, entries) = open(folder.path()).unwrap();
         assert_eq!(entries.len(), 1);
     }
 
     #[test]
     fn a_refresh_waits_for_its_entry_alone_and_is_written_at_the_end() {
         let folder = TempDir::new().unwrap();
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (store, _) = open(folder.path()).unwrap();
         let Change::Put(key, entry) = put(1) else { unreachable!("that is what it makes") };
         let refresh = || Change::Refresh(key.clone(), entry.clone());
         {
@@ -343,7 +362,7 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_read_is_dropped_and_the_others_are_not() {
         let folder = TempDir::new().unwrap();
-        let (store, _) = Store::open(folder.path()).unwrap();
+        let (store, _) = open(folder.path()).unwrap();
         store.follow([put(1)].into_iter()).unwrap().blocking_recv().unwrap().unwrap();
         drop(store);
         let file = redb::Database::create(folder.path().join(FILE)).unwrap();
@@ -358,7 +377,7 @@ mod tests {
     fn a_file_of_something_else_is_named() {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join(FILE), "not a store, but longer than any header of one".repeat(100)).unwrap();
-        let error = Store::open(folder.path()).unwrap_err().to_string();
+        let error = open(folder.path()).unwrap_err().to_string();
         assert!(error.contains(FILE), "{error}");
     }
 
@@ -382,6 +401,10 @@ mod tests {
         database.poll_change().expect("a REGISTER is a change")
     }
 
+    fn open(folder: &Path) -> Result<(Store, Vec<StoredEntry>), StoreError> {
+        Store::open(folder, Arc::new(Audit::new(folder)))
+    }
+
     /// What a kill leaves behind.
     fn copy(folder: &Path) -> TempDir {
         let copy = TempDir::new().unwrap();
@@ -390,7 +413,7 @@ mod tests {
     }
 
     fn ports(folder: &Path) -> Vec<u16> {
-        let (_store, entries) = Store::open(folder).unwrap();
+        let (_store, entries) = open(folder).unwrap();
         entries.iter().map(|entry| entry.to_entry().unwrap().key.port).collect()
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 
 pub(super) use transfer::PeerLogin;
 
-use super::audit::{Act, Audit};
+use super::audit::{Act, Audit, Held};
 use super::shared::Shared;
 use super::standstill::Standstill;
 use super::store::{Committed, Store};
@@ -58,7 +58,7 @@ pub(super) struct Service {
     peer_login: RwLock<Option<PeerLogin>>,
     /// While we end: the peers that came for all entries since.
     takers: watch::Sender<Option<BTreeSet<IpAddr>>>,
-    audit: Audit,
+    audit: Arc<Audit>,
     /// Another entry is the next to go.
     pub(super) deadline_changed: Notify,
     entries: watch::Sender<usize>,
@@ -96,7 +96,7 @@ impl Service {
             trusted_proxies: RwLock::new(trusted_proxies),
             peer_login: RwLock::new(None),
             takers: watch::Sender::new(None),
-            audit: Audit::new(state_dir),
+            audit: Arc::new(Audit::new(state_dir)),
             deadline_changed: Notify::new(),
             entries: watch::Sender::new(0),
             doubt: watch::Sender::new(Doubt::None),
@@ -154,7 +154,7 @@ impl Service {
         Ok(())
     }
 
-    pub(super) fn audit(&self) -> &Audit {
+    pub(super) fn audit(&self) -> &Arc<Audit> {
         &self.audit
     }
 
@@ -191,23 +191,30 @@ impl Service {
         self.entries.subscribe()
     }
 
-    /// Changes the database, sends what changed to the store, in the same order, and writes down who did it.
+    /// Changes the database, sends what changed to the store, in the same order, and writes down who did it: at once, or with what the
+    /// store writes next.
     pub(super) fn change<T>(&self, act: Act<'_>, change: impl FnOnce(&mut Database) -> T) -> (T, Option<Committed>) {
-        let mut lines: Vec<(&str, String)> = Vec::new();
+        let nobody = Act { action: "expire", login: None, source: None };
+        let mut lines: Vec<(Act<'_>, &str, String)> = Vec::new();
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let deadline = database.next_timeout();
         let outcome = change(&mut database);
         let mut changes = Vec::new();
         while let Some(change) = database.poll_change() {
             match &change {
-                Change::Put(key, _) => lines.push(("put", key.to_string())),
-                Change::Delete(key) => lines.push(("gone", key.to_string())),
+                Change::Put(key, _) => lines.push((act, "put", key.to_string())),
+                Change::Delete(key) => lines.push((act, "gone", key.to_string())),
                 // Whoever happened to be served when it was noticed had no part in it.
-                Change::Expire(key) => lines.push(("expired", key.to_string())),
+                Change::Expire(key) => lines.push((nobody, "expired", key.to_string())),
                 // Its owner changes nothing; what peers tell is told as one line with their number.
                 Change::Refresh(..) => {}
             }
             changes.push(change);
+        }
+        // Before the store can have written any of it.
+        let mut held = Held::Little;
+        for (act, outcome, about) in &lines {
+            held = self.audit.hold(*act, outcome, about);
         }
         let store = self.store.get().filter(|_| !changes.is_empty());
         if let Some(shared) = self.shared.get() {
@@ -223,9 +230,11 @@ impl Service {
         if !same_deadline {
             self.deadline_changed.notify_one();
         }
-        for (outcome, about) in lines {
-            let act = if outcome == "expired" { Act { action: "expire", login: None, source: None } } else { act };
-            self.audit.write(act, outcome, &about);
+        for (act, outcome, about) in &lines {
+            self.audit.tell(*act, None, outcome, about);
+        }
+        if !lines.is_empty() && (committed.is_none() || held == Held::Much) {
+            self.audit.flush();
         }
         (outcome, committed)
     }
@@ -322,7 +331,7 @@ impl Service {
         };
         self.counters.byes.fetch_add(1, Ordering::Relaxed);
         if gone > 0 {
-            tracing::info!(login, source = %bye.source, port = bye.port, entries = gone, "said goodbye");
+            tracing::debug!(login, source = %bye.source, port = bye.port, entries = gone, "said goodbye");
         }
         Ok(empty(StatusCode::OK))
     }
@@ -419,7 +428,7 @@ mod tests {
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
 
         let folder = tempfile::TempDir::new().unwrap();
-        service.start(Store::open(folder.path()).unwrap().0);
+        service.start(Store::open(folder.path(), service.audit().clone()).unwrap().0);
         assert_eq!(ask(&service, request(query)).await.status(), StatusCode::OK);
     }
 
@@ -428,7 +437,7 @@ mod tests {
         let trusted = vec!["192.0.2.0/24".parse().unwrap()];
         let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 1, trusted);
         let folder = tempfile::TempDir::new().unwrap();
-        service.start(Store::open(folder.path()).unwrap().0);
+        service.start(Store::open(folder.path(), service.audit().clone()).unwrap().0);
         let mut statuses = Vec::new();
         for client in ["198.51.100.1", "198.51.100.2", "198.51.100.2"] {
             let mut request = request("/script/castgate.cgs?ACTION=QUERY&TYPE=TS");
@@ -442,7 +451,7 @@ mod tests {
     async fn before_region_transfer_is_finished_questions_are_put_off() {
         let service = fresh(Database::new(Config::default(), Vec::new(), [7; 16]), 600, Vec::new());
         let folder = tempfile::TempDir::new().unwrap();
-        service.start(Store::open(folder.path()).unwrap().0);
+        service.start(Store::open(folder.path(), service.audit().clone()).unwrap().0);
         service.set_peer_login(Some(PeerLogin::new("peer", "s3cret", true)));
         service.set_synchronised(false);
         let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";

@@ -21,6 +21,7 @@ pub mod report;
 pub mod roles;
 pub mod service;
 mod surroundings;
+mod tls;
 
 pub use app::{Agent, Refusal, StartError};
 pub use surroundings::Surroundings;

@@ -14,7 +14,8 @@ use castgate_agent::roles::database::Database;
 use castgate_agent::roles::peering::Peering;
 use castgate_agent::roles::registrar::Direct;
 use castgate_control::{
-    DatabaseRole, DatabaseSnapshot, EntryType, Protocol, RegistrarDiscovery, RegistrarSnapshot, Registration,
+    DatabaseAddress, DatabaseRole, DatabaseSnapshot, EntryType, Protocol, RegistrarDiscovery, RegistrarSnapshot,
+    Registration,
 };
 use parents::{PATIENCE, Strange, becomes};
 use tempfile::TempDir;
@@ -53,7 +54,7 @@ async fn a_second_database_of_the_isp_waits_for_the_entries_of_the_first_and_ser
     let first = hierarchy.isp.local_address();
     let waiting = stands(&registrar, "trying", "waits for the entries of its peers").await;
     assert_eq!(waiting.parent, hierarchy.country.local_address().to_string());
-    assert_eq!(*board.peers().borrow(), [first]);
+    assert_eq!(*board.peers().borrow(), [DatabaseAddress::of_socket(first)]);
     assert_eq!(hierarchy.country.report().entries, 1, "nobody is sent to a database that is empty");
 
     board.set_synchronised(true);
@@ -172,6 +173,7 @@ fn below(address: SocketAddr, networks: &[&str]) -> Registration {
         protocol: None,
         networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         country: Some("BE".parse().unwrap()),
+        scheme: castgate_control::Scheme::Http,
     }
 }
 
@@ -193,6 +195,7 @@ fn registrar_at(entry: Registration, root: SocketAddr) -> RegistrarSnapshot {
         roots: vec![root.to_string()],
         login: "be".to_owned(),
         password: "s3cret".to_owned(),
+        ca: None,
         role: DatabaseRole::Peer,
     });
     snapshot.retry_seconds = NonZeroU32::new(1).unwrap();

@@ -34,7 +34,11 @@ async fn what_is_no_success_is_told_in_one_sentence() {
         ("", "trying", "connection closed before message completed"),
         ("\u{1}garbage\r\n\r\n", "trying", "invalid HTTP"),
         ("HTTP/1.1 301 Moved\r\n\r\n", "trying", "redirects without saying where to"),
-        ("HTTP/1.1 301 Moved\r\nLocation: https://tds.example/\r\n\r\n", "trying", "only http:// is spoken"),
+        (
+            "HTTP/1.1 301 Moved\r\nLocation: ftp://tds.example/\r\n\r\n",
+            "trying",
+            "only http:// and https:// are spoken",
+        ),
         (
             "HTTP/1.1 307 Moved\r\nLocation: http://192.0.2.1:5632/script/castgate.cgs\r\n\r\n",
             "trying",
@@ -91,9 +95,14 @@ fn registrar(strange: &Strange) -> RegistrarSnapshot {
         protocol: Some(Protocol::Udp),
         networks: Vec::new(),
         country: Some("BE".parse().unwrap()),
+        scheme: castgate_control::Scheme::Http,
     };
-    let parent =
-        Parent { url: format!("http://{}", strange.address), login: "be".to_owned(), password: "s3cret".to_owned() };
+    let parent = Parent {
+        url: format!("http://{}", strange.address),
+        login: "be".to_owned(),
+        password: "s3cret".to_owned(),
+        ca: None,
+    };
     let mut snapshot = RegistrarSnapshot::new(vec![entry], vec![parent]);
     // Long: the tests look at the first try.
     snapshot.retry_seconds = NonZeroU32::new(60).unwrap();

@@ -123,8 +123,10 @@ fn registrar(parent: &str, countries: &[&str]) -> RegistrarSnapshot {
         protocol: Some(Protocol::Udp),
         networks: Vec::new(),
         country: Some(country.parse().unwrap()),
+        scheme: castgate_control::Scheme::Http,
     };
-    let parent = Parent { url: format!("http://{parent}"), login: "be".to_owned(), password: "s3cret".to_owned() };
+    let parent =
+        Parent { url: format!("http://{parent}"), login: "be".to_owned(), password: "s3cret".to_owned(), ca: None };
     let mut snapshot = RegistrarSnapshot::new((10100..).zip(countries).map(entry).collect(), vec![parent]);
     snapshot.retry_seconds = NonZeroU32::new(1).unwrap();
     snapshot

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Servers, TunnelSettings, Via};
+use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Servers, Trust, TunnelSettings, Via};
 use castgate_crds::units::{Rate, TimeSpan};
 use castgate_wire::registry::Country;
 
@@ -26,6 +26,8 @@ pub(crate) struct TunnelArgs {
         help = "Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root"
     )]
     pub(crate) tds: Vec<DatabaseAddress>,
+    #[command(flatten)]
+    pub(crate) trust: TrustArg,
     #[command(flatten)]
     pub(crate) country: CountryArg,
     /// Address of this host that tunnels and questions to databases start from
@@ -52,6 +54,29 @@ pub(crate) struct TunnelArgs {
         help = "Folder for what is remembered between runs [default: $XDG_CACHE_HOME/castgate]"
     )]
     state: Option<PathBuf>,
+}
+
+/// Whose certificates are believed, where a database is asked over https.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TrustArg {
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = trust_of_file,
+        help = "Certificates in PEM that vouch for databases over https [default: $SSL_CERT_FILE, or those of the system]"
+    )]
+    tds_ca: Option<Trust>,
+}
+
+impl TrustArg {
+    /// What was named, or what the system trusts.
+    pub(crate) fn trust(&self) -> Trust {
+        self.tds_ca.clone().unwrap_or_default()
+    }
+}
+
+fn trust_of_file(path: &str) -> Result<Trust, String> {
+    Trust::of_file(path.as_ref()).map_err(|error| error.to_string())
 }
 
 impl TunnelArgs {
@@ -90,7 +115,8 @@ impl TunnelArgs {
             return Ok(None);
         }
         let cache = self.state.as_ref().map_or_else(CacheFolder::of_user, CacheFolder::at);
-        Ok(Some(Locator::new(self.tds.clone(), self.country.settled(), self.dns()?, cache)))
+        let locator = Locator::new(self.tds.clone(), self.country.settled(), self.dns()?, cache);
+        Ok(Some(locator.trusting(self.trust.trust())))
     }
 
     /// Who is asked for names.

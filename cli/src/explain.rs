@@ -134,7 +134,7 @@ impl Model {
         if registrar.discovery.is_some() {
             self.remarks.push(format!("{name} finds its databases from roots: it is left out"));
         }
-        for Registration { entry_type, source, port, protocol, networks, country } in &registrar.entries {
+        for Registration { entry_type, source, port, protocol, networks, country, scheme } in &registrar.entries {
             self.names.entry(SocketAddr::new(*source, port.get())).or_insert_with(|| name.clone());
             let register = Register {
                 source: *source,
@@ -144,6 +144,7 @@ impl Model {
                 networks: networks.clone(),
                 country: *country,
                 fed_by: Vec::new(),
+                scheme: *scheme,
             };
             for parent in &registrar.parents {
                 let at = parent.url.parse::<DatabaseUrl>().ok();

@@ -9,7 +9,7 @@ use castgate_client::{CacheFolder, DatabaseAddress, Dns, LocateError, Locator, l
 use castgate_endpoint::hierarchy::locator::{Hop, HopOutcome};
 use serde_json::{Value, json};
 
-use crate::args::CountryArg;
+use crate::args::{CountryArg, TrustArg};
 
 /// Show which tunnel servers this place would get, tier by tier
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,8 @@ pub(crate) struct Args {
         help = "Tunnel database to start at: URL, HOST[:PORT], or a name with SRV records; again for another root"
     )]
     tds: Vec<DatabaseAddress>,
+    #[command(flatten)]
+    trust: TrustArg,
     #[command(flatten)]
     country: CountryArg,
     /// Address of this host to ask from, which is what databases match
@@ -49,6 +51,7 @@ pub(crate) async fn run(mut args: Args) -> Result<()> {
     }
     let cache = args.state.map_or_else(CacheFolder::of_user, CacheFolder::at);
     let locator = Locator::new(args.tds, country.country, Dns::from_environment()?, cache).from_the_roots();
+    let locator = locator.trusting(args.trust.trust());
     let outcome = locator.from_address(args.local).locate().await;
     let hops: &[Hop] = match &outcome {
         Ok(found) => &found.hops,

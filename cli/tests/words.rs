@@ -50,7 +50,7 @@ fn what_is_not_understood_is_one_sentence_and_status_2() {
         (&["receive", "ham:ip:239.1.2.3:5004", "--output", "rtmp://x"], "rtmp://x"),
         (&["receive", "ham:ip:239.1.2.3:5004", "--for", "soon"], "\"soon\" is not a span of time"),
         (&["receive", "ham:ip:239.1.2.3:5004", "--country", "Belgium"], "Belgium"),
-        (&["receive", "ham:ip:239.1.2.3:5004", "--tds", "https://x"], "only http://"),
+        (&["receive", "ham:ip:239.1.2.3:5004", "--tds", "ftp://x"], "only http:// and https://"),
         (&["send", "ham:ip:239.1.2.3:5004", "--input", "pattern:fast"], "\"fast\" is not a rate"),
         (&["locate"], "--tds"),
         (&["recieve"], "recieve"),

@@ -100,7 +100,7 @@ fn write(path: &Path, cache: &Cache) -> io::Result<()> {
 mod tests {
     use super::*;
     use castgate_endpoint::hierarchy::locator::{Answer, Locator, Step};
-    use castgate_wire::registry::{EntryType, Protocol, ProtocolFilter, Server};
+    use castgate_wire::registry::{EntryType, Protocol, ProtocolFilter, Scheme, Server};
     use std::time::SystemTime;
 
     #[test]
@@ -147,6 +147,7 @@ mod tests {
             protocol: Some(Protocol::Udp),
             prefix_len: None,
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         };
         let now = std::time::Instant::now();
         let Some(Step::Ask(ask)) = locator.poll(now) else { panic!("the only root is to be asked") };

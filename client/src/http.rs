@@ -1,4 +1,4 @@
-//! One HTTP exchange with a tunnel database: HTTP/1 without TLS, bounded in time and size.
+//! One HTTP exchange with a tunnel database: HTTP/1, over TLS where its address says https, bounded in time and size.
 //!
 //! Liberal in what it takes, for databases are old and stand behind web servers of all kinds: HTTP/1.0, a body that ends with the
 //! connection, chunks, any content type or none, and redirects by the rules of [`castgate_endpoint::hierarchy::redirect`].
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use castgate_endpoint::hierarchy::address::Place;
 use castgate_endpoint::hierarchy::locator::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT};
 use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
+use castgate_wire::registry::Scheme;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, LOCATION};
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::dns::{Dns, DnsError};
+use crate::tls::{TlsError, Trust};
 
 /// Longest request line sent as GET; longer ones go as POST, before a server has to say 414.
 const GET_BYTES_MAX: usize = 2_000;
@@ -52,6 +54,10 @@ impl std::fmt::Debug for Credentials {
 /// One request to a database.
 #[derive(Debug, Clone)]
 pub struct Exchange<'a> {
+    /// How the database is spoken to.
+    pub scheme: Scheme,
+    /// Whose certificates are believed, where it is over https; `None`: those of the system.
+    pub trust: Option<&'a Trust>,
     /// Where to connect to.
     pub peer: SocketAddr,
     /// The `Host` field: the database as it was named.
@@ -96,6 +102,16 @@ pub enum HttpError {
         /// How long we waited.
         after: std::time::Duration,
     },
+    /// No TLS, or not with the one who was asked for.
+    #[error("{database} at {peer} {error}")]
+    Tls {
+        /// The database as it was named.
+        database: String,
+        /// Whom we called.
+        peer: SocketAddr,
+        /// What was wrong.
+        error: TlsError,
+    },
     /// Not HTTP, or cut off.
     #[error("{peer} does not speak HTTP as expected: {error}")]
     Protocol {
@@ -131,10 +147,11 @@ pub enum HttpError {
 }
 
 impl<'a> Exchange<'a> {
-    /// A question of our own, from whatever address, by nobody in particular.
+    /// A question of our own over http, from whatever address, by nobody in particular.
     #[must_use]
     pub const fn new(peer: SocketAddr, authority: &'a str, target: &'a str) -> Self {
-        Self { peer, authority, target, local: None, credentials: None, on_behalf_of: None }
+        let scheme = Scheme::Http;
+        Self { scheme, trust: None, peer, authority, target, local: None, credentials: None, on_behalf_of: None }
     }
 }
 
@@ -167,16 +184,16 @@ impl Exchange<'_> {
     }
 
     async fn follow(&self, dns: &Dns) -> Result<Opened, HttpError> {
-        let (mut peers, mut authority, mut target) =
-            (vec![self.peer], self.authority.to_owned(), self.target.to_owned());
+        let (mut scheme, mut peers) = (self.scheme, vec![self.peer]);
+        let (mut authority, mut target) = (self.authority.to_owned(), self.target.to_owned());
         for _ in 0..=REDIRECTS_MAX {
-            let opened = self.first_of(&peers, &authority, &target).await?;
+            let opened = self.first_of(scheme, &peers, &authority, &target).await?;
             if !is_redirect(opened.head.status.as_u16()) {
                 return Ok(opened);
             }
             let peer = opened.peer;
             let location = opened.text(&LOCATION);
-            let redirect = Redirect::parse(&authority, location.as_deref(), self.credentials.is_some())
+            let redirect = Redirect::parse((scheme, &authority), location.as_deref(), self.credentials.is_some())
                 .map_err(|error| HttpError::Redirect { peer, error })?;
             target = redirect.target(&target);
             peers = match redirect.place {
@@ -190,17 +207,23 @@ impl Exchange<'_> {
                     return Err(HttpError::Redirect { peer, error: RedirectError::Url(name) });
                 }
             };
-            authority = redirect.authority;
+            (scheme, authority) = (redirect.scheme, redirect.authority);
         }
         Err(HttpError::Redirect { peer: self.peer, error: RedirectError::TooMany })
     }
 
     /// Asks the first of these that takes a connection.
-    async fn first_of(&self, peers: &[SocketAddr], authority: &str, target: &str) -> Result<Opened, HttpError> {
+    async fn first_of(
+        &self,
+        scheme: Scheme,
+        peers: &[SocketAddr],
+        authority: &str,
+        target: &str,
+    ) -> Result<Opened, HttpError> {
         let mut refused = None;
         for peer in peers.iter().copied() {
             let local = self.local.filter(|local| local.is_ipv4() == peer.is_ipv4());
-            match (Exchange { peer, authority, target, local, ..*self }).once().await {
+            match (Exchange { scheme, peer, authority, target, local, ..*self }).once().await {
                 Ok(opened) => return Ok(opened),
                 Err(error @ (HttpError::Connect { .. } | HttpError::Timeout { .. })) => refused = Some(error),
                 Err(error) => return Err(error),
@@ -217,6 +240,12 @@ impl Exchange<'_> {
             .await
             .map_err(|_| HttpError::Timeout { peer, after: CONNECT_TIMEOUT })?
             .map_err(|error| HttpError::Connect { peer, error })?;
+        let system = Trust::system();
+        let secured = self.trust.unwrap_or(&system).connect(self.scheme, stream, self.authority);
+        let stream = timeout(CONNECT_TIMEOUT, secured)
+            .await
+            .map_err(|_| HttpError::Timeout { peer, after: CONNECT_TIMEOUT })?
+            .map_err(|error| HttpError::Tls { database: self.authority.to_owned(), peer, error })?;
         let protocol = |error| HttpError::Protocol { peer, error };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;

@@ -50,6 +50,7 @@ mod receiver;
 mod sender;
 mod socket;
 pub mod statistics;
+pub mod tls;
 mod transfer;
 mod tunnel;
 
@@ -65,6 +66,7 @@ pub use probe::{ProbeError, probe};
 pub use receiver::{ReceiveError, Receiver, ReceiverSettings, Via};
 pub use sender::{SendError, SendTo, Sender, SenderSettings};
 pub use statistics::{Report, Statistics};
+pub use tls::Trust;
 pub use transfer::{TransferError, transfer};
 pub use tunnel::{Received, Servers, Tunnel, TunnelError, TunnelSettings};
 

@@ -24,6 +24,7 @@ use tracing::debug;
 use crate::cache::CacheFolder;
 use crate::dns::Dns;
 use crate::http::Exchange;
+use crate::tls::Trust;
 
 /// Finds the tunnel servers of one place, as often as it is asked.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ pub struct Locator {
     local: Option<IpAddr>,
     on_behalf_of: Option<IpAddr>,
     dns: Dns,
+    trust: Trust,
     cache: CacheFolder,
     from_roots: bool,
     /// Where this place is reached itself, if it serves others.
@@ -83,11 +85,19 @@ impl Locator {
             local: None,
             on_behalf_of: None,
             dns,
+            trust: Trust::system(),
             cache,
             from_roots: false,
             own: Vec::new(),
             chains: Arc::default(),
         }
+    }
+
+    /// Believes these certificates of databases over https instead of those that the system trusts.
+    #[must_use]
+    pub fn trusting(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// Asks for AMT relays instead (RFC 7450).
@@ -185,9 +195,10 @@ impl Locator {
                         });
                     }
                     Step::Ask(question) => {
-                        let (dns, from) = (self.dns.clone(), (self.local, self.on_behalf_of));
+                        let (dns, trust) = (self.dns.clone(), self.trust.clone());
+                        let from = (self.local, self.on_behalf_of);
                         errands.start(question.id, async move {
-                            let answer = ask(&question, from, &dns).await;
+                            let answer = ask(&question, from, &dns, &trust).await;
                             debug!(database = %question.address, ?answer, "asked");
                             Outcome::Answer(answer)
                         });
@@ -244,8 +255,11 @@ async fn ask(
     ask: &Ask,
     (local, on_behalf_of): (Option<IpAddr>, Option<IpAddr>),
     dns: &Dns,
+    trust: &Trust,
 ) -> Result<locator::Answer, String> {
     let exchange = Exchange {
+        scheme: ask.scheme,
+        trust: Some(trust),
         peer: ask.address,
         authority: &ask.authority,
         target: &ask.target,

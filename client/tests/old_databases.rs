@@ -66,8 +66,8 @@ async fn what_is_no_answer_is_told_in_one_sentence() {
         ("HTTP/1.1 204 No Content\r\n\r\n".to_owned(), "answered 204 No Content"),
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), "answered 404 Not Found"),
         ("HTTP/1.1 302 Found\r\n\r\n".to_owned(), "redirects without saying where to"),
-        (redirect(301, "https://tds.example/script/castgate.cgs"), "only http:// is spoken"),
-        (redirect(302, "ftp://tds.example/"), "only http:// is spoken"),
+        (redirect(301, "ftp://tds.example/script/castgate.cgs"), "only http:// and https:// are spoken"),
+        (redirect(302, "ftp://tds.example/"), "only http:// and https:// are spoken"),
         (redirect(307, "castgate.cgs"), "no URL of a database"),
     ] {
         let shown: String = answer.chars().take(60).collect();

@@ -1,10 +1,10 @@
-//! A snapshot from a YAML file, and the accounts of its database from another one: no Kubernetes needed.
+//! A snapshot from a YAML file, and from others the accounts and the certificate of its database: no Kubernetes needed.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use castgate_control::{AccountsFile, AgentSnapshot, SnapshotError};
+use castgate_control::{AccountsFile, AgentSnapshot, SnapshotError, TlsFiles, TlsIdentity};
 
 /// A snapshot of many thousand channels is a few megabytes; what is larger is not a snapshot.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -46,24 +46,36 @@ pub enum FileError {
 pub struct Loaded {
     /// The snapshot, or why there is none.
     pub snapshot: Result<AgentSnapshot, FileError>,
-    /// The file with more accounts that it names, whether or not that can be read: a change of it is one of the snapshot.
-    pub accounts_file: Option<PathBuf>,
+    /// The files that it names, whether or not they can be read: a change of one is one of the snapshot.
+    pub also: Vec<PathBuf>,
 }
 
-/// Reads a snapshot from a file, and the accounts from the file that it names.
+/// Reads a snapshot from a file, and accounts and certificate of its database from the files that it names.
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
     let mut snapshot = match load_one(path) {
         Ok(snapshot) => snapshot,
-        Err(error) => return Loaded { snapshot: Err(error), accounts_file: None },
+        Err(error) => return Loaded { snapshot: Err(error), also: Vec::new() },
     };
-    let named = snapshot.database.as_mut().and_then(|database| database.accounts_file.take());
-    let accounts_file = named.map(|named| path.parent().unwrap_or(Path::new("")).join(named));
-    let snapshot = match &accounts_file {
-        Some(file) => add_accounts(snapshot, path, file),
-        None => Ok(snapshot),
+    let beside = |named: &Path| path.parent().unwrap_or(Path::new("")).join(named);
+    let accounts = snapshot.database.as_mut().and_then(|database| database.accounts_file.take());
+    let accounts = accounts.map(|named| beside(&named));
+    let tls = snapshot.database.as_mut().and_then(|database| database.tls_files.take());
+    let tls = tls.map(|TlsFiles { certificate, key }| [beside(&certificate), beside(&key)]);
+    let also = accounts.iter().chain(tls.iter().flatten()).cloned().collect();
+    let add = || {
+        if let Some([certificate, key]) = &tls
+            && let Some(database) = &mut snapshot.database
+        {
+            database.tls = Some(TlsIdentity { certificate: read(certificate)?, key: read(key)? });
+        }
+        match &accounts {
+            Some(file) => add_accounts(snapshot, path, file),
+            None if tls.is_some() => checked(snapshot, path),
+            None => Ok(snapshot),
+        }
     };
-    Loaded { snapshot, accounts_file }
+    Loaded { snapshot: add(), also }
 }
 
 /// Reads a snapshot from a file that names no other.
@@ -87,7 +99,12 @@ fn add_accounts(mut snapshot: AgentSnapshot, config: &Path, path: &Path) -> Resu
         database.accounts_changed_by = changed_by;
     }
     // A login may be both here and there.
-    snapshot.check().map_err(|source| wrong(config, source))?;
+    checked(snapshot, config)
+}
+
+fn checked(snapshot: AgentSnapshot, config: &Path) -> Result<AgentSnapshot, FileError> {
+    let checked = snapshot.check();
+    checked.map_err(|source| FileError::Snapshot { path: config.to_owned(), source })?;
     Ok(snapshot)
 }
 

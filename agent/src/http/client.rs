@@ -1,5 +1,5 @@
 //! Makes one request to a database above us or beside us: a call of the registrar with its login, a question of its walks
-//! without, or the TRANSFER of a peer's entries.
+//! without, or the TRANSFER of a peer's entries. Over TLS where its address says https.
 
 use std::io::BufRead;
 use std::net::SocketAddr;
@@ -8,12 +8,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, Bytes};
+use castgate_client::Trust;
+use castgate_client::tls::Stream;
 use castgate_endpoint::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::discovery::Ask;
 use castgate_endpoint::hierarchy::locator;
 use castgate_endpoint::hierarchy::redirect::{REDIRECTS_MAX, Redirect, RedirectError, is_redirect};
 use castgate_endpoint::hierarchy::registrar::{Call, Outcome};
-use castgate_wire::registry::{Request, Server, Transfer, TransferEntry, xml};
+use castgate_wire::registry::{Request, Scheme, Server, Transfer, TransferEntry, xml};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Method, StatusCode};
@@ -48,9 +50,10 @@ pub(crate) async fn carry_out(call: &Call) -> Outcome {
 }
 
 /// Asks a database which databases are below it. An error is a sentence.
-pub(crate) async fn ask(ask: &Ask) -> Result<Vec<Server>, String> {
-    let Ask { address, authority, target } = ask.clone();
-    let line = Line { authority, authorization: None, answer_bytes_max: locator::ANSWER_BYTES_MAX };
+pub(crate) async fn ask(ask: &Ask, trust: &Trust) -> Result<Vec<Server>, String> {
+    let Ask { scheme, address, authority, target } = ask.clone();
+    let (trust, answer_bytes_max) = (trust.clone(), locator::ANSWER_BYTES_MAX);
+    let line = Line { scheme, trust, authority, authorization: None, answer_bytes_max };
     let exchange = async {
         let sent = line.follow(vec![address], Method::GET, target, Bytes::new()).await?;
         if sent.status != StatusCode::OK {
@@ -67,7 +70,10 @@ async fn exchange(call: &Call) -> Result<Outcome, String> {
     if addresses.is_empty() {
         return Err(format!("{} has no address", call.parent.address));
     }
+    let trust = trust_of(call.parent.ca.as_deref())?;
     let line = || Line {
+        scheme: call.parent.address.scheme,
+        trust: trust.clone(),
         authority: call.authority.clone(),
         authorization: Some(authorization(&call.parent.login, &call.parent.password)),
         answer_bytes_max: ANSWER_BYTES_MAX,
@@ -84,28 +90,40 @@ async fn exchange(call: &Call) -> Result<Outcome, String> {
     Ok(line().follow(addresses, Method::POST, path.clone(), Bytes::from(pairs)).await?.into_outcome())
 }
 
+/// Whose certificates are believed: those that are named, or those that the system trusts. An error is a sentence.
+pub(crate) fn trust_of(ca: Option<&str>) -> Result<Trust, String> {
+    let Some(ca) = ca else { return Ok(Trust::system()) };
+    Trust::only(ca).ok_or_else(|| "ca: holds no certificate that can be read".to_owned())
+}
+
+/// Who we are at a peer, and whose certificates we believe.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerAccount<'a> {
+    pub(crate) login: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) ca: Option<&'a str>,
+}
+
 /// Asks a peer for its entries and hands them on while they come, from a thread that may block; `None` after the last. Returns what
 /// `take` returned last, and how many entries could not be read. An error is a sentence.
 pub(crate) async fn transfer<T: Send + 'static>(
     peer: &DatabaseAddress,
-    login: &str,
-    password: &str,
+    account: PeerAccount<'_>,
     wanted: &Transfer,
     take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
 ) -> Result<(T, usize), String> {
-    let outcome = timeout(TRANSFER_TIME, receive(peer, login, password, wanted, take)).await;
+    let outcome = timeout(TRANSFER_TIME, receive(peer, account, wanted, take)).await;
     let late = || Err(format!("no end within {} s", TRANSFER_TIME.as_secs()));
     outcome.unwrap_or_else(|_| late())
 }
 
 async fn receive<T: Send + 'static>(
     peer: &DatabaseAddress,
-    login: &str,
-    password: &str,
+    PeerAccount { login, password, ca }: PeerAccount<'_>,
     wanted: &Transfer,
     mut take: impl FnMut(Option<TransferEntry>) -> T + Send + 'static,
 ) -> Result<(T, usize), String> {
-    let stream = connect(peer).await?;
+    let stream = connect(peer, &trust_of(ca)?).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut driver = JoinSet::new();
@@ -200,6 +218,8 @@ fn authorization(login: &str, password: &str) -> HeaderValue {
 
 /// How a database is spoken to.
 struct Line {
+    scheme: Scheme,
+    trust: Trust,
     /// The `Host` field.
     authority: String,
     /// Login and password, for this host alone.
@@ -225,26 +245,27 @@ impl Line {
         body: Bytes,
     ) -> Result<Sent, String> {
         for _ in 0..=REDIRECTS_MAX {
-            let sent = self.send(connect_to(&addresses).await?, method.clone(), &target, body.clone()).await?;
+            let stream = secured(self.scheme, &self.trust, connect_to(&addresses).await?, &self.authority).await?;
+            let sent = self.send(stream, method.clone(), &target, body.clone()).await?;
             if !is_redirect(sent.status.as_u16()) {
                 return Ok(sent);
             }
             let location = sent.header.get(LOCATION).and_then(|value| value.to_str().ok());
-            let redirect = Redirect::parse(&self.authority, location, self.authorization.is_some())
+            let redirect = Redirect::parse((self.scheme, &self.authority), location, self.authorization.is_some())
                 .map_err(|error| format!("{} {error}", self.authority))?;
             target = redirect.target(&target);
             if let Some(place) = &redirect.place {
                 addresses = addresses_of(place).await?;
             }
-            self.authority = redirect.authority;
+            (self.scheme, self.authority) = (redirect.scheme, redirect.authority);
         }
         Err(format!("{} {}", self.authority, RedirectError::TooMany))
     }
 
-    async fn send(&self, stream: TcpStream, method: Method, target: &str, body: Bytes) -> Result<Sent, String> {
+    async fn send(&self, stream: Box<dyn Stream>, method: Method, target: &str, body: Bytes) -> Result<Sent, String> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let Self { authority, authorization, answer_bytes_max } = self;
+        let Self { scheme: _, trust: _, authority, authorization, answer_bytes_max } = self;
         let mut request = hyper::Request::builder()
             .method(method.clone())
             .uri(target)
@@ -276,12 +297,19 @@ impl Line {
 }
 
 /// The first address that takes a connection.
-async fn connect(database: &DatabaseAddress) -> Result<TcpStream, String> {
+async fn connect(database: &DatabaseAddress, trust: &Trust) -> Result<Box<dyn Stream>, String> {
     let addresses = addresses_of(&database.place).await?;
     if addresses.is_empty() {
         return Err(format!("{database} has no address"));
     }
-    connect_to(&addresses).await
+    secured(database.scheme, trust, connect_to(&addresses).await?, &database.authority()).await
+}
+
+/// TLS, where that is spoken, with the one who was asked for.
+async fn secured(scheme: Scheme, trust: &Trust, stream: TcpStream, authority: &str) -> Result<Box<dyn Stream>, String> {
+    let secured = timeout(CONNECT_TIME, trust.connect(scheme, stream, authority)).await;
+    let late = |_| format!("{authority} did not finish the TLS handshake within {} s", CONNECT_TIME.as_secs());
+    secured.map_err(late)?.map_err(|error| format!("{authority} {error}"))
 }
 
 async fn addresses_of(place: &Place) -> Result<Vec<SocketAddr>, String> {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   accept ──▶ too many of this address? closed; too many at all? who kept us waiting longest is (`places`)
+//!          └─▶ TLS, where it is spoken, within 5 s; who says something else is told so
 //!          └─▶ header within 10 s ─▶ admit ─▶ body within 10 s, 1 MiB ─▶ handle ─▶ answer; at most 60 s in all
 //! ```
 
@@ -25,13 +26,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::places::{Leave, Place, Places};
+use crate::tls::Acceptor;
 
+/// Time for the TLS handshake: two ways there and back, and a signature.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// First octet of a TLS connection: its handshake (RFC 8446 §5.1). No method of HTTP begins so.
+const TLS_HANDSHAKE: u8 = 22;
 /// Time to send the header of a request, waiting between two requests included.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time to send the body of a request.
@@ -177,8 +184,16 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer;
 }
 
+/// What makes TLS of new connections; `None`: http is spoken.
+pub(crate) type Tls = watch::Receiver<Option<Acceptor>>;
+
 /// Serves until `stop` says so, then lets requests under way finish.
-pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve<H: Handler>(
+    listener: TcpListener,
+    tls: Tls,
+    handler: Arc<H>,
+    mut stop: watch::Receiver<bool>,
+) {
     let places = Arc::new(Places::default());
     let large_bodies = Arc::new(Semaphore::new(LARGE_BODIES_BYTES_MAX));
     let mut connections = JoinSet::new();
@@ -204,7 +219,15 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, mu
             tracing::debug!(%peer, "too many connections of this address");
             continue;
         };
-        connections.spawn(connection(stream, peer, place, handler.clone(), large_bodies.clone()));
+        let Ok(local) = stream.local_addr() else { continue };
+        let pace = Arc::new(Pace::new(place, Instant::now()));
+        let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
+        let shared = Connection { handler, large_bodies, pace, is_misled: false, peer, local };
+        // Whoever connects from now on is shown the certificate of now.
+        match tls.borrow().clone() {
+            None => connections.spawn(connection(stream, shared)),
+            Some(acceptor) => connections.spawn(secured(stream, acceptor, shared)),
+        };
     }
     places.send_all_away();
     // Whoever is still busy after this loses the connection, as if we had been killed.
@@ -219,25 +242,52 @@ struct Connection<H> {
     handler: Arc<H>,
     large_bodies: Arc<Semaphore>,
     pace: Arc<Pace>,
+    /// It speaks http where https is spoken.
+    is_misled: bool,
     peer: SocketAddr,
     local: SocketAddr,
 }
 
-async fn connection<H: Handler>(
+/// Makes TLS of a connection. It keeps its place meanwhile like one that sends a header, and no longer than that.
+async fn secured<H: Handler>(
     stream: TcpStream,
-    peer: SocketAddr,
-    place: Place,
-    handler: Arc<H>,
-    large_bodies: Arc<Semaphore>,
+    Acceptor(acceptor): Acceptor,
+    mut shared: Connection<H>,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
-    let pace = Arc::new(Pace::new(place, Instant::now()));
-    let shared = Arc::new(Connection { handler, large_bodies, pace: pace.clone(), peer, local });
+    let greeted = async {
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        if first[0] != TLS_HANDSHAKE {
+            return Ok(Err(stream));
+        }
+        acceptor.accept(stream).await.map(Ok)
+    };
+    let greeted = tokio::select! {
+        greeted = timeout(HANDSHAKE_TIME, greeted) => greeted,
+        _ = shared.pace.place.leave() => return,
+    };
+    shared.pace.expect_header(Instant::now());
+    match greeted {
+        Ok(Ok(Ok(stream))) => connection(stream, shared).await,
+        Ok(Ok(Err(stream))) => {
+            shared.is_misled = true;
+            connection(stream, shared).await;
+        }
+        Ok(Err(error)) => tracing::debug!(peer = %shared.peer, %error, "no TLS"),
+        Err(_) => tracing::debug!(peer = %shared.peer, "the TLS handshake took too long"),
+    }
+}
+
+/// Carries out the requests of a connection.
+async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Connection<H>) {
+    let (peer, pace, is_misled) = (shared.peer, shared.pace.clone(), shared.is_misled);
+    let shared = Arc::new(shared);
     let service = service_fn(move |request: hyper::Request<Incoming>| Replying::new(shared.answer(request)));
     let connection = http1::Builder::new()
         // hyper makes a timer for each request and takes it down again. Ours is one for all of them.
         .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX)
+        .keep_alive(!is_misled)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut end = End { at: pace.begun + CONNECTION_TIME, is_put_off: false };
@@ -383,6 +433,10 @@ impl<H: Handler> Connection<H> {
         // Timers go by the clock of Tokio, which tests can turn; what the handler holds, by that of the machine.
         let (now, at) = (Instant::now(), std::time::Instant::now());
         let (parts, body) = request.into_parts();
+        if self.is_misled {
+            let sentence = "https is spoken here, and the request came in the clear";
+            return Reply::Now(self.handler.refuse(StatusCode::BAD_REQUEST, sentence));
+        }
         let admitted = match self.handler.admit(self.peer, &parts, at) {
             Ok(admitted) => admitted,
             Err(answer) => {

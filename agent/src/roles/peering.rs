@@ -8,14 +8,13 @@
 //! A database that has peers holds their entries before it is announced, so that it is never asked while empty
 //! (draft-liefooghe-castgate-02 §4.1.2).
 
-use std::net::SocketAddr;
-
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use tokio::sync::watch;
 
 /// Clones are the same board.
 #[derive(Debug, Clone)]
 pub struct Peering {
-    peers: watch::Sender<Vec<SocketAddr>>,
+    peers: watch::Sender<Vec<DatabaseAddress>>,
     searching: watch::Sender<bool>,
     synchronised: watch::Sender<bool>,
     ready: watch::Sender<bool>,
@@ -47,7 +46,7 @@ impl Peering {
 
     /// The registrar: these are the peers that were found. The database is not synchronised with other ones until it says so,
     /// after each such call; without any there is nothing to wait for.
-    pub fn set_peers(&self, peers: Vec<SocketAddr>) {
+    pub fn set_peers(&self, peers: Vec<DatabaseAddress>) {
         // Before the peers are out: what the database says of them comes after it.
         if *self.peers.borrow() != peers {
             self.set_synchronised(peers.is_empty());
@@ -62,7 +61,7 @@ impl Peering {
 
     /// The database: whom to transfer from.
     #[must_use]
-    pub fn peers(&self) -> watch::Receiver<Vec<SocketAddr>> {
+    pub fn peers(&self) -> watch::Receiver<Vec<DatabaseAddress>> {
         self.peers.subscribe()
     }
 
@@ -98,12 +97,12 @@ mod tests {
         let board = Peering::default();
         let (mut peers, mut synchronised) = (board.peers(), board.synchronised());
         assert!(*synchronised.borrow_and_update(), "without peers there is nothing to wait for");
-        let peer = SocketAddr::from(([192, 0, 2, 1], 5632));
-        board.clone().set_peers(vec![peer]);
+        let peer: DatabaseAddress = "https://192.0.2.1".parse().unwrap();
+        board.clone().set_peers(vec![peer.clone()]);
         assert!(peers.has_changed().unwrap());
-        assert_eq!(*peers.borrow_and_update(), [peer]);
+        assert_eq!(*peers.borrow_and_update(), [peer.clone()]);
         assert!(!*synchronised.borrow_and_update(), "what was said before was not said of this peer");
-        board.set_peers(vec![peer]);
+        board.set_peers(vec![peer.clone()]);
         assert!(!peers.has_changed().unwrap());
         board.set_synchronised(true);
         board.set_peers(vec![peer]);

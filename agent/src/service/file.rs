@@ -55,11 +55,11 @@ async fn changed(watch: Option<&Watch>) {
 
 /// Reads the file, and goes on watching what it names. While it cannot be read, that is what it named last.
 fn load(config: &Path, watch: Option<&mut Watch>) -> Result<AgentSnapshot, FileError> {
-    let Loaded { snapshot, accounts_file } = file::load(config);
+    let Loaded { snapshot, also } = file::load(config);
     if let Some(watch) = watch
-        && (snapshot.is_ok() || accounts_file.is_some())
+        && (snapshot.is_ok() || !also.is_empty())
     {
-        watch.also(accounts_file.into_iter().collect());
+        watch.also(also);
     }
     snapshot
 }

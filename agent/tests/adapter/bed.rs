@@ -145,6 +145,7 @@ pub fn entry(address: SocketAddr, protocol: Option<Protocol>, networks: &[&str])
         protocol,
         networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         country: Some("BE".parse().unwrap()),
+        scheme: castgate_control::Scheme::Http,
     }
 }
 
@@ -154,6 +155,7 @@ pub fn discovery(root: SocketAddr) -> RegistrarDiscovery {
         roots: vec![root.to_string()],
         login: "be".to_owned(),
         password: "s3cret".to_owned(),
+        ca: None,
         role: DatabaseRole::Peer,
     }
 }
@@ -178,7 +180,7 @@ pub fn key(agent: &str) -> String {
 }
 
 pub fn parent(address: &str) -> Parent {
-    Parent { url: format!("http://{address}"), login: "be".to_owned(), password: "s3cret".to_owned() }
+    Parent { url: format!("http://{address}"), login: "be".to_owned(), password: "s3cret".to_owned(), ca: None }
 }
 
 pub fn entries(source: &str, countries: &[&str]) -> Vec<Registration> {
@@ -189,6 +191,7 @@ pub fn entries(source: &str, countries: &[&str]) -> Vec<Registration> {
         protocol: Some(Protocol::Udp),
         networks: Vec::new(),
         country: Some(country.parse().unwrap()),
+        scheme: castgate_control::Scheme::Http,
     };
     (10100..).zip(countries).map(entry).collect()
 }

@@ -149,6 +149,7 @@ async fn the_entries_of_a_peer_are_transferred_through_the_front() {
         members: vec![peer.local_address().to_string()],
         login: "peer".to_owned(),
         password: "p33r".to_owned(),
+        ca: None,
     };
     let client = AdapterClient { peers: Some(peers), ..bed.client(SERVER, &[]) };
     let adapter = bed.adapter(&[client, bed.client(FRONT, &[])]).await;

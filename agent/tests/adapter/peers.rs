@@ -44,7 +44,10 @@ async fn a_database_behind_the_adapter_hears_of_its_peers_and_waits_for_their_en
     snapshot.adapter = Some(AdapterRef { endpoint, key: key(SERVER) });
     let of_second = Registrar::start(snapshot, &around).unwrap();
 
-    eventually("it hears of the first", || *board.peers().borrow() == [first.local_address()]).await;
+    eventually("it hears of the first", || {
+        *board.peers().borrow() == [castgate_control::DatabaseAddress::of_socket(first.local_address())]
+    })
+    .await;
     let waits = |reports: &[RegistrationReport]| {
         let said = reports[0].last_refusal.as_deref().unwrap_or_default();
         reports[0].state == "trying" && said.starts_with("waits for the entries of its peers")
@@ -56,7 +59,7 @@ async fn a_database_behind_the_adapter_hears_of_its_peers_and_waits_for_their_en
     board.set_synchronised(true);
     becomes(&root, 2).await;
     stands(&of_second, |reports| reports[0].state == "registered").await;
-    assert_eq!(*board.peers().borrow(), [first.local_address()]);
+    assert_eq!(*board.peers().borrow(), [castgate_control::DatabaseAddress::of_socket(first.local_address())]);
     of_second.stop().await;
     becomes(&root, 1).await;
     of_first.stop().await;

@@ -50,6 +50,7 @@ async fn servers_are_located_from_the_root_down_for_the_client_who_wants_them() 
         protocol: "UDP".to_owned(),
         prefix_len: None,
         fed_by: Vec::new(),
+        scheme: String::new(),
     };
     assert_eq!((found.servers.as_slice(), found.matched.as_str()), (&[server][..], "network"));
 
@@ -71,6 +72,7 @@ async fn servers_are_located_from_the_root_down_for_the_client_who_wants_them() 
         protocol: "TCP".to_owned(),
         prefix_len: Some(16),
         fed_by: Vec::new(),
+        scheme: String::new(),
     };
     assert_eq!(
         found.servers.iter().map(|one| Server { protocol: "TCP".to_owned(), ..one.clone() }).collect::<Vec<_>>(),
@@ -146,6 +148,7 @@ async fn the_entries_of_a_peer_come_as_a_stream_that_ends_well_only_when_it_is_c
         members,
         login: "peer".to_owned(),
         password: password.to_owned(),
+        ca: None,
     };
     let dead = "127.0.0.1:1".to_owned();
     let good = AdapterClient { peers: Some(peers(vec![dead, address.clone()], "p33r")), ..bed.client(SERVER, &[]) };

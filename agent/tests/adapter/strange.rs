@@ -88,7 +88,7 @@ async fn what_is_no_answer_is_one_sentence_and_the_registrations_of_others_go_on
         ("HTTP/1.0 200 OK\r\n\r\n<!DOCTYPE SERVERS [<!ENTITY a \"aa\">]><SERVERS/>", "has a DOCTYPE, which is refused"),
         ("HTTP/1.0 200 OK\r\n\r\n<html><body>It works!</body></html>", "The document is \"html\""),
         ("HTTP/1.1 302 Found\r\nLocation: /script/castgate.cgs\r\n\r\n", "redirects more than 3 times"),
-        ("HTTP/1.1 301 Moved\r\nLocation: https://tds.example/\r\n\r\n", "only http:// is spoken"),
+        ("HTTP/1.1 301 Moved\r\nLocation: ftp://tds.example/\r\n\r\n", "only http:// and https:// are spoken"),
         ("HTTP/1.1 301 Moved\r\n\r\n", "redirects without saying where to"),
     ] {
         let strange = Strange::start(Duration::ZERO, answer).await;
@@ -178,6 +178,7 @@ async fn a_strange_peer_ends_a_transfer_with_a_sentence() {
             members: vec![strange.address.to_string()],
             login: "peer".to_owned(),
             password: "p33r".to_owned(),
+            ca: None,
         };
         let adapter = bed.adapter(&[AdapterClient { peers: Some(peers), ..client(&bed, strange.address) }]).await;
         let wanted = TransferRequest { agent: SERVER.to_owned(), ..TransferRequest::default() };

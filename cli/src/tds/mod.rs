@@ -17,7 +17,7 @@ use castgate_wire::registry::{
 };
 use serde_json::{Value, json};
 
-use crate::args;
+use crate::args::{self, TrustArg};
 
 /// The environment variable that may hold the password.
 const PASSWORD_VARIABLE: &str = "CASTGATE_PASSWORD";
@@ -44,6 +44,8 @@ enum Action {
 struct Peer {
     #[arg(long, value_name = "TDS", help = "The tunnel database: URL, HOST[:PORT], or a name with SRV records")]
     tds: DatabaseAddress,
+    #[command(flatten)]
+    trust: TrustArg,
     /// Address of this host to ask from
     #[arg(long, value_name = "ADDRESS")]
     local: Option<IpAddr>,
@@ -111,6 +113,9 @@ struct RegisterArgs {
     /// Country it is for
     #[arg(long, value_name = "CC", value_parser = args::country)]
     country: Option<Country>,
+    /// How the HTTP of a database is carried: http or https
+    #[arg(long, value_name = "SCHEME", default_value = "http", value_parser = scheme)]
+    scheme: Scheme,
 }
 
 /// Take an entry back
@@ -164,8 +169,9 @@ async fn query(args: QueryArgs) -> Result<()> {
 }
 
 async fn register(args: RegisterArgs) -> Result<()> {
-    let RegisterArgs { peer, account, entry_type, source, port, protocol, networks, country } = args;
-    let request = Register { source, port, entry_type, protocol, networks, country, fed_by: Vec::new() };
+    let RegisterArgs { peer, account, entry_type, source, port, protocol, networks, country, scheme } = args;
+    let fed_by = Vec::new();
+    let request = Register { source, port, entry_type, protocol, networks, country, fed_by, scheme };
     peer.ask(&Request::Register(request), Some(&account.credentials()?)).await?;
     peer.print(&json!({ "registered": true, "at": peer.tds.to_string() }), &format!("registered at {}", peer.tds))
 }
@@ -183,8 +189,11 @@ impl Peer {
         let target = format!("{}?{}", self.tds.path, request.emit());
         let mut outcome = Err(anyhow!("the database {} has no address", self.tds));
         let dns = Dns::from_environment()?;
+        let trust = self.trust.trust();
         for (peer, authority) in dns.databases(&self.tds).await? {
-            let exchange = Exchange { local: self.local, credentials, ..Exchange::new(peer, &authority, &target) };
+            let (scheme, local, trust) = (self.tds.scheme, self.local, Some(&trust));
+            let asked = Exchange::new(peer, &authority, &target);
+            let exchange = Exchange { scheme, trust, local, credentials, ..asked };
             match exchange.run(&dns).await {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) => {
@@ -228,6 +237,10 @@ fn entry_type(text: &str) -> Result<EntryType, String> {
     EntryType::parse(text).ok_or_else(|| "there are TS and TDS".to_owned())
 }
 
+fn scheme(text: &str) -> Result<Scheme, String> {
+    Scheme::parse(text).ok_or_else(|| "there are http and https".to_owned())
+}
+
 fn protocol_filter(text: &str) -> Result<ProtocolFilter, Infallible> {
     if text.eq_ignore_ascii_case("ALL") { Ok(ProtocolFilter::All) } else { text.parse().map(ProtocolFilter::Only) }
 }
@@ -246,6 +259,7 @@ fn server_json(server: &Server) -> Value {
         "port": server.port,
         "protocol": server.protocol.as_ref().map(ToString::to_string),
         "prefix_len": server.prefix_len,
+        "scheme": (!server.scheme.is_http()).then(|| server.scheme.word()),
     })
 }
 
@@ -258,5 +272,6 @@ fn in_words(server: &Server) -> String {
         Some(0) => " by country".to_owned(),
         Some(len) => format!(" by a network of /{len}"),
     };
-    format!("{} {address}{protocol}{prefix}", kind(server))
+    let scheme = if server.scheme.is_http() { "" } else { " over https" };
+    format!("{} {address}{protocol}{scheme}{prefix}", kind(server))
 }

@@ -41,14 +41,15 @@ struct Printed {
 /// Asks the first address of the database that answers at all.
 pub(super) async fn run(args: TransferArgs) -> Result<()> {
     let TransferArgs { peer, account, network, country } = args;
-    let Peer { tds, local, json } = peer;
+    let Peer { tds, trust, local, json } = peer;
+    let (trust, scheme) = (trust.trust(), tds.scheme);
     let target = format!("{}?{}", tds.path, Request::Transfer(Transfer { network, country }).emit());
     let credentials = account.credentials()?;
     let dns = Dns::from_environment()?;
     let mut outcome = Err(anyhow!("the database {tds} has no address"));
     for (address, authority) in dns.databases(&tds).await? {
         let asked = Exchange::new(address, &authority, &target);
-        let exchange = Exchange { local, credentials: Some(&credentials), ..asked };
+        let exchange = Exchange { scheme, trust: Some(&trust), local, credentials: Some(&credentials), ..asked };
         let printed = Arc::<Mutex<Printed>>::default();
         let shared = printed.clone();
         let each = move |entry| shared.lock().unwrap_or_else(PoisonError::into_inner).take(json, entry);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use castgate_control::{Country, Place, PlaceError, is_host_address};
+use castgate_control::{Country, DatabaseAddress, Place, PlaceError, is_host_address};
 use castgate_crds::placement::{Toleration, TolerationOperator};
 use castgate_crds::units::TimeSpan;
 use ipnet::IpNet;
@@ -150,6 +150,22 @@ pub(super) fn place(text: &str, path: &str, reporter: &mut Reporter) -> Option<P
 
 pub(super) fn places(texts: &[String], path: &str, reporter: &mut Reporter) -> Vec<Place> {
     let row = |(index, text): (usize, &String)| place(text, &format!("{path}[{index}]"), reporter);
+    texts.iter().enumerate().filter_map(row).collect()
+}
+
+/// Databases, each as a place or, where it is over https, as a URL.
+pub(super) fn databases(texts: &[String], path: &str, reporter: &mut Reporter) -> Vec<DatabaseAddress> {
+    let row = |(index, text): (usize, &String)| {
+        let path = format!("{path}[{index}]");
+        let Some((_, rest)) = text.split_once("://") else {
+            // The same notation, and stricter about addresses that no host has.
+            let place = place(text, &path, reporter)?;
+            return place.to_string().parse().ok();
+        };
+        let address = text.parse::<DatabaseAddress>().inspect_err(|error| reporter.report(&path, error)).ok()?;
+        let host = rest.split('/').next().unwrap_or_default();
+        place(host, &path, reporter).map(|_| address)
+    };
     texts.iter().enumerate().filter_map(row).collect()
 }
 

@@ -45,7 +45,7 @@ fn read_upstream(spec: &spec::Upstream, reporter: &mut Reporter) -> Upstream {
         resolvers,
         gateway,
     } = spec;
-    let tds = fields::places(tds, "spec.upstream.tds", reporter);
+    let tds = fields::databases(tds, "spec.upstream.tds", reporter);
     let country = country.as_ref().and_then(|text| fields::country(text, "spec.upstream.country", reporter));
     let servers = fields::places(servers, "spec.upstream.servers", reporter);
     let relays = fields::places(relays, "spec.upstream.relays", reporter);
@@ -56,7 +56,7 @@ fn read_upstream(spec: &spec::Upstream, reporter: &mut Reporter) -> Upstream {
         fields::label(&database.name, "spec.upstream.databaseRef.name", reporter);
     }
     let discovery = match discovery {
-        spec::Discovery::Hierarchy => Discovery::Hierarchy(HierarchyDiscovery { tds, country }),
+        spec::Discovery::Hierarchy => Discovery::Hierarchy(HierarchyDiscovery { tds, ca: None, country }),
         spec::Discovery::Driad => Discovery::Driad(read_driad(driad.as_ref(), reporter)),
         spec::Discovery::Static => Discovery::Static(StaticDiscovery { servers }),
         spec::Discovery::Anycast if relays.is_empty() => Discovery::Anycast(AnycastDiscovery::default()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use castgate_control::{
     Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, EtcdSnapshot,
     LoopCheck, Parent, PatternSource, PeersSnapshot, PoolServerSnapshot, Protocol, RegistrarDiscovery,
-    RegistrarSnapshot, Registration, ServerSnapshot, StoreSnapshot, TlsIdentity, UpstreamSnapshot,
+    RegistrarSnapshot, Registration, Scheme, ServerSnapshot, StoreSnapshot, TlsIdentity, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
@@ -240,6 +240,7 @@ fn entry(entry_type: EntryType, protocol: Option<Protocol>, at: SocketAddr, hier
         protocol,
         networks: hierarchy.networks.clone(),
         country: hierarchy.country,
+        scheme: Scheme::Http,
     }
 }
 
@@ -270,8 +271,12 @@ pub(crate) fn parents(
     let places = |parent: &objects::Parent| {
         let login = text(objects, name, &parent.secret, "login")?.to_owned();
         let password = text(objects, name, &parent.secret, "password")?.to_owned();
-        let told =
-            move |url: DatabaseUrl| Parent { url: url.to_string(), login: login.clone(), password: password.clone() };
+        let told = move |url: DatabaseUrl| Parent {
+            url: url.to_string(),
+            login: login.clone(),
+            password: password.clone(),
+            ca: None,
+        };
         Some(urls(&parent.place).into_iter().map(told))
     };
     hierarchy.parents.iter().filter_map(places).flatten().collect()
@@ -282,7 +287,7 @@ pub(crate) fn discovery(objects: &Objects, name: &ObjectName, hierarchy: &Hierar
     let FromTheRoots { roots, secret, role } = hierarchy.discovery.as_ref()?;
     let login = text(objects, name, secret, "login")?.to_owned();
     let password = text(objects, name, secret, "password")?.to_owned();
-    Some(RegistrarDiscovery { roots: roots.clone(), login, password, role: *role })
+    Some(RegistrarDiscovery { roots: roots.clone(), login, password, ca: None, role: *role })
 }
 
 /// The channels of a server, each with the name of its bundle. (What refers to nothing was reported; it carries nothing.)

@@ -97,7 +97,7 @@ fn a_relay_that_asks_a_database_of_ours_asks_its_service_and_stays_away_from_its
     world.spec("TunnelRelay")["amt"] = json!({ "port": 2300 });
     let fleet = world.plan();
     let UpstreamSnapshot { discovery, avoid, .. } = upstream(&fleet, "castgate/tr-edge@n3");
-    let Discovery::Hierarchy(HierarchyDiscovery { tds, country }) = discovery else { panic!("{discovery:?}") };
+    let Discovery::Hierarchy(HierarchyDiscovery { tds, ca: _, country }) = discovery else { panic!("{discovery:?}") };
     assert_eq!(tds.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tdb-isp.castgate.svc:5632"]);
     assert_eq!(country.unwrap().as_str(), "BE", "that of its hierarchy");
     let avoid: Vec<_> = avoid.iter().map(ToString::to_string).collect();

@@ -38,6 +38,31 @@ pub struct TlsIdentity {
     pub key: String,
 }
 
+/// What every certificate and key in PEM begins with.
+const PEM_BEGIN: &str = "-----BEGIN ";
+
+impl TlsIdentity {
+    /// Whether both are PEM; that they belong together, the agent finds out.
+    pub(crate) fn check(&self) -> Result<(), SnapshotError> {
+        let Self { certificate, key } = self;
+        check_ca(Some(certificate)).map_err(|_| SnapshotError::new("certificate", "holds no certificate in PEM"))?;
+        if !(key.contains(PEM_BEGIN) && key.contains("PRIVATE KEY-----")) {
+            return Err(SnapshotError::new("key", "holds no private key in PEM"));
+        }
+        Ok(())
+    }
+}
+
+/// Certificates that vouch for a database, where some are given.
+pub(crate) fn check_ca(ca: Option<&String>) -> Result<(), SnapshotError> {
+    match ca {
+        Some(ca) if !ca.contains("-----BEGIN CERTIFICATE-----") => {
+            Err(SnapshotError::new("ca", "holds no certificate in PEM"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Without the key: a snapshot may end up in a log.
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -96,12 +121,15 @@ pub struct AdapterPeers {
     pub login: String,
     /// Their password.
     pub password: String,
+    /// The certificates that vouch for them, as PEM; for https. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
 }
 
 /// Without the password: a snapshot may end up in a log.
 impl fmt::Debug for AdapterPeers {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { members, login, password: _ } = self;
+        let Self { members, login, password: _, ca: _ } = self;
         formatter.debug_struct("AdapterPeers").field("members", members).field("login", login).finish_non_exhaustive()
     }
 }
@@ -149,8 +177,9 @@ impl AdapterClient {
         if self.key.len() < 32 {
             return Err(SnapshotError::new("key", "is shorter than 32 characters"));
         }
-        if let Some(AdapterPeers { members: _, login, password }) = &self.peers {
+        if let Some(AdapterPeers { members: _, login, password, ca }) = &self.peers {
             check_credentials(login, password).map_err(|error| error.within("peers"))?;
+            check_ca(ca.as_ref()).map_err(|error| error.within("peers"))?;
         }
         check_entries(&self.entries)?;
         check_parents(&self.parents)?;

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::check_changed_by;
+use crate::adapter::{TlsIdentity, check_ca};
 use crate::store::StoreSnapshot;
 use crate::{PolicySnapshot, RoutesSnapshot, SnapshotError, integer, words};
 
@@ -24,6 +25,13 @@ use crate::{PolicySnapshot, RoutesSnapshot, SnapshotError, integer, words};
 pub struct DatabaseSnapshot {
     /// Address and TCP port of the HTTP of the hierarchy.
     pub listen: SocketAddr,
+    /// What proves it to those who ask: then it is https that it speaks there, and nothing else. Default: it speaks http.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsIdentity>,
+    /// The same in two files: only an agent that takes its snapshot from a file has them. What runs holds what was in them.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_files: Option<TlsFiles>,
     /// Who may register what. Default: nobody.
     #[serde(default)]
     pub accounts: Vec<Account>,
@@ -76,6 +84,16 @@ pub struct DatabaseSnapshot {
     pub store: StoreSnapshot,
 }
 
+/// Files with what proves a database, each relative to the folder of the file with the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate, then those that signed it, as PEM.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
 /// Nobody waits longer for a process that was told to end.
 const HAND_OVER_MAX: u32 = 300;
 
@@ -90,6 +108,9 @@ pub struct PeersSnapshot {
     pub login: String,
     /// Their password.
     pub password: String,
+    /// The certificates that vouch for them, as PEM; for https. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Whether those who show it get our entries. Default: true.
     #[serde(default = "yes")]
     pub serve: bool,
@@ -106,7 +127,7 @@ pub struct PeersSnapshot {
 /// Without the password: a snapshot may end up in a log.
 impl fmt::Debug for PeersSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { members, login, password: _, serve, wait_seconds, hand_over_seconds } = self;
+        let Self { members, login, password: _, ca: _, serve, wait_seconds, hand_over_seconds } = self;
         formatter
             .debug_struct("PeersSnapshot")
             .field("members", members)
@@ -162,6 +183,8 @@ impl DatabaseSnapshot {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            tls: None,
+            tls_files: None,
             accounts: Vec::new(),
             accounts_file: None,
             accounts_changed_by: None,
@@ -199,6 +222,17 @@ impl DatabaseSnapshot {
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
         if matches!(self.listen.ip(), ip if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255])) {
             return Err(SnapshotError::new("listen", format_args!("{} is not an address of a host", self.listen.ip())));
+        }
+        self.tls.as_ref().map_or(Ok(()), TlsIdentity::check).map_err(|error| error.within("tls"))?;
+        if let Some(TlsFiles { certificate, key }) = &self.tls_files {
+            if self.tls.is_some() {
+                return Err(SnapshotError::new("tlsFiles", "are there beside tls: name one of the two"));
+            }
+            for (field, file) in [("certificate", certificate), ("key", key)] {
+                if file.as_os_str().is_empty() {
+                    return Err(SnapshotError::new(field, "is empty").within("tlsFiles"));
+                }
+            }
         }
         if let Some(peers) = &self.peers {
             peers.check().map_err(|error| error.within("peers"))?;
@@ -269,11 +303,12 @@ impl PeersSnapshot {
     /// Peers with the default waiting time, that get our entries as well.
     #[must_use]
     pub fn new(members: Vec<String>, login: String, password: String) -> Self {
-        Self { members, login, password, serve: true, wait_seconds: default_wait(), hand_over_seconds: None }
+        Self { members, login, password, ca: None, serve: true, wait_seconds: default_wait(), hand_over_seconds: None }
     }
 
     fn check(&self) -> Result<(), SnapshotError> {
         check_credentials(&self.login, &self.password)?;
+        check_ca(self.ca.as_ref())?;
         if let Some(seconds) = self.hand_over_seconds.filter(|seconds| seconds.get() > HAND_OVER_MAX) {
             return Err(SnapshotError::new("handOverSeconds", format_args!("{seconds} is not in 1..={HAND_OVER_MAX}")));
         }

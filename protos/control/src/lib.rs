@@ -27,7 +27,7 @@ mod yaml;
 pub use accounts::AccountsFile;
 pub use adapter::{AdapterClient, AdapterPeers, AdapterRef, AdapterSnapshot, TlsIdentity};
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
-pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};
+pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot, TlsFiles};
 pub use error::SnapshotError;
 pub use front::FrontSnapshot;
 pub use pattern::PatternSource;
@@ -45,10 +45,11 @@ pub use upstream::{
     MapRow, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot,
 };
 // Words of the wire that stand in a snapshot, or follow from one: who plans snapshots needs no other crate for them.
+pub use castgate_endpoint::hierarchy::address::{DatabaseAddress, Place as DatabasePlace};
 pub use castgate_endpoint::hierarchy::policy::{Policy, RouteTable, RouteTableError, routes};
 pub use castgate_endpoint::hierarchy::region::{RegionError, Regions};
 pub use castgate_wire::amtrelay;
-pub use castgate_wire::registry::{Country, EntryType, Protocol};
+pub use castgate_wire::registry::{Country, EntryType, Protocol, Scheme};
 pub use castgate_wire::umtp::Channel;
 
 #[cfg(test)]

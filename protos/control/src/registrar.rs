@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use castgate_wire::registry::{Country, EntryType, Protocol};
+use castgate_wire::registry::{Country, EntryType, Protocol, Scheme};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::AdapterRef;
+use crate::adapter::{AdapterRef, check_ca};
 use crate::{SnapshotError, integer, words};
 
 /// Entries that are announced to every parent, refreshed, and taken back at the end.
@@ -55,24 +55,30 @@ pub struct Registration {
     /// Country whose clients it is for. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "words::optional")]
     pub country: Option<Country>,
+    /// How the HTTP of a database is carried: `http` or `https`. Default: `http`.
+    #[serde(default, skip_serializing_if = "Scheme::is_http", with = "words::one")]
+    pub scheme: Scheme,
 }
 
 /// A database above us and the login that it gave us.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Parent {
-    /// `http://HOST[:PORT]`; port 5632 when absent.
+    /// `http://HOST[:PORT]` or `https://HOST[:PORT]`; port 5632 when absent.
     pub url: String,
     /// User name at that database.
     pub login: String,
     /// Password at that database.
     pub password: String,
+    /// The certificates that vouch for it, as PEM; for https. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
 }
 
 /// Without the password: a snapshot may end up in a log.
 impl fmt::Debug for Parent {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { url, login, password: _ } = self;
+        let Self { url, login, password: _, ca: _ } = self;
         formatter.debug_struct("Parent").field("url", url).field("login", login).finish_non_exhaustive()
     }
 }
@@ -82,12 +88,15 @@ impl fmt::Debug for Parent {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistrarDiscovery {
-    /// Databases at the top: `http://HOST[:PORT]`, `HOST[:PORT]`, or a bare name, which is tried as a service first.
+    /// Databases at the top: `http://HOST[:PORT]`, `https://HOST[:PORT]`, `HOST[:PORT]`, or a bare name, which is tried as a service first.
     pub roots: Vec<String>,
     /// User name at every database that is found.
     pub login: String,
     /// Password at every database that is found.
     pub password: String,
+    /// The certificates that vouch for databases, as PEM; for https. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// What a database is to one with exactly its network. Default: peer.
     #[serde(default)]
     pub role: DatabaseRole,
@@ -107,7 +116,7 @@ pub enum DatabaseRole {
 /// Without the password: a snapshot may end up in a log.
 impl fmt::Debug for RegistrarDiscovery {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let Self { roots, login, password: _, role } = self;
+        let Self { roots, login, password: _, ca: _, role } = self;
         formatter
             .debug_struct("RegistrarDiscovery")
             .field("roots", roots)
@@ -216,6 +225,9 @@ impl Registration {
                 Err(SnapshotError::new("protocol", "is missing: a tunnel server names it"))
             }
             (EntryType::TunnelDatabase, Some(_)) => Err(SnapshotError::new("protocol", "is not for a database")),
+            (EntryType::TunnelServer, Some(_)) if self.scheme == Scheme::Https => {
+                Err(SnapshotError::new("scheme", "is not for a tunnel server"))
+            }
             (EntryType::TunnelServer, Some(_)) | (EntryType::TunnelDatabase, None) => Ok(()),
         }
     }
@@ -223,20 +235,30 @@ impl Registration {
 
 impl Parent {
     fn check(&self) -> Result<(), SnapshotError> {
-        let authority = self.url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let secure = self.url.strip_prefix("https://");
+        let authority = secure.or_else(|| self.url.strip_prefix("http://"));
+        let authority = authority.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
         let good = authority.is_some_and(|authority| {
             !authority.is_empty()
                 && !authority.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | '?' | '#'))
         });
         if !good {
-            return Err(SnapshotError::new("url", format_args!("{:?} is not http://HOST[:PORT]", self.url)));
+            return Err(SnapshotError::new(
+                "url",
+                format_args!("{:?} is not http://HOST[:PORT] or https://HOST[:PORT]", self.url),
+            ));
         }
+        if self.ca.is_some() && secure.is_none() {
+            return Err(SnapshotError::new("ca", "is for https, and the url is one of http"));
+        }
+        check_ca(self.ca.as_ref())?;
         check_login(&self.login)
     }
 }
 
 impl RegistrarDiscovery {
     fn check(&self) -> Result<(), SnapshotError> {
+        check_ca(self.ca.as_ref())?;
         if self.roots.is_empty() {
             return Err(SnapshotError::new("roots", "is empty: every way begins at a root"));
         }
@@ -249,7 +271,7 @@ impl RegistrarDiscovery {
             if root.is_empty() || root.contains(|c: char| c.is_whitespace() || matches!(c, '@' | '?' | '#')) {
                 return Err(SnapshotError::new(
                     field,
-                    format_args!("{root:?} is not http://HOST[:PORT] or HOST[:PORT]"),
+                    format_args!("{root:?} is not http://HOST[:PORT], https://HOST[:PORT] or HOST[:PORT]"),
                 ));
             }
             if self.roots[..index].contains(root) {

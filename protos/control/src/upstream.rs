@@ -4,10 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_wire::registry::Country;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::check_ca;
 use crate::server::check_interface;
 use crate::{Place, SnapshotError, integer, words};
 
@@ -69,8 +71,12 @@ pub enum Discovery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HierarchyDiscovery {
-    /// Where the walk begins: a database without a port answers at 5632, a name is first tried as a service.
-    pub tds: Vec<Place>,
+    /// Where the walk begins: a database without a port answers at 5632, a bare name is first tried as a service, and one over
+    /// https is written as a URL.
+    pub tds: Vec<DatabaseAddress>,
+    /// The certificates that vouch for databases, as PEM; for https. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Country to ask for. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "words::optional")]
     pub country: Option<Country>,
@@ -219,7 +225,9 @@ impl Discovery {
             }
         }
         let checked = match self {
-            Self::Hierarchy(HierarchyDiscovery { tds, country: _ }) => some("tds", tds),
+            Self::Hierarchy(HierarchyDiscovery { tds, ca, country: _ }) => {
+                check_ca(ca.as_ref()).and_then(|()| some("tds", tds))
+            }
             Self::Static(StaticDiscovery { servers }) => some("servers", servers),
             Self::Anycast(AnycastDiscovery { relays }) => some("relays", relays),
             Self::Driad(DriadDiscovery { dns_sd, anycast: _ }) => check_domains(dns_sd),

@@ -1,6 +1,6 @@
 //! The registry's words (`TS`, `BE`, `UDP`, a channel's name) as texts in a snapshot. The types themselves belong to the wire.
 
-use castgate_wire::registry::{Country, EntryType, Protocol};
+use castgate_wire::registry::{Country, EntryType, Protocol, Scheme};
 use castgate_wire::umtp::{Channel, ChannelError};
 
 /// A value that a snapshot writes as one word.
@@ -35,6 +35,20 @@ impl Word for Protocol {
             "TCP" => Ok(Self::Tcp),
             "AMT" => Ok(Self::Amt),
             _ => Err(format!("{word:?} is not one of UDP, TCP, AMT")),
+        }
+    }
+}
+
+impl Word for Scheme {
+    fn to_word(&self) -> String {
+        self.word().to_owned()
+    }
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "http" => Ok(Self::Http),
+            "https" => Ok(Self::Https),
+            _ => Err(format!("{word:?} is neither http nor https")),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use castgate_endpoint::hierarchy::accounts::{Account, Allow};
 use castgate_endpoint::hierarchy::clock::UnixMillis;
 use castgate_endpoint::hierarchy::database::{Caller, Config, Database, Tier};
-use castgate_wire::registry::{EntryType, Prefix, Protocol, ProtocolFilter, Query, Register};
+use castgate_wire::registry::{EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Scheme};
 
 /// A fifth of what a database is made for: it costs the same for each network.
 const NETWORKS: u32 = 200_000;
@@ -56,6 +56,7 @@ fn filled(servers: u32) -> Database {
             networks: (server * share..(server + 1) * share).map(network).collect(),
             country: None,
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         };
         database.register(now, UnixMillis(0), "be", &register).unwrap();
         while database.poll_change().is_some() {}

@@ -31,7 +31,7 @@ impl std::error::Error for EntryError {}
 
 impl From<&Registration> for v1::Entry {
     fn from(registration: &Registration) -> Self {
-        let Registration { entry_type, source, port, protocol, networks, country } = registration;
+        let Registration { entry_type, source, port, protocol, networks, country, scheme } = registration;
         Self {
             r#type: entry_type.word().to_owned(),
             source: source.to_string(),
@@ -39,6 +39,7 @@ impl From<&Registration> for v1::Entry {
             protocol: protocol.as_ref().map(|protocol| protocol.word().to_owned()).unwrap_or_default(),
             networks: networks.iter().map(ToString::to_string).collect(),
             country: country.as_ref().map(ToString::to_string).unwrap_or_default(),
+            scheme: crate::servers::scheme_word(*scheme),
         }
     }
 }
@@ -47,7 +48,7 @@ impl TryFrom<&v1::Entry> for Registration {
     type Error = EntryError;
 
     fn try_from(entry: &v1::Entry) -> Result<Self, EntryError> {
-        let v1::Entry { r#type, source, port, protocol, networks, country } = entry;
+        let v1::Entry { r#type, source, port, protocol, networks, country, scheme } = entry;
         if networks.len() > NETWORKS_MAX {
             return Err(EntryError(format!("networks: are more than {NETWORKS_MAX}")));
         }
@@ -71,6 +72,7 @@ impl TryFrom<&v1::Entry> for Registration {
             },
             networks: networks.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
             country: self::country(country)?,
+            scheme: crate::servers::scheme_of(scheme)?,
         })
     }
 }
@@ -95,6 +97,8 @@ pub(crate) fn country(code: &str) -> Result<Option<Country>, EntryError> {
 
 #[cfg(test)]
 mod tests {
+    use castgate_control::Scheme;
+
     use super::*;
 
     #[test]
@@ -106,6 +110,7 @@ mod tests {
             protocol: Some(Protocol::Udp),
             networks: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             country: Some("BE".parse().unwrap()),
+            scheme: Scheme::Http,
         };
         let database = Registration {
             entry_type: EntryType::TunnelDatabase,
@@ -113,6 +118,7 @@ mod tests {
             protocol: None,
             networks: Vec::new(),
             country: None,
+            scheme: Scheme::Https,
             ..server.clone()
         };
         for registration in [server, database] {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use castgate_control::{EntryType, Protocol};
-use castgate_wire::registry::{FED_BY_MAX, Prefix, ProtocolFilter, Query, Server, Transfer, TransferEntry};
+use castgate_wire::registry::{FED_BY_MAX, Prefix, ProtocolFilter, Query, Scheme, Server, Transfer, TransferEntry};
 
 use crate::convert::{EntryError, NETWORKS_MAX, country, network, wrong};
 use crate::v1;
@@ -13,7 +13,7 @@ const COUNTRIES_MAX: usize = 1_024;
 
 impl From<&Server> for v1::Server {
     fn from(server: &Server) -> Self {
-        let Server { address, port, entry_type, protocol, prefix_len, fed_by } = server;
+        let Server { address, port, entry_type, protocol, prefix_len, fed_by, scheme } = server;
         Self {
             r#type: entry_type.word().to_owned(),
             address: address.to_string(),
@@ -21,6 +21,7 @@ impl From<&Server> for v1::Server {
             protocol: protocol.as_ref().map(|protocol| protocol.word().to_owned()).unwrap_or_default(),
             prefix_len: prefix_len.map(u32::from),
             fed_by: fed_by.iter().take(FED_BY_MAX).map(ToString::to_string).collect(),
+            scheme: scheme_word(*scheme),
         }
     }
 }
@@ -29,7 +30,7 @@ impl TryFrom<&v1::Server> for Server {
     type Error = EntryError;
 
     fn try_from(server: &v1::Server) -> Result<Self, EntryError> {
-        let v1::Server { r#type, address, port, protocol, prefix_len, fed_by } = server;
+        let v1::Server { r#type, address, port, protocol, prefix_len, fed_by, scheme } = server;
         let port_of = |port: u32| u16::try_from(port).ok().filter(|port| *port != 0);
         let length = |length: u32| u8::try_from(length).ok().filter(|length| *length <= 128);
         Ok(Self {
@@ -42,6 +43,7 @@ impl TryFrom<&v1::Server> for Server {
                 Some(len) => Some(length(*len).ok_or_else(|| wrong("prefix_len", &len.to_string(), "in 0..=128"))?),
             },
             fed_by: chain(fed_by)?,
+            scheme: scheme_of(scheme)?,
         })
     }
 }
@@ -142,6 +144,18 @@ pub fn chain(fed_by: &[String]) -> Result<Vec<IpAddr>, EntryError> {
     fed_by.iter().map(|text| text.parse().map_err(|_| wrong("fed_by", text, "an address"))).collect()
 }
 
+/// What need not be said is not said.
+pub(crate) fn scheme_word(scheme: Scheme) -> String {
+    if scheme.is_http() { String::new() } else { scheme.word().to_owned() }
+}
+
+pub(crate) fn scheme_of(word: &str) -> Result<Scheme, EntryError> {
+    match word {
+        "" => Ok(Scheme::Http),
+        word => Scheme::parse(word).ok_or_else(|| wrong("scheme", word, "http or https")),
+    }
+}
+
 fn entry_type(word: &str) -> Result<EntryType, EntryError> {
     match word {
         "TS" => Ok(EntryType::TunnelServer),
@@ -176,6 +190,7 @@ mod tests {
             protocol: Some(Protocol::Unknown("QUIC".to_owned())),
             prefix_len: Some(0),
             fed_by: vec!["192.0.2.1".parse().unwrap()],
+            scheme: Scheme::Https,
         };
         assert_eq!(Server::try_from(&v1::Server::from(&server)), Ok(server.clone()));
         let entry = TransferEntry {
@@ -211,6 +226,7 @@ mod tests {
             protocol: "UDP".to_owned(),
             prefix_len: None,
             fed_by: Vec::new(),
+            scheme: String::new(),
         };
         assert!(Server::try_from(&good).is_ok());
         for (server, sentence) in [
@@ -219,7 +235,8 @@ mod tests {
             (v1::Server { port: 65_536, ..good.clone() }, "port: \"65536\" is not in 1..=65535"),
             (v1::Server { prefix_len: Some(129), ..good.clone() }, "prefix_len: \"129\" is not in 0..=128"),
             (v1::Server { fed_by: vec!["x".to_owned()], ..good.clone() }, "fed_by: \"x\" is not an address"),
-            (v1::Server { fed_by: vec!["::".to_owned(); 17], ..good }, "fed_by: are more than 16"),
+            (v1::Server { fed_by: vec!["::".to_owned(); 17], ..good.clone() }, "fed_by: are more than 16"),
+            (v1::Server { scheme: "ftp".to_owned(), ..good }, "scheme: \"ftp\" is not http or https"),
         ] {
             assert_eq!(Server::try_from(&server).unwrap_err().to_string(), sentence);
         }

@@ -9,11 +9,12 @@
 //! ```
 //! Owns what is asked for, what is permitted of it, and when it is taken back. Speaking to databases is the registrar's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castgate_control::{AdapterClient, RegistrarSnapshot, Registration};
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_rpc::v1::{self, RegisterRequest, RegisterState};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ pub(super) struct Client {
     orders: mpsc::Sender<Order>,
     report: watch::Receiver<ClientReport>,
     /// The peers of its database.
-    peers: watch::Receiver<Vec<SocketAddr>>,
+    peers: watch::Receiver<Vec<DatabaseAddress>>,
     questions: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
@@ -135,7 +136,7 @@ impl Client {
     }
 
     /// The other databases of the networks of its database, as far as they were found.
-    pub(super) fn peers(&self) -> Vec<SocketAddr> {
+    pub(super) fn peers(&self) -> Vec<DatabaseAddress> {
         self.peers.borrow().clone()
     }
 
@@ -172,7 +173,7 @@ struct Task {
     registrar: Option<Direct>,
     /// What the registrar and the agent's database tell each other through us.
     peering: Peering,
-    peers: watch::Receiver<Vec<SocketAddr>>,
+    peers: watch::Receiver<Vec<DatabaseAddress>>,
     /// What feeds the agent's relays.
     feeding: Feeding,
     /// Whether the agent tells us when its database holds what its peers hold.

@@ -1,13 +1,13 @@
 //! The service `Hierarchy`: who calls, and to which client's task he is brought. Answering questions is `questions`'.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use castgate_control::{AdapterClient, AdapterSnapshot};
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_rpc::v1::hierarchy_server::Hierarchy;
 use castgate_rpc::v1::{
     ByeAnswer, ByeRequest, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, RegisterRequest,
@@ -130,7 +130,7 @@ impl Desk {
 /// A client who has shown his key.
 struct Known {
     orders: mpsc::Sender<Order>,
-    peers: Vec<SocketAddr>,
+    peers: Vec<DatabaseAddress>,
     questions: Arc<Semaphore>,
     settings: AdapterClient,
 }

@@ -13,7 +13,6 @@ mod client;
 mod connections;
 mod desk;
 mod questions;
-mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,9 +30,9 @@ use tonic::transport::Server;
 use crate::report::ClientReport;
 use crate::roles::registrar::RegistrarError;
 use crate::surroundings::Surroundings;
+use crate::tls::Identities;
 use desk::Desk;
 use questions::Questions;
-use tls::Identities;
 
 /// An agent that is gone is noticed after two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -87,7 +86,7 @@ impl Adapter {
         let dns = Dns::from_environment().map_err(|error| AdapterError::Resolver(error.to_string()))?;
         let desk = Arc::new(Desk::new(around.changed.clone(), Questions::new(dns)));
         desk.set(&snapshot);
-        let acceptor = identities.acceptor().map_err(AdapterError::Tls)?;
+        let acceptor = identities.acceptor(b"h2").map_err(AdapterError::Tls)?;
         let (stop, stopped) = watch::channel(false);
         let mut ended = stopped.clone();
         let incoming = connections::accept(listener, acceptor, stopped);

@@ -2,29 +2,29 @@
 //!
 //! Owns how many are answered at one time and for how long. Whoever asks has shown his key before.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use castgate_client::http::Exchange;
-use castgate_client::{CacheFolder, Dns, LocateError, Locator};
+use castgate_client::{CacheFolder, Dns, LocateError, Locator, Trust};
 use castgate_control::{AdapterClient, AdapterPeers, DatabaseRole, Registration};
-use castgate_endpoint::hierarchy::address::{DatabaseAddress, Place};
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_endpoint::hierarchy::discovery::{Found, Member, PathStep, Role, Step, Subject, Walk};
 use castgate_endpoint::hierarchy::locator::HopOutcome;
 use castgate_endpoint::hierarchy::registrar::{Lookup, Reply, subjects};
 use castgate_rpc::v1::{
     self, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, TransferRequest, Whereabouts,
 };
-use castgate_wire::registry::{EntryType, PATH, Query, Request, Server, Transfer, xml};
+use castgate_wire::registry::{EntryType, Query, Request, Server, Transfer, xml};
 use hyper::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::http::client;
+use crate::http::client::{self, PeerAccount, trust_of};
 use crate::roles::registrar::{find_out, register_of};
 
 /// Questions at one time: each is some connections, and a transfer goes on for minutes.
@@ -56,19 +56,25 @@ impl Questions {
     /// The servers of a place, as the databases above this client name them.
     pub(super) async fn locate(&self, client: &AdapterClient, request: &LocateRequest) -> Result<LocateAnswer, Status> {
         let (query, place) = request.query().map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let roots = above(client)?;
+        let (roots, trust) = above(client)?;
         let _turn = turn(&self.turns)?;
         let asked = match query.entry_type {
-            EntryType::TunnelServer => in_time(self.servers(roots, &query, place)).await?,
-            EntryType::TunnelDatabase => in_time(self.databases(&roots, &query, place)).await?,
+            EntryType::TunnelServer => in_time(self.servers(roots, trust, &query, place)).await?,
+            EntryType::TunnelDatabase => in_time(self.databases(&roots, &trust, &query, place)).await?,
         };
         let (servers, matched) = asked?;
         Ok(LocateAnswer { servers: servers.iter().map(Into::into).collect(), matched: matched.unwrap_or_default() })
     }
 
     /// Walks down until somebody names tunnel servers.
-    async fn servers(&self, roots: Vec<DatabaseAddress>, query: &Query, place: Option<IpAddr>) -> Answered {
-        let locator = Locator::new(roots, query.country, self.dns.clone(), CacheFolder::none());
+    async fn servers(
+        &self,
+        roots: Vec<DatabaseAddress>,
+        trust: Trust,
+        query: &Query,
+        place: Option<IpAddr>,
+    ) -> Answered {
+        let locator = Locator::new(roots, query.country, self.dns.clone(), CacheFolder::none()).trusting(trust);
         match locator.for_protocol(query.protocol.clone()).on_behalf_of(place).locate().await {
             Ok(found) => {
                 let tier = found.hops.into_iter().rev().find_map(|hop| match hop.outcome {
@@ -86,7 +92,13 @@ impl Questions {
     }
 
     /// What the first of these that answers knows below it.
-    async fn databases(&self, roots: &[DatabaseAddress], query: &Query, place: Option<IpAddr>) -> Answered {
+    async fn databases(
+        &self,
+        roots: &[DatabaseAddress],
+        trust: &Trust,
+        query: &Query,
+        place: Option<IpAddr>,
+    ) -> Answered {
         let mut last = "no database has an address".to_owned();
         for root in roots {
             let peers = match self.dns.databases(root).await {
@@ -98,7 +110,9 @@ impl Questions {
             };
             let target = format!("{}?{}", root.path, Request::Query(query.clone()).emit());
             for (peer, authority) in peers {
-                let exchange = Exchange { on_behalf_of: place, ..Exchange::new(peer, &authority, &target) };
+                let (scheme, trust) = (root.scheme, Some(trust));
+                let asked = Exchange::new(peer, &authority, &target);
+                let exchange = Exchange { scheme, trust, on_behalf_of: place, ..asked };
                 match exchange.run(&self.dns).await {
                     Ok(answer) if answer.status == StatusCode::OK => match xml::parse_servers(&answer.body) {
                         Ok(servers) => return Ok((servers, answer.matched)),
@@ -141,15 +155,16 @@ impl Questions {
                 return Err(Status::invalid_argument(format!("entries: have more than {SUBJECTS_MAX} networks")));
             }
         }
-        let roots = parse(&discovery.roots)?;
+        let (roots, trust) = above(client)?;
         let _turn = turn(&self.turns)?;
         let lines = Arc::new(Semaphore::new(WALKS_MAX));
         let mut walks: JoinSet<(usize, Whereabouts)> = JoinSet::new();
         for (number, subject) in wanted.into_iter().enumerate() {
-            let (dns, roots, lines) = (self.dns.clone(), roots.clone(), lines.clone());
+            let (dns, trust) = (self.dns.clone(), trust.clone());
+            let (roots, lines) = (roots.clone(), lines.clone());
             walks.spawn(async move {
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
-                (number, whereabouts(&dns, roots, subject).await)
+                (number, whereabouts(&dns, &trust, roots, subject).await)
             });
         }
         let mut found = in_time(walks.join_all()).await?;
@@ -161,7 +176,7 @@ impl Questions {
     pub(super) fn transfer(
         &self,
         client: &AdapterClient,
-        found: &[SocketAddr],
+        found: &[DatabaseAddress],
         request: &TransferRequest,
         own: OwnedSemaphorePermit,
     ) -> Result<mpsc::Receiver<Result<v1::TransferEntry, Status>>, Status> {
@@ -170,8 +185,8 @@ impl Questions {
             let sentence = format!("no login of peers is given for {}", client.agent);
             return Err(Status::failed_precondition(sentence));
         };
-        let found = found.iter().map(|peer| DatabaseAddress { place: Place::Socket(*peer), path: PATH.to_owned() });
-        let mut members: Vec<DatabaseAddress> = parse(&peers.members)?.into_iter().chain(found).collect();
+        let mut members: Vec<DatabaseAddress> =
+            parse(&peers.members)?.into_iter().chain(found.iter().cloned()).collect();
         if !request.peer.is_empty() {
             let wanted: Option<DatabaseAddress> = request.peer.parse().ok();
             members.retain(|member| Some(member) == wanted.as_ref());
@@ -197,7 +212,8 @@ async fn hand_on(
     sender: mpsc::Sender<Result<v1::TransferEntry, Status>>,
     _turns: [OwnedSemaphorePermit; 2],
 ) {
-    let AdapterPeers { members: _, login, password } = peers;
+    let AdapterPeers { members: _, login, password, ca } = peers;
+    let account = PeerAccount { login: &login, password: &password, ca: ca.as_deref() };
     let mut last = String::new();
     for member in members {
         let (entries, given) = (sender.clone(), Arc::new(AtomicBool::new(false)));
@@ -210,7 +226,7 @@ async fn hand_on(
             }
         };
         let outcome = tokio::select! {
-            outcome = client::transfer(&member, &login, &password, &transfer, take) => outcome,
+            outcome = client::transfer(&member, account, &transfer, take) => outcome,
             () = sender.closed() => return,
         };
         match outcome {
@@ -228,14 +244,14 @@ async fn hand_on(
     let _ = sender.send(Err(Status::unavailable(last))).await;
 }
 
-async fn whereabouts(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Whereabouts {
+async fn whereabouts(dns: &Dns, trust: &Trust, roots: Vec<DatabaseAddress>, subject: Subject) -> Whereabouts {
     let mut whereabouts = Whereabouts {
         r#type: subject.entry_type.word().to_owned(),
         network: subject.range.map(|range| range.to_string()).unwrap_or_default(),
         country: subject.country.map(|country| country.to_string()).unwrap_or_default(),
         ..Whereabouts::default()
     };
-    match walk(dns, roots, subject).await {
+    match walk(dns, trust, roots, subject).await {
         Ok(Found { path, decision, hops: _ }) => {
             let members =
                 |members: Vec<Member>| members.into_iter().map(|member| member.address.to_string()).collect::<Vec<_>>();
@@ -252,7 +268,7 @@ async fn whereabouts(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -
     whereabouts
 }
 
-async fn walk(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Result<Found, String> {
+async fn walk(dns: &Dns, trust: &Trust, roots: Vec<DatabaseAddress>, subject: Subject) -> Result<Found, String> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
     let mut walk = Walk::new(roots, subject, &[], u64::from_le_bytes(seed));
@@ -264,7 +280,7 @@ async fn walk(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Resul
             Step::Found(found) => return Ok(found),
             Step::Failed(error) => return Err(error.to_string()),
         };
-        match find_out(dns, lookup).await {
+        match find_out(dns, trust, lookup).await {
             Reply::Services(result) => walk.handle_service(result),
             Reply::Addresses(result) => walk.handle_addresses(result),
             Reply::Databases(result) => walk.handle_answer(result),
@@ -272,16 +288,22 @@ async fn walk(dns: &Dns, roots: Vec<DatabaseAddress>, subject: Subject) -> Resul
     }
 }
 
-/// Where the questions of a client begin.
-fn above(client: &AdapterClient) -> Result<Vec<DatabaseAddress>, Status> {
-    let roots = match &client.discovery {
-        Some(discovery) => parse(&discovery.roots)?,
-        None => parse(client.parents.iter().map(|parent| &parent.url))?,
+/// Where the questions of a client begin, and whose certificates are believed on the way down.
+fn above(client: &AdapterClient) -> Result<(Vec<DatabaseAddress>, Trust), Status> {
+    let trusted = |ca: Option<&str>| trust_of(ca).map_err(Status::failed_precondition);
+    let (roots, trust) = match &client.discovery {
+        Some(discovery) => (parse(&discovery.roots)?, trusted(discovery.ca.as_deref())?),
+        None => {
+            // One walk meets what any of them names.
+            let trusts = client.parents.iter().map(|parent| trusted(parent.ca.as_deref()));
+            let trust = trusts.reduce(|one, other| Ok(one?.or(&other?))).transpose()?.unwrap_or_default();
+            (parse(client.parents.iter().map(|parent| &parent.url))?, trust)
+        }
     };
     if roots.is_empty() {
         return Err(Status::failed_precondition(format!("no database is above {}", client.agent)));
     }
-    Ok(roots)
+    Ok((roots, trust))
 }
 
 /// Addresses that the snapshot has; the role proves them, but for those of peers, when it takes it.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
-use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot};
+use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot, TlsIdentity};
 use castgate_endpoint::hierarchy::accounts::AccountError;
 use castgate_endpoint::hierarchy::address::AddressError;
 use castgate_endpoint::hierarchy::database::{self as endpoint, StoredEntry};
@@ -43,6 +43,7 @@ pub use store::StoreError;
 
 use crate::http::server;
 use crate::roles::peering::Peering;
+use crate::tls::{Acceptor, Identities};
 use audit::Act;
 use peers::{Peers, Settings};
 use rules::Rules;
@@ -53,6 +54,9 @@ use store::Store;
 /// Why the role does not run, or not like this: one sentence that names the field, the address or the file.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
+    /// Certificate and key cannot be used.
+    #[error("tls.{0}")]
+    Tls(String),
     /// An account cannot be used.
     #[error("accounts: {0}")]
     Account(#[from] AccountError),
@@ -125,6 +129,8 @@ pub struct Database {
     rules: Arc<Mutex<Rules>>,
     /// Where the route tables are that the rules need.
     files: watch::Sender<Vec<PathBuf>>,
+    identity: Option<TlsIdentity>,
+    tls: watch::Sender<Option<Acceptor>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -155,7 +161,8 @@ impl Database {
         board: Peering,
     ) -> Result<Self, DatabaseError> {
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
-        let store = snapshot.store.clone();
+        let tls = watch::Sender::new(acceptor(snapshot.tls.as_ref())?);
+        let (store, identity) = (snapshot.store.clone(), snapshot.tls.clone());
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| DatabaseError::Random(error.to_string()))?;
         let asked_for = snapshot.listen;
@@ -174,7 +181,8 @@ impl Database {
         service.set_peer_login(peer_login);
         let peers = watch::Sender::new(peer_settings);
         let (stop, stopped) = watch::channel(false);
-        let mut role = Self { listen, asked_for, store, service, peers, rules, files, stop, tasks: Vec::new() };
+        let tasks = Vec::new();
+        let mut role = Self { listen, asked_for, store, service, peers, rules, files, identity, tls, stop, tasks };
         match role.store.clone() {
             StoreSnapshot::Embedded => role.run_embedded(listener, stopped, state_dir, board).await?,
             StoreSnapshot::Etcd(etcd) => role.run_shared(listener, stopped, &etcd, board)?,
@@ -196,7 +204,7 @@ impl Database {
         // Before the first question can come.
         service.set_synchronised(!together.may_have_members());
         together.board.set_ready(true);
-        let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
+        let server = tokio::spawn(server::serve(listener, self.tls.subscribe(), service.clone(), stopped.clone()));
 
         let (folder, audit) = (state_dir.to_owned(), service.audit().clone());
         let opened = tokio::task::spawn_blocking(move || Store::open(&folder, audit)).await;
@@ -236,7 +244,7 @@ impl Database {
         board.set_ready(false);
         service.start_shared(shared.clone());
         tracing::info!(%listen, endpoints = ?etcd.endpoints, "database started, reading etcd");
-        let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
+        let server = tokio::spawn(server::serve(listener, self.tls.subscribe(), service.clone(), stopped.clone()));
         let beats = tokio::spawn(beat(service.clone(), stopped.clone()));
         let tables = self.follow_tables(stopped.clone());
         let follower = tokio::spawn(Follower::new(shared, service, board).run(stopped));
@@ -248,9 +256,9 @@ impl Database {
         tokio::spawn(rules::follow(self.rules.clone(), self.files.subscribe(), self.service.clone(), stopped))
     }
 
-    /// Goes over to other accounts, bounds, intervals, regions and policies. Entries that their account may no longer claim are gone
-    /// at once; the next QUERY is answered after the new policies and regions. A route table that is not in memory is read before,
-    /// on a thread that may wait.
+    /// Goes over to other accounts, bounds, intervals, regions and policies, and to another certificate for connections to come.
+    /// Entries that their account may no longer claim are gone at once; the next QUERY is answered after the new policies and
+    /// regions. A route table that is not in memory is read before, on a thread that may wait.
     ///
     /// # Errors
     /// [`DatabaseError`]; the role goes on as before.
@@ -262,6 +270,9 @@ impl Database {
             return Err(DatabaseError::OtherStore);
         }
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
+        // The same one is left alone: it remembers those who come again.
+        let fresh = (snapshot.tls != self.identity).then(|| acceptor(snapshot.tls.as_ref())).transpose()?;
+        let identity = snapshot.tls.clone();
         let (requests_per_minute, trusted_proxies) =
             (snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies.clone());
         let (in_force, ready) = Rules::take(&self.rules, snapshot).await?;
@@ -273,6 +284,11 @@ impl Database {
             changed
         });
         drop(in_force);
+        if let Some(fresh) = fresh {
+            self.tls.send_replace(fresh);
+            tracing::info!(https = identity.is_some(), "new connections are shown another certificate");
+            self.identity = identity;
+        }
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
             let changed = *before != peer_settings;
@@ -433,4 +449,10 @@ fn peers_of(snapshot: &DatabaseSnapshot) -> Result<(Option<PeerLogin>, Option<Se
     let Some(peers) = &snapshot.peers else { return Ok((None, None)) };
     let login = PeerLogin::new(&peers.login, &peers.password, peers.serve);
     Ok((Some(login), Some(Settings::read(peers)?)))
+}
+
+/// What makes TLS of connections, where it is spoken.
+fn acceptor(identity: Option<&TlsIdentity>) -> Result<Option<Acceptor>, DatabaseError> {
+    let made = identity.map(|identity| Arc::new(Identities::new(identity)?).acceptor(b"http/1.1"));
+    made.transpose().map(|made| made.map(Acceptor)).map_err(DatabaseError::Tls)
 }

@@ -19,13 +19,13 @@ use castgate_control::PeersSnapshot;
 use castgate_endpoint::hierarchy::address::{AddressError, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::database::Adoption;
 use castgate_endpoint::hierarchy::peers as endpoint;
-use castgate_wire::registry::{PATH, Transfer, TransferEntry};
+use castgate_wire::registry::{Transfer, TransferEntry};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::audit::Act;
 use super::service::Service;
-use crate::http::client;
+use crate::http::client::{self, PeerAccount};
 use crate::roles::peering::Peering;
 
 /// Entries taken over at once: while they are, nobody is answered.
@@ -42,6 +42,7 @@ pub(super) struct Settings {
     pub(super) members: Vec<DatabaseAddress>,
     pub(super) login: String,
     pub(super) password: String,
+    ca: Option<String>,
     wait: Duration,
     /// How long we wait for them when we end.
     pub(super) hand_over: Option<Duration>,
@@ -50,12 +51,13 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads the addresses.
     pub(super) fn read(snapshot: &PeersSnapshot) -> Result<Self, AddressError> {
-        let PeersSnapshot { members, login, password, serve: _, wait_seconds, hand_over_seconds } = snapshot;
+        let PeersSnapshot { members, login, password, ca, serve: _, wait_seconds, hand_over_seconds } = snapshot;
         let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
         Ok(Self {
             members: members.iter().map(|member| member.parse()).collect::<Result<_, _>>()?,
             login: login.clone(),
             password: password.clone(),
+            ca: ca.clone(),
             wait: seconds(*wait_seconds),
             hand_over: hand_over_seconds.map(seconds),
         })
@@ -68,17 +70,16 @@ pub(super) struct Peers {
     /// Where we listen: a peer there is ourselves.
     pub(super) own: SocketAddr,
     pub(super) settings: watch::Receiver<Option<Settings>>,
-    pub(super) found: watch::Receiver<Vec<SocketAddr>>,
+    pub(super) found: watch::Receiver<Vec<DatabaseAddress>>,
     pub(super) board: Peering,
 }
 
 impl Peers {
     /// Who is asked at this moment. Found ones need the login of the snapshot as well.
-    fn members(settings: Option<&Settings>, found: &[SocketAddr], own: SocketAddr) -> Vec<DatabaseAddress> {
+    fn members(settings: Option<&Settings>, found: &[DatabaseAddress], own: SocketAddr) -> Vec<DatabaseAddress> {
         let Some(settings) = settings else { return Vec::new() };
-        let found = found.iter().map(|peer| DatabaseAddress { place: Place::Socket(*peer), path: PATH.to_owned() });
         let mut members: Vec<DatabaseAddress> = Vec::new();
-        for member in settings.members.iter().cloned().chain(found) {
+        for member in settings.members.iter().chain(found).cloned() {
             if member.place != Place::Socket(own) && !members.contains(&member) {
                 members.push(member);
             }
@@ -214,7 +215,9 @@ async fn take_from(service: &Arc<Service>, settings: &Settings, member: &Databas
     let mut intake = Intake { service: service.clone(), batch: Vec::new(), total: Adoption::default() };
     let name = member.to_string();
     let take = move |entry: Option<TransferEntry>| intake.take(entry);
-    let outcome = client::transfer(member, &settings.login, &settings.password, &Transfer::default(), take).await;
+    let Settings { login, password, ca, .. } = settings;
+    let account = PeerAccount { login, password, ca: ca.as_deref() };
+    let outcome = client::transfer(member, account, &Transfer::default(), take).await;
     let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
     tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
     Ok(())

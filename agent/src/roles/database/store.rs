@@ -275,7 +275,7 @@ mod tests {
     use castgate_endpoint::hierarchy::accounts::{Account, Allow};
     use castgate_endpoint::hierarchy::clock::UnixMillis;
     use castgate_endpoint::hierarchy::database::{Config, Database};
-    use castgate_wire::registry::{EntryType, Register};
+    use castgate_wire::registry::{EntryType, Register, Scheme};
     use tempfile::TempDir;
 
     use super::super::audit::Act;
@@ -396,6 +396,7 @@ mod tests {
             networks: Vec::new(),
             country: Some("BE".parse().unwrap()),
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         };
         database.register(std::time::Instant::now(), UnixMillis(0), "be", &register).unwrap();
         database.poll_change().expect("a REGISTER is a change")

@@ -61,7 +61,12 @@ impl Front {
         let listen = listener.local_addr().map_err(|error| FrontError::Listen(asked_for, error))?;
         let service = Arc::new(Service::new(snapshot, around));
         let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(server::serve(listener, service.clone(), stopped.clone()));
+        let server = tokio::spawn(server::serve(
+            listener,
+            watch::Sender::new(None).subscribe(),
+            service.clone(),
+            stopped.clone(),
+        ));
         let sweeper = tokio::spawn(sweep(service.clone(), stopped));
         tracing::info!(%listen, upstream = snapshot.upstream.endpoint, "front started");
         Ok(Self { listen, asked_for, service, stop, tasks: vec![server, sweeper] })

@@ -146,9 +146,9 @@ impl Service {
     }
 
     async fn register(&self, login: &Login, register: Register) -> Result<Answer, Failure> {
-        let Register { source, port, entry_type, protocol, networks, country, fed_by } = register;
+        let Register { source, port, entry_type, protocol, networks, country, fed_by, scheme } = register;
         let port = NonZeroU16::new(port).ok_or_else(|| Failure::bad("Parameter PORT is 0."))?;
-        let registration = Registration { entry_type, source, port, protocol, networks, country };
+        let registration = Registration { entry_type, source, port, protocol, networks, country, scheme };
         let interval = Duration::from_secs(self.interval_seconds.load(Ordering::Relaxed).into());
         let endpoint = self.upstream.adapter().endpoint;
         let who = (login.login.as_str(), login.password.as_str());

@@ -283,6 +283,7 @@ mod tests {
             protocol: Some(Protocol::Udp),
             networks: Vec::new(),
             country: None,
+            scheme: castgate_control::Scheme::Http,
         };
         let bye = Bye { source: entry.source, port: 10_100, entry_type: None, protocol: None, strict: false };
         assert!(is_meant(&bye, &entry));

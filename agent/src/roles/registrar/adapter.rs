@@ -9,12 +9,12 @@
 //! back. What a registrar that speaks to databases itself would tell the other roles of this agent, the adapter tells us: who
 //! the peers of our database are; and we tell it when that holds their entries, and who feeds our relays.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castgate_control::{AdapterRef, EntryType, Registration};
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_rpc::v1::hierarchy_client::HierarchyClient;
 use castgate_rpc::v1::{Entry, RegisterRequest, RegisterState};
 use tokio::sync::{Notify, mpsc, watch};
@@ -188,7 +188,7 @@ impl Client {
         let gone = |_| format!("{endpoint}: takes no more requests");
         let (mut synchronised, mut chain) = (self.peering.synchronised(), self.feeding.chain());
         // What the adapter has told on this stream.
-        let mut peers: Vec<SocketAddr> = Vec::new();
+        let mut peers: Vec<DatabaseAddress> = Vec::new();
         let mut current = wish.clone();
         requests.send(self.request(&current, &peers)).await.map_err(gone)?;
         let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
@@ -233,8 +233,8 @@ impl Client {
     }
 
     /// Tells our database who its peers are. Returns whether that is news.
-    fn take_peers(&self, wish: &Wish, state: &RegisterState, peers: &mut Vec<SocketAddr>) -> bool {
-        let parsed: Vec<SocketAddr> = state.peers.iter().filter_map(|peer| peer.parse().ok()).collect();
+    fn take_peers(&self, wish: &Wish, state: &RegisterState, peers: &mut Vec<DatabaseAddress>) -> bool {
+        let parsed: Vec<DatabaseAddress> = state.peers.iter().filter_map(|peer| peer.parse().ok()).collect();
         // An adapter that has just begun knows nobody yet: where somebody is registered the walk is done.
         let is_done = !parsed.is_empty() || state.registrations.iter().any(|one| one.state == "registered");
         let is_known = parsed == *peers && !(peers.is_empty() && self.has_peers());
@@ -256,7 +256,7 @@ impl Client {
         !self.peering.peers().borrow().is_empty()
     }
 
-    fn request(&self, wish: &Wish, peers: &[SocketAddr]) -> RegisterRequest {
+    fn request(&self, wish: &Wish, peers: &[DatabaseAddress]) -> RegisterRequest {
         let Wish { adapter: _, entries, bye, number } = wish;
         let synchronised_with = if *self.peering.synchronised().borrow() { peers } else { &[] };
         RegisterRequest {

@@ -11,12 +11,13 @@
 //! ```
 //! Owns the task and its life; when and what to announce, and whom to ask for that, is the state machine's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use castgate_client::Dns;
+use castgate_client::{Dns, Trust};
 use castgate_control::{DatabaseRole, RegistrarDiscovery, RegistrarSnapshot, Registration};
+use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_endpoint::hierarchy::discovery::Role;
 use castgate_endpoint::hierarchy::registrar::{
     self as endpoint, CallId, Config, Discovery, Outcome, Parent, QuestionId, Reply, Standing, Status,
@@ -27,7 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::{RegistrarError, entry_name, lookups};
-use crate::http::client;
+use crate::http::client::{self, trust_of};
 use crate::report::RegistrationReport;
 use crate::roles::feeding::Feeding;
 use crate::roles::peering::Peering;
@@ -63,6 +64,8 @@ struct Settings {
     config: Config,
     entries: Vec<Register>,
     above: Above,
+    /// Whose certificates are believed on the way from the roots.
+    trust: Trust,
 }
 
 /// Where entries are announced.
@@ -114,7 +117,7 @@ impl Direct {
         feeding: &Feeding,
         waits_for_peers: bool,
     ) -> Result<Self, RegistrarError> {
-        let Settings { config, entries, above } = settings(snapshot, waits_for_peers)?;
+        let Settings { config, entries, above, trust } = settings(snapshot, waits_for_peers)?;
         let dns = Dns::from_environment().map_err(|error| RegistrarError::Resolver(error.to_string()))?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| RegistrarError::Random(error.to_string()))?;
@@ -132,7 +135,7 @@ impl Direct {
         machine.set_fed_by(&chain.borrow_and_update(), Instant::now());
         let publisher = Publisher { statuses: publisher, carried_out: progress, changed: changed.clone() };
         publisher.publish(&machine, 0);
-        let sides = Sides { board, chain, dns };
+        let sides = Sides { board, chain, dns, trust };
         let task = tokio::spawn(run(machine, received, publisher, sides));
         Ok(Self { waits_for_peers, orders, ordered: 0, carried_out, statuses, task })
     }
@@ -217,7 +220,7 @@ impl Drop for Direct {
 struct Board {
     peering: Peering,
     /// The peers that it was told; `None`: they are not known yet.
-    told: Option<Vec<SocketAddr>>,
+    told: Option<Vec<DatabaseAddress>>,
 }
 
 impl Board {
@@ -241,6 +244,7 @@ struct Sides {
     /// What feeds this agent's relays.
     chain: watch::Receiver<Vec<IpAddr>>,
     dns: Dns,
+    trust: Trust,
 }
 
 async fn run(
@@ -249,7 +253,7 @@ async fn run(
     publisher: Publisher,
     sides: Sides,
 ) {
-    let Sides { mut board, mut chain, dns } = sides;
+    let Sides { mut board, mut chain, dns, mut trust } = sides;
     let mut synchronised = board.peering.synchronised();
     machine.set_synchronised(Instant::now(), *synchronised.borrow_and_update());
     let mut questions: JoinSet<(QuestionId, Reply)> = JoinSet::new();
@@ -266,10 +270,10 @@ async fn run(
         // A database that knows nothing yet is not announced; what was announced is taken back all the same.
         let may_talk = is_ready || (stopping && was_ready);
         while may_talk && let Some(question) = machine.poll_question() {
-            let (lines, dns) = (lines.clone(), dns.clone());
+            let (lines, dns, trust) = (lines.clone(), dns.clone(), trust.clone());
             questions.spawn(async move {
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
-                (question.id, lookups::find_out(&dns, question.lookup).await)
+                (question.id, lookups::find_out(&dns, &trust, question.lookup).await)
             });
         }
         while may_talk && let Some(call) = machine.poll_call() {
@@ -295,7 +299,8 @@ async fn run(
         };
         tokio::select! {
             order = orders.recv(), if !stopping => match order {
-                Some(Order::Set(Settings { config, entries, above })) => {
+                Some(Order::Set(Settings { config, entries, above, trust: other })) => {
+                    trust = other;
                     match above {
                         Above::Named(parents) => machine.set(config, &entries, &parents, Instant::now()),
                         Above::Found(discovery) => {
@@ -392,31 +397,35 @@ fn settings(snapshot: RegistrarSnapshot, waits_for_peers: bool) -> Result<Settin
         interval: Duration::from_secs(interval_seconds.get().into()),
         retry: Duration::from_secs(retry_seconds.get().into()),
     };
-    let parent = |(index, castgate_control::Parent { url, login, password })| {
+    let parent = |(index, castgate_control::Parent { url, login, password, ca })| {
         let url: String = url;
         let address = url.parse().map_err(|error| RegistrarError::Parent(index, error))?;
-        Ok(Parent { address, login, password })
+        trust_of(ca.as_deref()).map_err(|error| RegistrarError::ParentCa(index, error))?;
+        Ok(Parent { address, login, password, ca })
     };
+    let ca = discovery.as_ref().and_then(|discovery| discovery.ca.as_deref());
+    let trust = trust_of(ca).map_err(RegistrarError::DiscoveryCa)?;
     let above = match discovery {
         Some(discovery) => Above::Found(from_the_roots(discovery, waits_for_peers)?),
         None => Above::Named(parents.into_iter().enumerate().map(parent).collect::<Result<_, RegistrarError>>()?),
     };
-    Ok(Settings { config, entries: entries.into_iter().map(register_of).collect(), above })
+    Ok(Settings { config, entries: entries.into_iter().map(register_of).collect(), above, trust })
 }
 
 /// An entry as it is announced, by whoever is not fed by anybody.
 pub(crate) fn register_of(registration: Registration) -> Register {
-    let Registration { entry_type, source, port, protocol, networks, country } = registration;
-    Register { source, port: port.get(), entry_type, protocol, networks, country, fed_by: Vec::new() }
+    let Registration { entry_type, source, port, protocol, networks, country, scheme } = registration;
+    Register { source, port: port.get(), entry_type, protocol, networks, country, fed_by: Vec::new(), scheme }
 }
 
 fn from_the_roots(discovery: RegistrarDiscovery, waits_for_peers: bool) -> Result<Discovery, RegistrarError> {
-    let RegistrarDiscovery { roots, login, password, role } = discovery;
+    let RegistrarDiscovery { roots, login, password, ca, role } = discovery;
     let root = |(index, root): (usize, String)| root.parse().map_err(|error| RegistrarError::Root(index, error));
     Ok(Discovery {
         roots: roots.into_iter().enumerate().map(root).collect::<Result<_, _>>()?,
         login,
         password,
+        ca,
         role: match role {
             DatabaseRole::Peer => Role::Peer,
             DatabaseRole::Customer => Role::Customer,

@@ -2,17 +2,17 @@
 //!
 //! Owns nothing but the way to the answer; whom to ask is the state machine's.
 
-use castgate_client::Dns;
+use castgate_client::{Dns, Trust};
 use castgate_endpoint::hierarchy::registrar::{Lookup, Reply};
 
 use crate::http::client;
 
 /// Finds out one thing. Everything that can happen is a reply.
-pub(crate) async fn find_out(dns: &Dns, lookup: Lookup) -> Reply {
+pub(crate) async fn find_out(dns: &Dns, trust: &Trust, lookup: Lookup) -> Reply {
     let reply = match &lookup {
         Lookup::Services(name) => Reply::Services(dns.services(name).await.map_err(|error| error.to_string())),
         Lookup::Addresses(name) => Reply::Addresses(dns.addresses(name).await.map_err(|error| error.to_string())),
-        Lookup::Databases(ask) => Reply::Databases(client::ask(ask).await),
+        Lookup::Databases(ask) => Reply::Databases(client::ask(ask, trust).await),
     };
     tracing::debug!(?lookup, ?reply, "looked up");
     reply

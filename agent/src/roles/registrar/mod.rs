@@ -30,6 +30,12 @@ pub enum RegistrarError {
     /// A parent is no address of a database.
     #[error("parents[{0}].url: {1}")]
     Parent(usize, AddressError),
+    /// What vouches for a parent cannot be read.
+    #[error("parents[{0}].{1}")]
+    ParentCa(usize, String),
+    /// What vouches for databases that are found cannot be read.
+    #[error("discovery.{0}")]
+    DiscoveryCa(String),
     /// A root is no address of a database.
     #[error("discovery.roots[{0}]: {1}")]
     Root(usize, AddressError),

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use anyhow::{Result, bail};
 use castgate_control::{Account, Allow, DatabaseSnapshot, EntryType};
-use castgate_wire::registry::{Prefix, Protocol, Register, Request};
+use castgate_wire::registry::{Prefix, Protocol, Register, Request, Scheme};
 
 /// The account of every server. The password is that of an example and guards nothing; its hash costs what any hash costs.
 const LOGIN: &str = "brussels";
@@ -88,6 +88,7 @@ impl Size {
             networks: networks.collect(),
             country: None,
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         });
         write(octets, &register.emit(), format_args!("Authorization: Basic {AUTHORIZATION}\r\n"));
     }

@@ -6,7 +6,7 @@ mod facts;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, locate, probe};
+use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Trust, locate, probe};
 use castgate_wire::registry::Country;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub(crate) use facts::Facts;
 use super::access::{Cluster, ClusterArgs};
 use super::status::count_of;
 use super::table::Table;
-use crate::args::country;
+use crate::args::{TrustArg, country};
 
 /// Find out why something does not work on a cluster
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,8 @@ pub(crate) struct Args {
     /// Tunnel database to ask from here
     #[arg(long, value_name = "TDS")]
     tds: Vec<DatabaseAddress>,
+    #[command(flatten)]
+    trust: TrustArg,
     /// Country to ask it for, two letters
     #[arg(long, value_name = "CC", value_parser = country, requires = "tds")]
     country: Option<Country>,
@@ -86,7 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     cluster.version().await?;
     let mut checks = checks(&Facts::read(&cluster).await);
     if !args.tds.is_empty() {
-        checks.push(from_here(args.tds, args.country).await);
+        checks.push(from_here(args.tds, args.country, args.trust.trust()).await);
     }
     let text = if args.json { as_json(&checks)? } else { in_words(&checks) };
     write!(std::io::stdout(), "{text}").context("standard output is closed")?;
@@ -123,13 +125,13 @@ fn as_json(checks: &[Check]) -> Result<String> {
 }
 
 /// What a client at this place would meet.
-async fn from_here(roots: Vec<DatabaseAddress>, country: Option<Country>) -> Check {
+async fn from_here(roots: Vec<DatabaseAddress>, country: Option<Country>, trust: Trust) -> Check {
     const NAME: &str = "from here";
     let dns = match Dns::from_environment() {
         Ok(dns) => dns,
         Err(error) => return Check::failed(NAME, error.to_string(), "correct /etc/resolv.conf"),
     };
-    let found = match Locator::new(roots, country, dns, CacheFolder::none()).locate().await {
+    let found = match Locator::new(roots, country, dns, CacheFolder::none()).trusting(trust).locate().await {
         Ok(found) => found,
         Err(error) => {
             let advice = "does the Service of the database reach this place (spec.service), and did a server register for \

@@ -121,14 +121,17 @@ fn upstreams() -> impl Strategy<Value = UpstreamSnapshot> {
         Just("2001:db8::2".to_owned()),
     ];
     let places = || proptest::collection::vec(host.clone().prop_map(|text| text.parse::<Place>().unwrap()), 1..4);
+    let database = ("(https?://)?", host.clone())
+        .prop_filter_map("a database", |(scheme, host)| format!("{scheme}{host}").parse::<DatabaseAddress>().ok());
+    let databases = proptest::collection::vec(database, 1..4);
     let row = (places(), proptest::option::of(prefixes())).prop_map(|(relays, source)| {
         let group = source.map_or(Some("232.0.0.0/8".parse().unwrap()), |_| None);
         MapRow { group, source, relays }
     });
     let row = row.prop_filter("sources", |row| row.source.is_none_or(|prefix| !prefix.addr().is_multicast()));
     let discovery = prop_oneof![
-        (places(), proptest::option::of(countries()))
-            .prop_map(|(tds, country)| Discovery::Hierarchy(HierarchyDiscovery { tds, country })),
+        (databases, proptest::option::of(countries()), proptest::option::of(authorities()))
+            .prop_map(|(tds, country, ca)| Discovery::Hierarchy(HierarchyDiscovery { tds, ca, country })),
         any::<bool>()
             .prop_map(|anycast| Discovery::Driad(DriadDiscovery { dns_sd: vec!["example.net".to_owned()], anycast })),
         places().prop_map(|servers| Discovery::Static(StaticDiscovery { servers })),
@@ -192,6 +195,8 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
             }
             DatabaseSnapshot {
                 listen,
+                tls: proxy.addr().is_ipv4().then(identity),
+                tls_files: None,
                 accounts: account.into_iter().collect(),
                 accounts_file: None,
                 accounts_changed_by: None,
@@ -213,6 +218,15 @@ fn databases() -> impl Strategy<Value = DatabaseSnapshot> {
             }
         })
         .prop_flat_map(|database| prop_oneof![Just(database.clone()), Just(in_etcd(database))])
+}
+
+fn identity() -> TlsIdentity {
+    let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
+    TlsIdentity { certificate: pem("CERTIFICATE"), key: pem("PRIVATE KEY") }
+}
+
+fn authorities() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9+/]{64}".prop_map(|line| format!("-----BEGIN CERTIFICATE-----\n{line}\n-----END CERTIFICATE-----\n"))
 }
 
 /// The same with its entries in etcd, where it has no peers.
@@ -248,10 +262,12 @@ fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {
 
 fn discoveries() -> impl Strategy<Value = RegistrarDiscovery> {
     let role = prop_oneof![Just(DatabaseRole::Peer), Just(DatabaseRole::Customer)];
-    ("[a-z]{1,9}", "\\PC{0,20}", role).prop_map(|(root, password, role)| RegistrarDiscovery {
+    let ca = proptest::option::of(authorities());
+    ("[a-z]{1,9}", "\\PC{0,20}", role, ca).prop_map(|(root, password, role, ca)| RegistrarDiscovery {
         roots: vec![root],
         login: "me".to_owned(),
         password,
+        ca,
         role,
     })
 }
@@ -289,15 +305,17 @@ fn registrations() -> impl Strategy<Value = Registration> {
             protocol: Some(protocol),
             networks: vec![network],
             country: Some(country),
+            scheme: Scheme::Http,
         },
     )
 }
 
 fn parents() -> impl Strategy<Value = Parent> {
-    "\\PC{0,20}".prop_map(|password| Parent {
-        url: "http://db.example:5632".to_owned(),
+    ("\\PC{0,20}", proptest::option::of(authorities())).prop_map(|(password, ca)| Parent {
+        url: if ca.is_some() { "https://db.example:5632" } else { "http://db.example:5632" }.to_owned(),
         login: "me".to_owned(),
         password,
+        ca,
     })
 }
 

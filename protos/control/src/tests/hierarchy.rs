@@ -70,6 +70,7 @@ fn a_bad_field_of_discovery_is_named_in_one_sentence() {
             "\"http://192.0.2.9:5632\"",
             "registrar.discovery.roots[1]: http://192.0.2.9:5632 is there twice",
         ),
+        ("login: me", "login: me, ca: x", "registrar.discovery.ca: holds no certificate in PEM"),
         ("login: me", "login: 'a:b'", "registrar.discovery.login: \"a:b\" cannot be a login"),
         ("role: customer", "role: child", "registrar.discovery.role: "),
         (
@@ -112,6 +113,16 @@ fn a_bad_field_of_an_adapter_is_named_in_one_sentence() {
         ("demo/tdb-two@node-1", "demo/ts-one@node-2", "adapter.clients: demo/ts-one@node-2 is there twice"),
         ("192.0.2.1", "0.0.0.0", "adapter.clients[0].entries[0].source: 0.0.0.0 is not the address of a host"),
         ("http://db.example", "db.example", "adapter.clients[0].parents[0].url: \"db.example\" is not http://HOST"),
+        (
+            "url: \"http://db.example",
+            "ca: \"-----BEGIN CERTIFICATE-----\", url: \"http://db.example",
+            "adapter.clients[0].parents[0].ca: is for https, and the url is one of http",
+        ),
+        (
+            "url: \"http://db.example",
+            "ca: x, url: \"https://db.example",
+            "adapter.clients[0].parents[0].ca: holds no certificate in PEM",
+        ),
         ("listen: 0.0.0.0:8444", "listen: here", "adapter.listen: "),
         ("tls: {", "tls: { ca: x, ", "adapter.tls.ca: unknown field `ca`"),
     ];

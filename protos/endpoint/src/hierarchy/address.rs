@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use castgate_wire::registry;
+use castgate_wire::registry::{self, Scheme};
 use serde::{Deserialize, Serialize};
 
 /// TCP port of a database when none is named, also in a URL.
@@ -17,9 +17,11 @@ pub const SERVICE: &str = "_castgate._tcp";
 const NAME_LEN_MAX: usize = 253;
 
 /// A tunnel database as somebody wrote it. Reads from and prints as text, also in serde.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DatabaseAddress {
+    /// How it is spoken to.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub place: Place,
     /// Path of the HTTP requests; [`registry::PATH`] unless a URL names another.
@@ -27,7 +29,7 @@ pub struct DatabaseAddress {
 }
 
 /// The host of a [`DatabaseAddress`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// An address: nothing to look up.
     Socket(SocketAddr),
@@ -45,11 +47,11 @@ pub enum Place {
 /// Why a text is not the address of a database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// A scheme other than http.
-    #[error("database `{0}`: only http:// is spoken")]
+    /// A scheme other than http and https.
+    #[error("database `{0}`: only http:// and https:// are spoken")]
     Scheme(String),
     /// User, query or fragment in a URL.
-    #[error("database `{0}`: a URL of a database is http://HOST[:PORT][/PATH]")]
+    #[error("database `{0}`: a URL of a database is http[s]://HOST[:PORT][/PATH]")]
     Url(String),
     /// A port that is not 1 to 65535.
     #[error("database `{0}`: the port is not a number from 1 to 65535")]
@@ -60,10 +62,16 @@ pub enum AddressError {
 }
 
 impl DatabaseAddress {
-    /// The database at an address, with the usual path.
+    /// The database at an address, with the usual path, over http.
     #[must_use]
     pub fn of_socket(address: SocketAddr) -> Self {
-        Self { place: Place::Socket(address), path: registry::PATH.to_owned() }
+        Self::at(Scheme::Http, Place::Socket(address))
+    }
+
+    /// The database at a place, with the usual path.
+    #[must_use]
+    pub fn at(scheme: Scheme, place: Place) -> Self {
+        Self { scheme, place, path: registry::PATH.to_owned() }
     }
 
     /// What goes into the `Host` field of a request: `HOST:PORT` as named, not as looked up.
@@ -148,10 +156,12 @@ impl FromStr for DatabaseAddress {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let whole = text.trim();
-        let (rest, in_url) = match whole.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, true),
-            Some(_) => return Err(AddressError::Scheme(whole.to_owned())),
-            None => (whole, false),
+        let (scheme, rest, in_url) = match whole.split_once("://") {
+            Some((scheme, rest)) => {
+                let scheme = Scheme::parse(scheme).ok_or_else(|| AddressError::Scheme(whole.to_owned()))?;
+                (scheme, rest, true)
+            }
+            None => (Scheme::Http, whole, false),
         };
         let (host, path) = match rest.find('/') {
             Some(at) if in_url => rest.split_at(at),
@@ -162,14 +172,17 @@ impl FromStr for DatabaseAddress {
             return Err(AddressError::Url(whole.to_owned()));
         }
         let path = if path.is_empty() || path == "/" { registry::PATH } else { path };
-        Ok(Self { place: Place::parse(host, whole, in_url)?, path: path.to_owned() })
+        Ok(Self { scheme, place: Place::parse(host, whole, in_url)?, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for DatabaseAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path != registry::PATH {
-            return write!(f, "http://{}{}", self.authority(), self.path);
+            return write!(f, "{}://{}{}", self.scheme, self.authority(), self.path);
+        }
+        if self.scheme == Scheme::Https {
+            return write!(f, "https://{}", self.authority());
         }
         match &self.place {
             Place::Socket(address) => write!(f, "{address}"),
@@ -220,10 +233,18 @@ mod tests {
                 Place::Socket("192.0.2.1:5632".parse().unwrap()),
                 "http://192.0.2.1:5632/tds/castgate.cgs",
             ),
+            ("https://Roots.example", name("roots.example", 5632), "https://roots.example:5632"),
+            (
+                "HTTPS://[2001:db8::1]:443/script/castgate.cgs",
+                Place::Socket("[2001:db8::1]:443".parse().unwrap()),
+                "https://[2001:db8::1]:443",
+            ),
+            ("https://a:1/tds/castgate.cgs", name("a", 1), "https://a:1/tds/castgate.cgs"),
         ];
         for (text, place, printed) in cases {
             let address: DatabaseAddress = text.parse().unwrap();
             assert_eq!(address.place, place, "{text}");
+            assert_eq!(address.scheme == Scheme::Https, printed.starts_with("https"), "{text}");
             assert_eq!(address.to_string(), printed, "{text}");
             assert_eq!(printed.parse::<DatabaseAddress>().unwrap(), address, "{printed}");
         }
@@ -233,7 +254,8 @@ mod tests {
     fn what_is_no_database_is_refused_with_a_sentence_that_quotes_it() {
         for text in [
             "",
-            "https://roots.example",
+            "ftp://roots.example",
+            "https://",
             "http://",
             "http://a@b",
             "http://a/x?y=1",

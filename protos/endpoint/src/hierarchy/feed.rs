@@ -41,7 +41,7 @@ pub fn chain(server: IpAddr, above: &[IpAddr]) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use castgate_wire::registry::{EntryType, Protocol, Register, Request, xml};
+    use castgate_wire::registry::{EntryType, Protocol, Register, Request, Scheme, xml};
 
     #[test]
     fn two_relays_that_would_feed_each_other_do_not() {
@@ -109,6 +109,7 @@ mod tests {
                 networks: Vec::new(),
                 country: None,
                 fed_by: fed_by.to_vec(),
+                scheme: Scheme::Http,
             };
             let Ok((Request::Register(register), None)) = Request::parse(&Request::Register(register).emit()) else {
                 panic!("a REGISTER stays one");
@@ -125,6 +126,7 @@ mod tests {
                 protocol: register.protocol.clone(),
                 prefix_len: None,
                 fed_by: register.fed_by.clone(),
+                scheme: register.scheme,
             };
             let document = xml::emit_servers(&self.0.iter().map(server).collect::<Vec<_>>());
             let servers = xml::parse_servers(document.as_bytes()).unwrap();

@@ -56,7 +56,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use castgate_wire::registry::{self, Country, EntryType, ProtocolFilter, Query, Request, Server};
+use castgate_wire::registry::{Country, EntryType, ProtocolFilter, Query, Request, Scheme, Server};
 use serde::{Deserialize, Serialize};
 
 use super::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
@@ -128,6 +128,8 @@ pub enum Step {
 pub struct Ask {
     /// What the answer is handed back with.
     pub id: TaskId,
+    /// How it is spoken to.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub address: SocketAddr,
     /// The `Host` field.
@@ -283,7 +285,7 @@ struct Open {
 #[derive(Debug)]
 enum Task {
     Service(String),
-    Address { name: String, port: u16, path: String },
+    Address { name: String, port: u16, path: String, scheme: Scheme },
     Ask(Candidate),
 }
 
@@ -386,8 +388,7 @@ impl Locator {
                 self.roots.extend(order.into_iter().rev());
             }
             Ok(_) | Err(_) => {
-                let place = Place::Name { name, port: DEFAULT_PORT };
-                self.roots.push(DatabaseAddress { place, path: registry::PATH.to_owned() });
+                self.roots.push(DatabaseAddress::at(Scheme::Http, Place::Name { name, port: DEFAULT_PORT }));
             }
         }
     }
@@ -395,7 +396,7 @@ impl Locator {
     /// Brings the addresses of [`Step::ResolveAddress`].
     pub fn handle_addresses(&mut self, id: TaskId, result: Result<Vec<IpAddr>, String>) {
         let task = self.close(id, |task| matches!(task, Task::Address { .. }));
-        let Some(Task::Address { name, port, path }) = task else { return };
+        let Some(Task::Address { name, port, path, scheme }) = task else { return };
         match result {
             Ok(addresses) if addresses.is_empty() => {
                 self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
@@ -403,6 +404,7 @@ impl Locator {
             Ok(addresses) => {
                 self.hop(name.clone(), HopOutcome::Resolved(addresses.len()));
                 let member = |address| Member {
+                    scheme,
                     address: SocketAddr::new(address, port),
                     authority: format!("{name}:{port}"),
                     path: path.clone(),
@@ -519,10 +521,10 @@ impl Locator {
                     }
                 }
                 Task::Service(name) => {
-                    self.roots.push(DatabaseAddress { place: Place::Service(name), path: registry::PATH.to_owned() });
+                    self.roots.push(DatabaseAddress::at(Scheme::Http, Place::Service(name)));
                 }
-                Task::Address { name, port, path } => {
-                    self.roots.push(DatabaseAddress { place: Place::Name { name, port }, path });
+                Task::Address { name, port, path, scheme } => {
+                    self.roots.push(DatabaseAddress { scheme, place: Place::Name { name, port }, path });
                 }
             }
         }
@@ -537,6 +539,7 @@ impl Locator {
             Task::Address { name, .. } => Step::ResolveAddress { id, name: name.clone() },
             Task::Ask(Candidate { member, .. }) => Step::Ask(Ask {
                 id,
+                scheme: member.scheme,
                 address: member.address,
                 authority: member.authority.clone(),
                 target: format!("{}?{}", member.path, self.target_query),
@@ -567,12 +570,12 @@ impl Locator {
                 self.path.pop();
                 continue;
             }
-            let DatabaseAddress { place, path } = self.roots.pop()?;
+            let DatabaseAddress { scheme, place, path } = self.roots.pop()?;
             match place {
                 Place::Service(name) => return Some(Task::Service(name)),
-                Place::Name { name, port } => return Some(Task::Address { name, port, path }),
+                Place::Name { name, port } => return Some(Task::Address { name, port, path, scheme }),
                 Place::Socket(address) => {
-                    self.add_to_last_step(vec![Member { address, authority: address.to_string(), path }]);
+                    self.add_to_last_step(vec![Member { scheme, address, authority: address.to_string(), path }]);
                 }
             }
         }
@@ -630,6 +633,7 @@ impl CachedServer {
             protocol: self.protocol.as_deref().and_then(|word| word.parse().ok()),
             prefix_len: None,
             fed_by: self.fed_by.clone(),
+            scheme: Scheme::Http,
         }
     }
 }

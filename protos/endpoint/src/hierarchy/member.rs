@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use castgate_wire::registry::{self, Server};
+use castgate_wire::registry::{self, Scheme, Server};
 use serde::{Deserialize, Serialize};
 
 use super::address::{DatabaseAddress, Place};
@@ -17,6 +17,9 @@ pub(super) const MEMBERS_MAX: usize = 64;
 /// A database of one step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
+    /// How it is spoken to. Absent in what an earlier version left.
+    #[serde(default, skip_serializing_if = "Scheme::is_http", with = "super::scheme")]
+    pub scheme: Scheme,
     /// Where to connect to.
     pub address: SocketAddr,
     /// The `Host` field of a request.
@@ -26,15 +29,15 @@ pub struct Member {
 }
 
 impl Member {
-    /// A database that is known by its address alone.
+    /// A database that is known by its address alone, over http.
     #[must_use]
     pub fn of_socket(address: SocketAddr) -> Self {
-        Self { address, authority: address.to_string(), path: registry::PATH.to_owned() }
+        Self { scheme: Scheme::Http, address, authority: address.to_string(), path: registry::PATH.to_owned() }
     }
 
     /// A database as another one names it.
     pub(super) fn of_server(server: &Server) -> Self {
-        Self::of_socket(SocketAddr::new(server.address, server.port))
+        Self { scheme: server.scheme, ..Self::of_socket(SocketAddr::new(server.address, server.port)) }
     }
 }
 
@@ -44,9 +47,10 @@ pub(super) fn in_service_order(targets: Vec<ServiceTarget>, lot: &mut Lot) -> Ve
     if targets.iter().any(|target| matches!(target.target.as_str(), "" | ".")) {
         return Vec::new();
     }
-    let database = |target: ServiceTarget| DatabaseAddress {
-        place: Place::Name { name: target.target.trim_end_matches('.').to_owned(), port: target.port },
-        path: registry::PATH.to_owned(),
+    let database = |target: ServiceTarget| {
+        let name = target.target.trim_end_matches('.').to_owned();
+        // A bare name says nothing of https; whoever means that writes a URL, which is no service.
+        DatabaseAddress::at(Scheme::Http, Place::Name { name, port: target.port })
     };
     in_order(targets, lot).into_iter().map(database).collect()
 }

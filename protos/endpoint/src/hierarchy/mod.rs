@@ -25,3 +25,4 @@ pub mod region;
 pub mod registrar;
 
 mod lot;
+mod scheme;

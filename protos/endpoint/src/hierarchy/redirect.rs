@@ -5,9 +5,11 @@
 //! * at most [`REDIRECTS_MAX`], all in the time of one request;
 //! * the same request is sent again, GET as GET and POST as POST: a database takes the same pairs either way (§6), and a REGISTER
 //!   that lost its body would only be refused with words about something else;
-//! * only to `http`, which is all that is spoken here;
-//! * a request with credentials follows only within the same authority, that is host and port: to anybody else the password
+//! * only to `http` and `https`, and never from `https` back to `http`: whoever asked for more than that did not ask for less;
+//! * a request with credentials follows only within the same authority, that is scheme, host and port: to anybody else the password
 //!   would be given away, and the request is worth nothing without.
+
+use castgate_wire::registry::Scheme;
 
 use super::address::Place;
 
@@ -17,6 +19,8 @@ pub const REDIRECTS_MAX: usize = 3;
 /// Where the same request goes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
+    /// How that place is spoken to.
+    pub scheme: Scheme,
     /// Another place to connect to; `None` for the same.
     pub place: Option<Place>,
     /// The `Host` field there.
@@ -33,9 +37,12 @@ pub enum RedirectError {
     /// No `Location`, or one that is no text.
     #[error("redirects without saying where to")]
     Nowhere,
-    /// A scheme other than http.
-    #[error("redirects to `{0}`, and only http:// is spoken")]
+    /// A scheme other than http and https.
+    #[error("redirects to `{0}`, and only http:// and https:// are spoken")]
     Scheme(String),
+    /// From https to http.
+    #[error("redirects to `{0}`, and https is not left for http")]
+    Downgrade(String),
     /// What is neither a URL nor a path.
     #[error("redirects to `{0}`, which is no URL of a database")]
     Url(String),
@@ -54,12 +61,16 @@ pub const fn is_redirect(status: u16) -> bool {
 }
 
 impl Redirect {
-    /// Reads a `Location` in the answer of the host that is called `authority`. `is_private` says that the request carries
-    /// credentials.
+    /// Reads a `Location` in the answer of the host that is called `authority` and was asked over `scheme`. `is_private` says that
+    /// the request carries credentials.
     ///
     /// # Errors
     /// [`RedirectError`] when it is not to be followed. Never panics, whatever the text.
-    pub fn parse(authority: &str, location: Option<&str>, is_private: bool) -> Result<Self, RedirectError> {
+    pub fn parse(
+        (scheme, authority): (Scheme, &str),
+        location: Option<&str>,
+        is_private: bool,
+    ) -> Result<Self, RedirectError> {
         let location = location.map(str::trim).filter(|text| !text.is_empty()).ok_or(RedirectError::Nowhere)?;
         let shown = || location.chars().take(SHOWN_MAX).collect::<String>();
         let wrong = || RedirectError::Url(shown());
@@ -67,20 +78,18 @@ impl Redirect {
             return Err(wrong());
         }
         let text = location.split('#').next().unwrap_or_default();
-        let (host, rest) = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
-                if !scheme.eq_ignore_ascii_case("http") {
-                    return Err(RedirectError::Scheme(shown()));
-                }
+        let (new_scheme, host, rest) = match text.split_once("://") {
+            Some((new, rest)) if new.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
+                let new = Scheme::parse(new).ok_or_else(|| RedirectError::Scheme(shown()))?;
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                (Some(&rest[..end]), &rest[end..])
+                (new, Some(&rest[..end]), &rest[end..])
             }
             _ => match text.strip_prefix("//") {
                 Some(rest) => {
                     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                    (Some(&rest[..end]), &rest[end..])
+                    (scheme, Some(&rest[..end]), &rest[end..])
                 }
-                None if text.starts_with('/') => (None, text),
+                None if text.starts_with('/') => (scheme, None, text),
                 None => return Err(wrong()),
             },
         };
@@ -89,22 +98,30 @@ impl Redirect {
             None => (rest, None),
         };
         let path = if path.is_empty() { "/" } else { path }.to_owned();
-        let here = || Self { place: None, authority: authority.to_owned(), path: path.clone(), pairs: pairs.clone() };
+        let here =
+            || Self { scheme, place: None, authority: authority.to_owned(), path: path.clone(), pairs: pairs.clone() };
         let Some(host) = host else { return Ok(here()) };
-        // Unlike the address of a database that a person writes, a URL without a port means that of http.
-        let place = Place::of_url_host(host, HTTP_PORT).ok_or_else(wrong)?;
+        // Unlike the address of a database that a person writes, a URL without a port means that of its scheme.
+        let port = match new_scheme {
+            Scheme::Http => HTTP_PORT,
+            Scheme::Https => HTTPS_PORT,
+        };
+        let place = Place::of_url_host(host, port).ok_or_else(wrong)?;
         let there = match &place {
             Place::Socket(address) => address.to_string(),
             Place::Name { name, port } => format!("{name}:{port}"),
             Place::Service(name) => name.clone(),
         };
-        if there.eq_ignore_ascii_case(authority) {
+        if there.eq_ignore_ascii_case(authority) && new_scheme == scheme {
             return Ok(here());
+        }
+        if (scheme, new_scheme) == (Scheme::Https, Scheme::Http) {
+            return Err(RedirectError::Downgrade(shown()));
         }
         if is_private {
             return Err(RedirectError::Credentials(shown()));
         }
-        Ok(Self { place: Some(place), authority: there, path, pairs })
+        Ok(Self { scheme: new_scheme, place: Some(place), authority: there, path, pairs })
     }
 
     /// The target of the request that follows one for `target`: a redirect that names no pairs keeps those of the one before.
@@ -115,8 +132,9 @@ impl Redirect {
     }
 }
 
-/// Port of a URL without one (RFC 9110 §4.2.1).
+/// Ports of a URL without one (RFC 9110 §4.2.1, §4.2.2).
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 /// What a URL is made of besides letters and digits (RFC 3986 §2), so that no line of a request can be broken with it.
 const URL_MARKS: &[u8] = b"-._~:/?#[]@!$&'()*+,;=%";
 /// Characters of a `Location` that a sentence repeats.
@@ -127,9 +145,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const HERE: (Scheme, &str) = (Scheme::Http, "tds.example:5632");
+
     fn read(location: &str, is_private: bool) -> Result<(String, String, Option<String>, bool), RedirectError> {
-        let Redirect { place, authority, path, pairs } =
-            Redirect::parse("tds.example:5632", Some(location), is_private)?;
+        let Redirect { scheme: _, place, authority, path, pairs } = Redirect::parse(HERE, Some(location), is_private)?;
         Ok((authority, path, pairs, place.is_some()))
     }
 
@@ -144,6 +163,8 @@ mod tests {
             ("http://[2001:db8::1]/a", "[2001:db8::1]:80", "/a", None, true),
             ("//other.example:8080", "other.example:8080", "/", None, true),
             ("http://other.example?b=/", "other.example:80", "/", Some("b=/"), true),
+            ("https://tds.example/a", "tds.example:443", "/a", None, true),
+            ("https://tds.example:5632/a", "tds.example:5632", "/a", None, true),
         ] {
             let expected = (authority.to_owned(), path.to_owned(), pairs.map(str::to_owned), elsewhere);
             assert_eq!(read(location, false), Ok(expected), "{location}");
@@ -154,8 +175,7 @@ mod tests {
     #[test]
     fn what_is_not_followed_says_why() {
         for (location, cause) in [
-            ("https://tds.example/a", "only http:// is spoken"),
-            ("ftp://tds.example/a", "only http:// is spoken"),
+            ("ftp://tds.example/a", "only http:// and https:// are spoken"),
             ("castgate.cgs", "no URL of a database"),
             ("http://a b/", "no URL of a database"),
             ("http://user:secret@tds.example/", "no URL of a database"),
@@ -168,23 +188,40 @@ mod tests {
         }
         let error = read("http://evil.example/a", true).unwrap_err();
         assert_eq!(error, RedirectError::Credentials("http://evil.example/a".to_owned()));
-        assert_eq!(Redirect::parse("a:80", None, false), Err(RedirectError::Nowhere));
+        assert_eq!(Redirect::parse((Scheme::Http, "a:80"), None, false), Err(RedirectError::Nowhere));
     }
 
     #[test]
     fn pairs_are_kept_unless_the_redirect_names_others() {
-        let next =
-            |location: &str, target: &str| Redirect::parse("a:80", Some(location), false).unwrap().target(target);
+        let next = |location: &str, target: &str| {
+            Redirect::parse((Scheme::Http, "a:80"), Some(location), false).unwrap().target(target)
+        };
         assert_eq!(next("/new", "/old?ACTION=QUERY&TYPE=TS"), "/new?ACTION=QUERY&TYPE=TS");
         assert_eq!(next("/new?TYPE=TDS", "/old?TYPE=TS"), "/new?TYPE=TDS");
         assert_eq!(next("/new", "/old"), "/new", "a POST has its pairs elsewhere");
     }
 
+    #[test]
+    fn https_is_kept_and_never_left_for_http() {
+        let from_https = |location, is_private| Redirect::parse((Scheme::Https, "a:5632"), Some(location), is_private);
+        for (location, is_private) in
+            [("/b", true), ("https://a:5632/b", true), ("//b:1/b", false), ("https://b", false)]
+        {
+            assert_eq!(from_https(location, is_private).unwrap().scheme, Scheme::Https, "{location}");
+        }
+        for (location, is_private) in [("http://a:5632/b", true), ("http://a:5632/b", false), ("http://b/", false)] {
+            let error = from_https(location, is_private).unwrap_err();
+            assert_eq!(error, RedirectError::Downgrade(location.to_owned()));
+            assert!(error.to_string().ends_with("https is not left for http"), "{error}");
+        }
+        assert!(matches!(from_https("https://b/", true), Err(RedirectError::Credentials(_))));
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_and_credentials_stay(location: String, is_private: bool) {
-            if let Ok(redirect) = Redirect::parse("tds.example:5632", Some(&location), is_private) {
-                prop_assert!(!is_private || redirect.place.is_none() && redirect.authority == "tds.example:5632");
+            if let Ok(redirect) = Redirect::parse(HERE, Some(&location), is_private) {
+                prop_assert!(!is_private || redirect.place.is_none() && redirect.authority == HERE.1);
                 prop_assert!(redirect.path.starts_with('/'));
             }
         }

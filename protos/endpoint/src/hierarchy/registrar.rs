@@ -21,7 +21,7 @@ mod survey;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{Bye, EntryType, Register, Request};
@@ -67,12 +67,14 @@ pub struct Parent {
     pub login: String,
     /// Our password there.
     pub password: String,
+    /// The certificates that vouch for it, as PEM; `None`: those that the system trusts. For https.
+    pub ca: Option<String>,
 }
 
 /// Passwords are not for logs.
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, login, password: _ } = self;
+        let Self { address, login, password: _, ca: _ } = self;
         f.debug_struct("Parent").field("address", address).field("login", login).finish_non_exhaustive()
     }
 }
@@ -353,7 +355,7 @@ impl Registrar {
     /// The databases that one of ours takes its entries from, in order. After each change
     /// [`set_synchronised`](Self::set_synchronised) is to be called anew.
     #[must_use]
-    pub fn peers(&self) -> &[SocketAddr] {
+    pub fn peers(&self) -> &[DatabaseAddress] {
         self.survey.as_ref().map(Survey::peers).unwrap_or_default()
     }
 

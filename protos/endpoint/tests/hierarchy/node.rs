@@ -33,7 +33,7 @@ pub struct Life {
     peers: Peers,
     registrar: Option<Registrar>,
     /// The peers that the registrar told the database.
-    told: Option<Vec<SocketAddr>>,
+    told: Option<Vec<DatabaseAddress>>,
     /// Until when it says goodbye.
     leaving: Option<Instant>,
 }
@@ -86,6 +86,7 @@ impl Life {
                 roots: roots().into_iter().map(DatabaseAddress::of_socket).collect(),
                 login: party.login().to_owned(),
                 password: String::new(),
+                ca: None,
                 role,
                 waits_for_peers: true,
             };
@@ -177,7 +178,7 @@ impl Life {
         };
         if let Some(registrar) = self.registrar.as_mut().filter(tells) {
             let found = registrar.peers().to_vec();
-            self.peers.set_members(now, found.iter().copied().map(DatabaseAddress::of_socket).collect(), WAIT);
+            self.peers.set_members(now, found.clone(), WAIT);
             registrar.set_synchronised(now, found.is_empty());
             self.told = Some(found);
         }

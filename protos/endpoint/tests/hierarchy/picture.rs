@@ -12,7 +12,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use castgate_endpoint::hierarchy::discovery::Role;
-use castgate_wire::registry::{EntryType, Protocol, Register};
+use castgate_wire::registry::{EntryType, Protocol, Register, Scheme};
 
 /// Where a database listens.
 pub const DATABASE_PORT: u16 = 5_632;
@@ -116,6 +116,7 @@ impl Party {
             networks: self.networks.iter().map(|network| network.parse().expect("a network")).collect(),
             country: self.country.map(|code| code.parse().expect("a country")),
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         }
     }
 

@@ -1,6 +1,6 @@
 //! How a request is written: one spelling only, in the order of the draft's examples.
 
-use super::request::{ACTION, COUNTRY, FEDBY, NETWORK, NETWORKS, PORT, PROTOCOL, SOURCE, STRICT, TYPE};
+use super::request::{ACTION, COUNTRY, FEDBY, NETWORK, NETWORKS, PORT, PROTOCOL, SCHEME, SOURCE, STRICT, TYPE};
 use super::{Bye, EntryType, ProtocolFilter, Query, Register, Request, Transfer};
 use super::{country, entry, pairs};
 
@@ -11,7 +11,7 @@ impl Request {
         let mut pairs = String::new();
         let mut put = |(_, name): (usize, &str), value: &str| pairs::append(&mut pairs, name, value);
         match self {
-            Self::Register(Register { source, port, entry_type, protocol, networks, country, fed_by }) => {
+            Self::Register(Register { source, port, entry_type, protocol, networks, country, fed_by, scheme }) => {
                 put(ACTION, "REGISTER");
                 put(TYPE, entry_type.word());
                 put(SOURCE, &source.to_string());
@@ -28,6 +28,9 @@ impl Request {
                 }
                 if !fed_by.is_empty() {
                     put(FEDBY, &entry::emit_fed_by(fed_by));
+                }
+                if !scheme.is_http() {
+                    put(SCHEME, scheme.word());
                 }
             }
             Self::Bye(Bye { source, port, entry_type, protocol, strict }) => {

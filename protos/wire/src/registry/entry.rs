@@ -101,6 +101,46 @@ impl fmt::Display for EntryType {
     }
 }
 
+/// How the HTTP of a database is carried (castgate UMTP notes: an extension of ours that readers of the draft skip).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// Over TCP. What is not said at all, as the draft knows nothing else.
+    #[default]
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Reads the word in any case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme.word()))
+    }
+
+    /// The word that URLs and the wire use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// Whether it is the one that need not be said.
+    #[must_use]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]
+    pub const fn is_http(&self) -> bool {
+        matches!(self, Self::Http)
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 /// How a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -199,6 +239,9 @@ pub struct Server {
     /// Whom it takes its channels from, nearest first, when it is a relay that says so (castgate UMTP notes: an extension of ours
     /// that readers of the draft skip). Nobody who is in there may take channels from it.
     pub fed_by: Vec<IpAddr>,
+    /// How its HTTP is carried, when it is a database (castgate UMTP notes: SCHEME, an extension of ours that readers of the draft
+    /// skip).
+    pub scheme: Scheme,
 }
 
 /// One entry in the answer to a TRANSFER.
@@ -250,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn a_scheme_is_read_in_any_case_and_nothing_else_is_one() {
+        for scheme in [Scheme::Http, Scheme::Https] {
+            assert_eq!(Scheme::parse(scheme.word()), Some(scheme));
+            assert_eq!(Scheme::parse(&scheme.word().to_ascii_uppercase()), Some(scheme));
+        }
+        for text in ["", "ftp", "httpss", "https://"] {
+            assert_eq!(Scheme::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn host_bits_are_masked_and_a_bare_address_stands_for_itself() {
         let shown = |text| parse_prefix(text).map(|prefix| prefix.to_string());
         assert_eq!(shown("134.184.1.7/16").as_deref(), Some("134.184.0.0/16"));
@@ -295,6 +349,7 @@ mod tests {
                 protocol: None,
                 prefix_len: None,
                 fed_by: Vec::new(),
+                scheme: Scheme::Http,
             },
             login: "as2026u1".into(),
             password: "u12!56D".into(),

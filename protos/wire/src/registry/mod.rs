@@ -15,7 +15,7 @@ mod request;
 pub mod xml;
 
 pub use country::{Country, CountryError};
-pub use entry::{EntryType, FED_BY_MAX, Prefix, Protocol, ProtocolFilter, Server, TransferEntry};
+pub use entry::{EntryType, FED_BY_MAX, Prefix, Protocol, ProtocolFilter, Scheme, Server, TransferEntry};
 pub use request::{Bye, Login, ParseError, Query, Register, Request, Transfer};
 
 /// The path that every database serves.

@@ -1,7 +1,7 @@
 //! The four actions as values, and how they are read from the pairs of a request.
 
 use super::Country;
-use super::entry::{self, EntryType, Prefix, Protocol, ProtocolFilter};
+use super::entry::{self, EntryType, Prefix, Protocol, ProtocolFilter, Scheme};
 use super::pairs::{self, NotUtf8};
 use std::borrow::Cow;
 use std::fmt;
@@ -45,6 +45,8 @@ pub struct Register {
     pub country: Option<Country>,
     /// Whom a relay takes its channels from, nearest first (FEDBY: castgate UMTP notes).
     pub fed_by: Vec<IpAddr>,
+    /// How the HTTP of a database is carried (SCHEME: castgate UMTP notes).
+    pub scheme: Scheme,
 }
 
 /// BYE (draft-liefooghe-castgate-02 §6.2).
@@ -191,8 +193,9 @@ pub(super) const STRICT: Name = (8, "STRICT");
 const LOGIN: Name = (9, "LOGIN");
 const PASSWORD: Name = (10, "PASSWORD");
 pub(super) const FEDBY: Name = (11, "FEDBY");
-const NAMES: [Name; 12] =
-    [ACTION, TYPE, SOURCE, PORT, PROTOCOL, NETWORKS, NETWORK, COUNTRY, STRICT, LOGIN, PASSWORD, FEDBY];
+pub(super) const SCHEME: Name = (12, "SCHEME");
+const NAMES: [Name; 13] =
+    [ACTION, TYPE, SOURCE, PORT, PROTOCOL, NETWORKS, NETWORK, COUNTRY, STRICT, LOGIN, PASSWORD, FEDBY, SCHEME];
 
 const A_NETWORK: &str = "a network such as 134.184.0.0/16";
 
@@ -263,6 +266,7 @@ impl<'a> Parameters<'a> {
             networks: self.networks()?,
             country: self.country()?,
             fed_by: self.optional(FEDBY, "a list of at most 16 IP addresses", entry::parse_fed_by)?.unwrap_or_default(),
+            scheme: self.optional(SCHEME, "http or https", Scheme::parse)?.unwrap_or_default(),
         })
     }
 

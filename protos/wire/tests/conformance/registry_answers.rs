@@ -1,11 +1,11 @@
 //! Answers: the three documents that draft-liefooghe-castgate-02 §6.5 prints, as it prints them.
 
 use castgate_wire::registry::xml::{emit_servers, emit_transfer, parse_servers, parse_transfer};
-use castgate_wire::registry::{EntryType, Protocol, Server, TransferEntry};
+use castgate_wire::registry::{EntryType, Protocol, Scheme, Server, TransferEntry};
 
 fn server(address: &str, port: u16, entry_type: EntryType, protocol: Protocol, prefix_len: Option<u8>) -> Server {
     let address = address.parse().expect("an address");
-    Server { address, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: Vec::new() }
+    Server { address, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: Vec::new(), scheme: Scheme::Http }
 }
 
 /// Two databases. The second has an empty PROTOCOL more in the draft, which nobody writes on purpose.

@@ -1,7 +1,7 @@
 //! Requests: liberal in, strict out (draft-liefooghe-castgate-02 §6, castgate UMTP notes).
 
 use castgate_wire::registry::{
-    Bye, EntryType, Login, ParseError, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Transfer,
+    Bye, EntryType, Login, ParseError, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Scheme, Transfer,
 };
 use proptest::prelude::*;
 
@@ -26,6 +26,7 @@ fn register() -> Register {
         networks: vec![prefix("134.184.1.0/24")],
         country: Some("BE".parse().expect("a country")),
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
     }
 }
 
@@ -52,6 +53,17 @@ fn the_requests_of_the_example_session_hold_in_both_directions() {
         assert_eq!(Request::parse(pairs), Ok((request.clone(), None)));
         assert_eq!(request.emit(), pairs);
     }
+}
+
+#[test]
+fn a_database_over_https_says_so_and_one_over_http_need_not() {
+    let secure = Register { scheme: Scheme::Https, ..register() };
+    let pairs = format!("{REGISTER}&SCHEME=https");
+    assert_eq!(Request::parse(&pairs), Ok((Request::Register(secure.clone()), None)));
+    assert_eq!(Request::Register(secure).emit(), pairs);
+    assert_eq!(Request::parse(&format!("{REGISTER}&scheme=HTTP")), Ok((Request::Register(register()), None)));
+    let error = Request::parse(&format!("{REGISTER}&SCHEME=ftp")).expect_err("no scheme of ours");
+    assert_eq!(error.to_string(), "Parameter SCHEME has the value \"ftp\", which is not http or https.");
 }
 
 #[test]
@@ -250,11 +262,12 @@ fn any_request() -> impl Strategy<Value = Request> {
     let network = || proptest::option::of(any_prefix());
     let networks = proptest::collection::vec(any_prefix(), 0..5);
     let fed_by = proptest::collection::vec(any::<std::net::IpAddr>(), 0..=16);
-    let register = (any::<std::net::IpAddr>(), 1_u16.., any_type(), protocol(), networks, country(), fed_by);
+    let register =
+        (any::<std::net::IpAddr>(), 1_u16.., any_type(), protocol(), networks, country(), fed_by, any_scheme());
     let bye = (any::<std::net::IpAddr>(), 1_u16.., proptest::option::of(any_type()), protocol(), any::<bool>());
     prop_oneof![
-        register.prop_map(|(source, port, entry_type, protocol, networks, country, fed_by)| {
-            Request::Register(Register { source, port, entry_type, protocol, networks, country, fed_by })
+        register.prop_map(|(source, port, entry_type, protocol, networks, country, fed_by, scheme)| {
+            Request::Register(Register { source, port, entry_type, protocol, networks, country, fed_by, scheme })
         }),
         bye.prop_map(|(source, port, entry_type, protocol, strict)| {
             Request::Bye(Bye { source, port, entry_type, protocol, strict })
@@ -279,4 +292,8 @@ proptest! {
     ) {
         castgate_wire::fuzzing::registry_query(text.as_bytes());
     }
+}
+
+fn any_scheme() -> impl Strategy<Value = Scheme> {
+    prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]
 }

@@ -3,14 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
-use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator};
+use castgate_client::{CacheFolder, Dns, Locator, Trust};
 use castgate_control::{
     AnycastDiscovery, Discovery, DriadDiscovery, GatewaySnapshot, HierarchyDiscovery, MapDiscovery, MapRow, Place,
     StaticDiscovery, UpstreamSnapshot,
 };
 use castgate_endpoint::amt::discovery::{self, Mapping, Method};
 use castgate_endpoint::amt::gateway;
-use castgate_endpoint::hierarchy::address;
 use castgate_wire::amt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -26,22 +25,13 @@ pub(super) fn dns(snapshot: &UpstreamSnapshot) -> Dns {
 
 /// The walk down the hierarchy, where servers are found by it.
 pub(super) fn locator(snapshot: &UpstreamSnapshot) -> Option<Locator> {
-    let Discovery::Hierarchy(HierarchyDiscovery { tds, country }) = &snapshot.discovery else { return None };
-    let locator = Locator::new(tds.iter().map(database).collect(), *country, dns(snapshot), CacheFolder::none());
+    let Discovery::Hierarchy(HierarchyDiscovery { tds, ca, country }) = &snapshot.discovery else { return None };
+    let locator = Locator::new(tds.clone(), *country, dns(snapshot), CacheFolder::none());
+    // What cannot be read vouches for nobody: the walk says so of every database over https.
+    let trust = ca.as_deref().map_or_else(Trust::system, |ca| Trust::only(ca).unwrap_or_else(Trust::nobody));
+    let locator = locator.trusting(trust);
     // What is to be avoided is where this relay and its like are reached themselves.
     Some(locator.for_relay_at(snapshot.avoid.clone()))
-}
-
-fn database(place: &Place) -> DatabaseAddress {
-    let port = place.port().map(NonZeroU16::get);
-    let place = match (place.address(), port) {
-        (Some(address), port) => {
-            address::Place::Socket(SocketAddr::new(address, port.unwrap_or(address::DEFAULT_PORT)))
-        }
-        (None, Some(port)) => address::Place::Name { name: place.host().to_owned(), port },
-        (None, None) => address::Place::Service(place.host().to_owned()),
-    };
-    DatabaseAddress { place, path: castgate_wire::registry::PATH.to_owned() }
 }
 
 /// How an AMT relay is found.

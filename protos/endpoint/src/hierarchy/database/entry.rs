@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, Register, Server};
+use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, Register, Scheme, Server};
 use serde::{Deserialize, Serialize};
 
 use super::bag::{Kind, Member, Ticket};
@@ -37,6 +37,8 @@ pub struct Entry {
     pub countries: Vec<Country>,
     /// Whom it takes its channels from, as it says itself (FEDBY). Passed through: nothing here goes by it.
     pub fed_by: Vec<IpAddr>,
+    /// How its HTTP is carried, when it is a database. Passed through.
+    pub scheme: Scheme,
 }
 
 /// An [`Entry`] with the moment it goes by itself; made for serde, kept by the driver.
@@ -53,6 +55,9 @@ pub struct StoredEntry {
     /// Absent in what an earlier version wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fed_by: Vec<IpAddr>,
+    /// Absent in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Scheme::is_http", with = "crate::hierarchy::scheme")]
+    scheme: Scheme,
     expires: UnixMillis,
 }
 
@@ -101,6 +106,7 @@ impl Entry {
             networks: register.networks.clone(),
             countries,
             fed_by: register.fed_by.clone(),
+            scheme: register.scheme,
         }
         .tidied()
     }
@@ -115,7 +121,8 @@ impl Entry {
     }
 
     pub(super) fn to_stored(&self, expires: UnixMillis) -> StoredEntry {
-        let Self { key: Key { entry_type, source, port, protocol }, login, networks, countries, fed_by } = self.clone();
+        let Self { key, login, networks, countries, fed_by, scheme } = self.clone();
+        let Key { entry_type, source, port, protocol } = key;
         StoredEntry {
             entry_type: entry_type.word().to_owned(),
             source,
@@ -125,6 +132,7 @@ impl Entry {
             networks,
             countries: countries.iter().map(ToString::to_string).collect(),
             fed_by,
+            scheme,
             expires,
         }
     }
@@ -148,6 +156,7 @@ pub(super) struct Held {
     pub(super) vouched: u64,
     /// A peer told us about it and its owner did not, or not since.
     pub(super) hearsay: bool,
+    scheme: Scheme,
 }
 
 /// One country, as a REGISTER has it, needs no memory of its own.
@@ -160,7 +169,7 @@ enum Countries {
 
 impl Held {
     pub(super) fn new(entry: Entry, login: LoginId, hash: u32) -> Self {
-        let Entry { key, login: _, networks, countries, fed_by } = entry;
+        let Entry { key, login: _, networks, countries, fed_by, scheme } = entry;
         let countries = match countries.as_slice() {
             [] => Countries::None,
             [country] => Countries::One(*country),
@@ -168,7 +177,7 @@ impl Held {
         };
         let networks = networks.into_boxed_slice();
         let fed_by = fed_by.into_boxed_slice();
-        Self { key, login, hash, networks, countries, fed_by, deadline: 0, vouched: 0, hearsay: false }
+        Self { key, login, hash, networks, countries, fed_by, deadline: 0, vouched: 0, hearsay: false, scheme }
     }
 
     pub(super) fn countries(&self) -> &[Country] {
@@ -205,12 +214,23 @@ impl Held {
 
     /// Whether it says the same as `entry`, whose key and login are those of this one.
     pub(super) fn says(&self, entry: &Entry) -> bool {
-        *self.networks == *entry.networks && *self.countries() == *entry.countries && *self.fed_by == *entry.fed_by
+        *self.networks == *entry.networks
+            && *self.countries() == *entry.countries
+            && *self.fed_by == *entry.fed_by
+            && self.scheme == entry.scheme
     }
 
     pub(super) fn to_server(&self, prefix_len: Option<u8>) -> Server {
         let Key { entry_type, source, port, protocol } = self.key.clone();
-        Server { address: source, port, entry_type, protocol: Some(protocol), prefix_len, fed_by: self.fed_by.to_vec() }
+        Server {
+            address: source,
+            port,
+            entry_type,
+            protocol: Some(protocol),
+            prefix_len,
+            fed_by: self.fed_by.to_vec(),
+            scheme: self.scheme,
+        }
     }
 
     pub(super) fn to_entry(&self, login: &str) -> Entry {
@@ -220,6 +240,7 @@ impl Held {
             networks: self.networks.to_vec(),
             countries: self.countries().to_vec(),
             fed_by: self.fed_by.to_vec(),
+            scheme: self.scheme,
         }
     }
 }
@@ -251,6 +272,7 @@ impl StoredEntry {
             networks: self.networks.clone(),
             countries: self.countries.iter().map(country).collect::<Result<_, _>>()?,
             fed_by: self.fed_by.clone(),
+            scheme: self.scheme,
         })
     }
 }
@@ -272,6 +294,7 @@ mod tests {
             networks: vec!["134.184.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             countries: vec!["BE".parse().unwrap()],
             fed_by: vec!["192.0.2.7".parse().unwrap()],
+            scheme: Scheme::Https,
         };
         let text = serde_json::to_string(&entry.to_stored(UnixMillis(5))).unwrap();
         let stored: StoredEntry = serde_json::from_str(&text).unwrap();
@@ -280,5 +303,16 @@ mod tests {
         let foreign = StoredEntry { entry_type: "TX".to_owned(), ..stored };
         let sentence = foreign.to_entry().unwrap_err().to_string();
         assert_eq!(sentence, "stored entry 2001:db8::1:2268: \"TX\" is not a type");
+    }
+    #[test]
+    fn what_an_earlier_version_stored_is_read_and_what_it_knew_is_written_as_it_did() {
+        let old = r#"{"type":"TDS","source":"192.0.2.1","port":5632,"protocol":"TCP","login":"be","networks":[],"countries":["BE"],"expires":5}"#;
+        let stored: StoredEntry = serde_json::from_str(old).unwrap();
+        let entry = stored.to_entry().unwrap();
+        assert_eq!(entry.scheme, Scheme::Http);
+        assert_eq!(serde_json::to_string(&entry.to_stored(UnixMillis(5))).unwrap(), old);
+        let https = Entry { scheme: Scheme::Https, ..entry };
+        let text = serde_json::to_string(&https.to_stored(UnixMillis(5))).unwrap();
+        assert!(text.contains(r#""scheme":"https""#), "{text}");
     }
 }

@@ -121,14 +121,14 @@ impl Database {
 
     fn adopt_one(&mut self, now: u64, wall: UnixMillis, theirs: TransferEntry) -> Fate {
         let TransferEntry { server, login, password: _, countries, networks, expires_in_seconds } = theirs;
-        let Server { address, port, entry_type, protocol, prefix_len: _, fed_by } = server;
+        let Server { address, port, entry_type, protocol, prefix_len: _, fed_by, scheme } = server;
         let key = Key {
             entry_type,
             source: address,
             port,
             protocol: protocol.unwrap_or_else(|| Key::usual_protocol(entry_type)),
         };
-        let entry = Entry { key, login, networks, countries, fed_by }.tidied();
+        let entry = Entry { key, login, networks, countries, fed_by, scheme }.tidied();
         let hash = self.hash(entry.key.source, entry.key.port);
         let slot = self.live(now, hash, &entry.key);
         if self.check(&entry, slot).is_err() {

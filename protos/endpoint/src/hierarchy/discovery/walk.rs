@@ -28,7 +28,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use castgate_wire::registry::{self, EntryType, Prefix, ProtocolFilter, Query, Request, Server};
+use castgate_wire::registry::{self, EntryType, Prefix, ProtocolFilter, Query, Request, Scheme, Server};
 use ipnet::Ipv4Net;
 
 use super::{Decision, PathStep, Subject, decide};
@@ -67,6 +67,8 @@ pub enum Step {
 /// One HTTP request of a walk, without credentials: `GET target` at `address`. A walk has one under way at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
+    /// How it is spoken to.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub address: SocketAddr,
     /// The `Host` field.
@@ -155,7 +157,7 @@ struct WalkStep {
 #[derive(Debug)]
 enum State {
     Service(String),
-    Address { name: String, port: u16, path: String },
+    Address { name: String, port: u16, path: String, scheme: Scheme },
     Ask(Member),
     AskWider(Member),
     Found(Box<Found>),
@@ -223,7 +225,8 @@ impl Walk {
                 self.unresolved.extend(order.into_iter().rev());
             }
             Ok(_) | Err(_) => {
-                self.state = State::Address { name, port: DEFAULT_PORT, path: registry::PATH.to_owned() };
+                let path = registry::PATH.to_owned();
+                self.state = State::Address { name, port: DEFAULT_PORT, path, scheme: Scheme::Http };
                 return;
             }
         }
@@ -232,8 +235,8 @@ impl Walk {
 
     /// Brings the addresses of [`Step::ResolveAddress`].
     pub fn handle_addresses(&mut self, result: Result<Vec<IpAddr>, String>) {
-        let State::Address { name, port, path } = &self.state else { return };
-        let (name, port, path) = (name.clone(), *port, path.clone());
+        let State::Address { name, port, path, scheme } = &self.state else { return };
+        let (name, port, path, scheme) = (name.clone(), *port, path.clone(), *scheme);
         match result {
             Ok(addresses) if addresses.is_empty() => {
                 self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
@@ -241,6 +244,7 @@ impl Walk {
             Ok(addresses) => {
                 self.hop(name.clone(), HopOutcome::Resolved(addresses.len()));
                 let member = |address| Member {
+                    scheme,
                     address: SocketAddr::new(address, port),
                     authority: format!("{name}:{port}"),
                     path: path.clone(),
@@ -377,7 +381,7 @@ impl Walk {
             if let Some(roots) = self.fallback.take() {
                 self.unresolved = roots;
             }
-            let Some(DatabaseAddress { place, path }) = self.unresolved.pop() else {
+            let Some(DatabaseAddress { scheme, place, path }) = self.unresolved.pop() else {
                 let roots = std::mem::take(&mut self.roots);
                 if roots.is_empty() {
                     break;
@@ -392,12 +396,12 @@ impl Walk {
             };
             match place {
                 Place::Socket(address) => {
-                    self.roots.push(Member { address, authority: address.to_string(), path });
+                    self.roots.push(Member { scheme, address, authority: address.to_string(), path });
                     continue;
                 }
                 Place::Service(_) | Place::Name { .. } if self.names >= NAMES_MAX => continue,
                 Place::Service(name) => self.state = State::Service(name),
-                Place::Name { name, port } => self.state = State::Address { name, port, path },
+                Place::Name { name, port } => self.state = State::Address { name, port, path, scheme },
             }
             self.names += 1;
             return;
@@ -417,8 +421,8 @@ impl Walk {
     }
 }
 
-fn ask(Member { address, authority, path }: &Member, query: &str) -> Ask {
-    Ask { address: *address, authority: authority.clone(), target: format!("{path}?{query}") }
+fn ask(Member { scheme, address, authority, path }: &Member, query: &str) -> Ask {
+    Ask { scheme: *scheme, address: *address, authority: authority.clone(), target: format!("{path}?{query}") }
 }
 
 /// What is asked for the sake of those above us whom our twins hide. A server has no twins: it registers with who has its range.

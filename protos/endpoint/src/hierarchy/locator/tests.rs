@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use castgate_wire::registry::Protocol;
+use castgate_wire::registry::{Protocol, Scheme};
 use proptest::prelude::*;
 
 use super::*;
@@ -540,5 +540,13 @@ fn tds(address: &str) -> Server {
 fn server(address: &str, entry_type: EntryType, protocol: Protocol) -> Server {
     let address: SocketAddr = address.parse().unwrap();
     let (address, port) = (address.ip(), address.port());
-    Server { address, port, entry_type, protocol: Some(protocol), prefix_len: None, fed_by: Vec::new() }
+    Server {
+        address,
+        port,
+        entry_type,
+        protocol: Some(protocol),
+        prefix_len: None,
+        fed_by: Vec::new(),
+        scheme: Scheme::Http,
+    }
 }

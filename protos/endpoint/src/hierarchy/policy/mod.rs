@@ -24,7 +24,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use castgate_wire::registry::{Country, EntryType, Protocol, Server};
+use castgate_wire::registry::{Country, EntryType, Protocol, Scheme, Server};
 use ipnet::IpNet;
 
 pub use routes::{RouteTable, RouteTableError};
@@ -426,6 +426,7 @@ impl ServerPlace {
             protocol: Some(self.protocol.clone()),
             prefix_len: None,
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Discovery {
     pub login: String,
     /// Our password there.
     pub password: String,
+    /// The certificates that vouch for databases, as PEM; `None`: those that the system trusts. For https.
+    pub ca: Option<String>,
     /// What a database of ours is to one with exactly the same network.
     pub role: Role,
     /// Whether a database of ours that has peers is announced only after [`set_synchronised`](super::Registrar::set_synchronised).
@@ -49,7 +51,7 @@ pub struct Discovery {
 /// Passwords are not for logs.
 impl fmt::Debug for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { roots, login, password: _, role, waits_for_peers } = self;
+        let Self { roots, login, password: _, ca: _, role, waits_for_peers } = self;
         f.debug_struct("Discovery")
             .field("roots", roots)
             .field("login", login)
@@ -115,7 +117,7 @@ pub(super) struct Survey {
     questions: VecDeque<Question>,
     next_id: u64,
     /// The databases that ours takes its entries from, in order.
-    peers: Vec<SocketAddr>,
+    peers: Vec<DatabaseAddress>,
     /// Whether our database holds what these peers hold.
     synchronised: bool,
 }
@@ -152,7 +154,7 @@ struct Whereabouts {
     /// The path above those that we register with.
     above: Vec<PathStep>,
     parents: Vec<Known>,
-    peers: Vec<SocketAddr>,
+    peers: Vec<DatabaseAddress>,
     /// It was announced once: a peer that comes later is one that takes over from us.
     is_admitted: bool,
 }
@@ -442,7 +444,7 @@ impl Survey {
         std::mem::replace(&mut self.synchronised, synchronised) != synchronised
     }
 
-    pub(super) fn peers(&self) -> &[SocketAddr] {
+    pub(super) fn peers(&self) -> &[DatabaseAddress] {
         &self.peers
     }
 
@@ -455,7 +457,7 @@ impl Survey {
     /// Collects the peers of all searches. With new ones our database is not synchronised until it says so.
     fn note_peers(&mut self) {
         let found = self.searches.iter().filter_map(|search| search.found.as_ref());
-        let mut peers: Vec<SocketAddr> = found.flat_map(|found| found.peers.iter().copied()).collect();
+        let mut peers: Vec<DatabaseAddress> = found.flat_map(|found| found.peers.iter().cloned()).collect();
         peers.sort_unstable();
         peers.dedup();
         if peers != self.peers {
@@ -524,8 +526,8 @@ impl Survey {
     }
 
     fn parent(&self, address: DatabaseAddress) -> Parent {
-        let Discovery { login, password, .. } = &self.discovery;
-        Parent { address, login: login.clone(), password: password.clone() }
+        let Discovery { login, password, ca, .. } = &self.discovery;
+        Parent { address, login: login.clone(), password: password.clone(), ca: ca.clone() }
     }
 
     /// The entries that have a network of which nobody knows yet where it belongs: each once, at the first root.
@@ -586,7 +588,7 @@ impl Search {
         }
         let mut above = path;
         above.truncate(decision.step);
-        let peers = decision.transfer.iter().map(|member| member.address).collect();
+        let peers = decision.transfer.iter().map(address).collect();
         self.found = Some(Whereabouts { walked_at: now, above, parents, peers, is_admitted });
         self.failures = 0;
         self.error = None;
@@ -639,7 +641,7 @@ fn specific(network: Prefix) -> Option<Prefix> {
 
 /// A database that was found, as one that is named.
 fn address(member: &Member) -> DatabaseAddress {
-    DatabaseAddress { place: Place::Socket(member.address), path: member.path.clone() }
+    DatabaseAddress { scheme: member.scheme, place: Place::Socket(member.address), path: member.path.clone() }
 }
 
 #[cfg(test)]

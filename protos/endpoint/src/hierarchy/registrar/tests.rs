@@ -1,6 +1,6 @@
 //! A registrar under a clock that we turn, with parents that answer as the test says.
 
-use castgate_wire::registry::{EntryType, Protocol};
+use castgate_wire::registry::{EntryType, Protocol, Scheme};
 
 use super::*;
 
@@ -312,6 +312,7 @@ impl Lab {
 fn entry(port: u16) -> Register {
     Register {
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
         source: "127.0.2.1".parse().unwrap(),
         port,
         entry_type: EntryType::TunnelServer,
@@ -322,7 +323,7 @@ fn entry(port: u16) -> Register {
 }
 
 fn parent(address: &str) -> Parent {
-    Parent { address: address.parse().unwrap(), login: "be".to_owned(), password: "s3cret".to_owned() }
+    Parent { address: address.parse().unwrap(), login: "be".to_owned(), password: "s3cret".to_owned(), ca: None }
 }
 
 fn done() -> Outcome {

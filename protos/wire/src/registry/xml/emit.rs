@@ -77,7 +77,7 @@ fn server<S>(xml: &mut String, server: &S, content: impl Fn(&mut String, &S)) {
 
 /// What both forms begin with. The draft has no server without a PROTOCOL: who said none gets an empty one.
 fn head(xml: &mut String, server: &Server) {
-    let Server { address, port, entry_type, protocol, prefix_len: _, fed_by: _ } = server;
+    let Server { address, port, entry_type, protocol, prefix_len: _, fed_by: _, scheme: _ } = server;
     element(xml, "ADDRESS", |xml| push_address(xml, *address));
     number(xml, "PORT", (*port).into());
     element(xml, "TYPE", |xml| xml.push_str(entry_type.digit()));
@@ -88,6 +88,9 @@ fn head(xml: &mut String, server: &Server) {
 fn tail(xml: &mut String, server: &Server) {
     if !server.fed_by.is_empty() {
         leaf(xml, "FEDBY", &entry::emit_fed_by(&server.fed_by));
+    }
+    if !server.scheme.is_http() {
+        plain(xml, "SCHEME", server.scheme);
     }
 }
 

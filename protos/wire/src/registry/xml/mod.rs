@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   SERVERS
-//!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  [PREFIXLEN]  [FEDBY]                    QUERY
+//!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  [PREFIXLEN]  [FEDBY]  [SCHEME]          QUERY
 //!     SERVER *    ADDRESS  PORT  TYPE  PROTOCOL  LOGIN  PASSWORD  [COUNTRIES [COUNTRY *]]
-//!                                         [NETWORKS  [NETWORK *]]  [EXPIRES]  [FEDBY]    TRANSFER
+//!                                         [NETWORKS  [NETWORK *]]  [EXPIRES]  [FEDBY]  [SCHEME]    TRANSFER
 //! ```
 //! EXPIRES is ours: for how many seconds the entry lives unless it is refreshed. Other readers skip it.
 //!
@@ -12,7 +12,8 @@
 //! names are read in any case and children in any order, unknown children are skipped, of repeated ones the first that is
 //! not empty counts, blanks around values are trimmed. A document type and entities of one's own are refused, and so is
 //! what is longer or deeper than any honest answer. Strict out: the draft's order and, behind it,
-//! FEDBY of relays that say so, which is an extension of ours: readers of the draft skip it (castgate UMTP notes).
+//! FEDBY of relays and SCHEME of databases that say so, which are extensions of ours: readers of the draft skip them (castgate UMTP
+//! notes).
 
 mod emit;
 mod read;
@@ -23,7 +24,7 @@ use std::io::BufRead;
 
 pub use emit::{TRANSFER_BEGIN, TRANSFER_END, emit_servers, emit_transfer, emit_transfer_entries};
 
-use super::entry::{self, EntryType};
+use super::entry::{self, EntryType, Scheme};
 use super::{Country, CountryError, Protocol, Server, TransferEntry};
 use read::Fields;
 
@@ -153,6 +154,10 @@ impl Fields {
                 Some(text) => {
                     entry::parse_fed_by(text).ok_or_else(|| bad("FEDBY", text, "a list of at most 16 IP addresses"))?
                 }
+            },
+            scheme: match &self.scheme {
+                None => Scheme::Http,
+                Some(text) => Scheme::parse(text).ok_or_else(|| bad("SCHEME", text, "http or https"))?,
             },
         })
     }

@@ -10,6 +10,7 @@ fn server(address: &str, port: u16, entry_type: EntryType, protocol: Protocol, p
         protocol: Some(protocol),
         prefix_len,
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
     }
 }
 
@@ -52,7 +53,7 @@ fn names_are_read_in_any_case_and_children_in_any_order() {
 
 #[test]
 fn unknown_children_are_skipped_with_all_that_is_in_them() {
-    assert_eq!(one(&format!("<SCHEME>https</SCHEME><X><PORT>1</PORT><ADDRESS/></X>{PLAIN}")), Ok(plain()));
+    assert_eq!(one(&format!("<COLOUR>red</COLOUR><X><PORT>1</PORT><ADDRESS/></X>{PLAIN}")), Ok(plain()));
     assert_eq!(one(&format!("{PLAIN}<LOGIN>a</LOGIN><PASSWORD>b</PASSWORD>")), Ok(plain()));
 }
 
@@ -90,6 +91,20 @@ fn the_chain_that_feeds_a_relay_stands_behind_what_the_draft_has() {
         error.to_string(),
         "FEDBY has the value \"192.0.2.7,relay\", which is not a list of at most 16 IP addresses."
     );
+}
+
+#[test]
+fn a_database_over_https_says_so_behind_what_the_draft_has_and_one_over_http_says_nothing() {
+    let secure = Server { entry_type: EntryType::TunnelDatabase, scheme: Scheme::Https, ..plain() };
+    let document = emit_servers(std::slice::from_ref(&secure));
+    assert!(document.contains("</PROTOCOL>\n<SCHEME>https</SCHEME>\n</SERVER>"), "{document}");
+    assert_eq!(parse_servers(document.as_bytes()), Ok(vec![secure]));
+    assert!(!emit_servers(&[plain()]).contains("SCHEME"));
+    for text in ["http", " HTTP ", ""] {
+        assert_eq!(one(&format!("{PLAIN}<scheme>{text}</scheme>")), Ok(plain()), "{text:?}");
+    }
+    let error = one(&format!("{PLAIN}<SCHEME>gopher</SCHEME>")).unwrap_err();
+    assert_eq!(error.to_string(), "SCHEME has the value \"gopher\", which is not http or https.");
 }
 
 #[test]
@@ -267,14 +282,16 @@ fn any_server() -> impl Strategy<Value = Server> {
     let entry_type = prop_oneof![Just(EntryType::TunnelServer), Just(EntryType::TunnelDatabase)];
     let fed_by = proptest::collection::vec(any::<std::net::IpAddr>(), 0..=16);
     let prefix_len = proptest::option::of(0_u8..=128);
-    (any::<std::net::IpAddr>(), 1_u16.., entry_type, protocol, prefix_len, fed_by).prop_map(
-        |(address, port, entry_type, protocol, prefix_len, fed_by)| Server {
+    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
+    (any::<std::net::IpAddr>(), 1_u16.., entry_type, protocol, prefix_len, fed_by, scheme).prop_map(
+        |(address, port, entry_type, protocol, prefix_len, fed_by, scheme)| Server {
             address,
             port,
             entry_type,
             protocol,
             prefix_len,
             fed_by,
+            scheme,
         },
     )
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use castgate_wire::registry::{Protocol, Server};
+use castgate_wire::registry::{Protocol, Scheme, Server};
 use proptest::prelude::*;
 
 use super::super::Role;
@@ -191,6 +191,7 @@ fn servers_smaller_networks_and_other_lengths_in_an_answer_lead_nowhere() {
             protocol: Some(Protocol::Tcp),
             prefix_len,
             fed_by: Vec::new(),
+            scheme: Scheme::Http,
         }
     };
     lab.words.insert(
@@ -220,6 +221,7 @@ fn an_answer_without_lengths_is_an_answer_by_country() {
         protocol: None,
         prefix_len: None,
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
     };
     lab.words.insert(ROOT, vec![server]);
     let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
@@ -381,6 +383,7 @@ impl Lab {
                 protocol: Some(Protocol::Tcp),
                 prefix_len: Some(matched),
                 fed_by: Vec::new(),
+                scheme: Scheme::Http,
             }
         };
         Ok(below.iter().map(server).collect())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use castgate_wire::registry::{Protocol, Request};
+use castgate_wire::registry::{Protocol, Request, Scheme};
 
 use super::super::{Call, Outcome, Registrar};
 use super::*;
@@ -378,7 +378,8 @@ fn networks_without_peers_are_announced_while_the_others_wait() {
 fn what_is_registered_already_is_refreshed_while_the_peers_are_waited_for() {
     let mut lab = Lab::new(&[database(&["10.0.0.0/8"])]);
     lab.knows(ROOT, &[ISP], 8);
-    let named = Parent { address: ROOT.parse().unwrap(), login: "be".to_owned(), password: "s3cret".to_owned() };
+    let named =
+        Parent { address: ROOT.parse().unwrap(), login: "be".to_owned(), password: "s3cret".to_owned(), ca: None };
     lab.registrar.set(Config::default(), &[database(&["10.0.0.0/8"])], &[named], lab.now);
     lab.round();
     lab.registrar.set_discovering(Config::default(), &[database(&["10.0.0.0/8"])], discovery(), lab.now);
@@ -454,7 +455,8 @@ fn from_discovery_to_named_parents_and_back() {
     let mut lab = Lab::new(&[server(&["10.1.0.0/16"])]);
     lab.knows(ROOT, &[ISP], 8);
     lab.round();
-    let parent = Parent { address: COUNTRY.parse().unwrap(), login: "be".to_owned(), password: "x".to_owned() };
+    let parent =
+        Parent { address: COUNTRY.parse().unwrap(), login: "be".to_owned(), password: "x".to_owned(), ca: None };
     lab.registrar.set(Config::default(), &[server(&["10.1.0.0/16"])], &[parent], lab.now);
     let calls = lab.round();
     assert!(calls[0].starts_with(COUNTRY) && calls[1].starts_with(&format!("{ISP} ACTION=BYE")), "{calls:?}");
@@ -631,6 +633,7 @@ fn named(text: &str, matched: u8) -> Server {
         protocol: Some(Protocol::Tcp),
         prefix_len: Some(matched),
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
     }
 }
 
@@ -639,6 +642,7 @@ fn discovery() -> Discovery {
         roots: vec![ROOT.parse().unwrap()],
         login: "be".to_owned(),
         password: "s3cret".to_owned(),
+        ca: None,
         role: Role::Peer,
         waits_for_peers: true,
     }
@@ -653,6 +657,7 @@ fn server(networks: &[&str]) -> Register {
         networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         country: Some("BE".parse().unwrap()),
         fed_by: Vec::new(),
+        scheme: Scheme::Http,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What proves the adapter to its agents: an identity that may change while connections live.
+//! What proves a role to those who connect to it: an identity that may change while connections live.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,34 +13,34 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 /// The identity that new connections are shown.
-pub(super) struct Identities {
+pub(crate) struct Identities {
     current: RwLock<Arc<CertifiedKey>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Identities {
     /// Reads the first one.
-    pub(super) fn new(identity: &TlsIdentity) -> Result<Self, String> {
+    pub(crate) fn new(identity: &TlsIdentity) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let current = RwLock::new(Arc::new(read(identity, &provider)?));
         Ok(Self { current, provider })
     }
 
     /// Shows another one from now on; connections that exist keep theirs.
-    pub(super) fn replace(&self, identity: &TlsIdentity) -> Result<(), String> {
+    pub(crate) fn replace(&self, identity: &TlsIdentity) -> Result<(), String> {
         let fresh = Arc::new(read(identity, &self.provider)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 
-    /// What makes TLS of a connection.
-    pub(super) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, String> {
+    /// What makes TLS of a connection, on which this is spoken (RFC 7301).
+    pub(crate) fn acceptor(self: &Arc<Self>, protocol: &[u8]) -> Result<TlsAcceptor, String> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
@@ -55,6 +55,16 @@ impl ResolvesServerCert for Identities {
 impl fmt::Debug for Identities {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Identities").finish_non_exhaustive()
+    }
+}
+
+/// What makes TLS of connections, for those that show themselves in logs.
+#[derive(Clone)]
+pub(crate) struct Acceptor(pub(crate) TlsAcceptor);
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Acceptor").finish_non_exhaustive()
     }
 }
 

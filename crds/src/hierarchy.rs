@@ -76,7 +76,7 @@ pub(crate) fn update_interval() -> TimeSpan {
     rule("has(self.url) != has(self.databaseRef)", "name either url or databaseRef"),
 ]))]
 pub struct Parent {
-    /// Where it answers, such as `http://tds.example.net:5632`. Without a port 5632 is meant.
+    /// Where it answers, such as `http://tds.example.net:5632` or `https://tds.example.net:5632`. Without a port 5632 is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::url")]
     pub url: Option<String>,
@@ -86,6 +86,11 @@ pub struct Parent {
     pub database_ref: Option<DatabaseRef>,
     /// The Secret with the login and the password that its operator gave us, under the keys `login` and `password`.
     pub credentials_secret_ref: SecretRef,
+    /// The Secret with the certificates that vouch for it over https, under the key `ca.crt`; by default those of a
+    /// database of ours, or those that the agent's system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub ca_secret_ref: Option<SecretRef>,
 }
 
 /// Where the way to the databases that take our registration begins, and who we are there.
@@ -99,6 +104,11 @@ pub struct Discovery {
     /// The Secret with the login and the password that the operators of the databases on the way gave us, under the keys `login`
     /// and `password`.
     pub credentials_secret_ref: SecretRef,
+    /// The Secret with the certificates that vouch for databases over https, under the key `ca.crt`; by default those that the
+    /// agent's system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub ca_secret_ref: Option<SecretRef>,
     /// What a database of ours is to one that has exactly its network.
     #[serde(default)]
     pub role: DatabaseRole,

@@ -253,8 +253,8 @@ pub(crate) fn database_places(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 16, "x-kubernetes-list-type": "set",
         "items": {
-            "type": "string", "pattern": "^[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?$", "minLength": 1,
-            "maxLength": 259, "x-kubernetes-validations": [port_of_place()],
+            "type": "string", "pattern": "^(https?://)?[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?$", "minLength": 1,
+            "maxLength": 267, "x-kubernetes-validations": [port_of_place()],
         },
     })
 }
@@ -357,14 +357,14 @@ pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn url(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^http://[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 })
+    json_schema!({ "type": "string", "pattern": "^https?://[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 })
 }
 
 /// Roots of the hierarchy: URLs, or hosts with or without a port.
 pub(crate) fn roots(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "minItems": 1, "maxItems": 16, "x-kubernetes-list-type": "set",
-        "items": { "type": "string", "pattern": "^(http://)?[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 },
+        "items": { "type": "string", "pattern": "^(https?://)?[^/@?#\\s]+(/script/castgate\\.cgs)?/?$", "maxLength": 300 },
     })
 }
 

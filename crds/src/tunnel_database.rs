@@ -110,12 +110,18 @@ pub struct TunnelDatabaseSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Peers {
-    /// Where they answer, such as `http://tds.example.net:5632` or `192.0.2.1`. Without a port 5632 is meant.
+    /// Where they answer, such as `http://tds.example.net:5632`, `https://tds.example.net:5632` or `192.0.2.1`. Without a port 5632 is
+    /// meant.
     #[schemars(schema_with = "schema::peers")]
     pub addresses: Vec<String>,
     /// The Secret with the login and the password that all of them have in common, under the keys `login` and `password`. Replicas
     /// of this database use it among themselves, too.
     pub credentials_secret_ref: SecretRef,
+    /// The Secret with the certificates that vouch for those over https, under the key `ca.crt`; by default those that the agent's
+    /// system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub ca_secret_ref: Option<SecretRef>,
     /// Whether they get our entries; without, we only take theirs.
     #[serde(default = "yes")]
     pub serve: bool,
@@ -275,11 +281,25 @@ pub struct Http {
     #[serde(default = "http_port")]
     #[schemars(schema_with = "schema::port")]
     pub port: u16,
+    /// What proves it to clients: then it speaks https there, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
+}
+
+/// What proves a database to those who ask it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// A Secret of type `kubernetes.io/tls`: the certificate under the key `tls.crt`, its private key under `tls.key`, and perhaps
+    /// under `ca.crt` the certificates that vouch for it, which those who register here by `databaseRef` then believe. When it
+    /// changes, new connections are shown the new one.
+    pub secret_ref: SecretRef,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { address: None, port: http_port() }
+        Self { address: None, port: http_port(), tls: None }
     }
 }
 

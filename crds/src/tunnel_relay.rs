@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hierarchy::SecretRef;
 use crate::schema::{self, rule, rule_at};
 use crate::tunnel_account::DatabaseRef;
 use crate::tunnel_server::{Interface, TunnelServerStatus};
@@ -90,6 +91,10 @@ pub struct TunnelRelayStatus {
         "discovery Hierarchy goes together with tds or databaseRef, one of the two",
     ),
     rule_at(".country", "!has(self.country) || self.discovery == 'Hierarchy'", "country is for discovery Hierarchy"),
+    rule_at(".caSecretRef",
+        "!has(self.caSecretRef) || self.discovery == 'Hierarchy'",
+        "caSecretRef is for discovery Hierarchy",
+    ),
     rule_at(".driad", "!has(self.driad) || self.discovery == 'Driad'", "driad is for discovery Driad"),
     rule_at(".relays", "self.relays.size() == 0 || self.discovery == 'Anycast'", "relays are for discovery Anycast"),
     rule_at(".map",
@@ -103,13 +108,19 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// How the server above is found.
     pub discovery: Discovery,
-    /// Databases to ask, as a name, an address, or either with a port; for discovery `Hierarchy`.
+    /// Databases to ask, as a name, an address, or either with a port; over https as a URL such as `https://tds.example.net`; for
+    /// discovery `Hierarchy`.
     #[schemars(schema_with = "schema::database_places")]
     pub tds: Vec<String>,
     /// Instead of `tds`: a database of ours in the same namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DatabaseRef")]
     pub database_ref: Option<DatabaseRef>,
+    /// The Secret with the certificates that vouch for databases over https, under the key `ca.crt`; for discovery `Hierarchy`. By
+    /// default those of `databaseRef`, or those that the agent's system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretRef")]
+    pub ca_secret_ref: Option<SecretRef>,
     /// Country to ask for; by default that of `hierarchy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::country")]

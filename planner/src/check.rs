@@ -24,4 +24,4 @@ pub(crate) use policy::policy;
 pub(crate) use relay::relay;
 pub(crate) use secret::secret;
 pub(crate) use server::server;
-pub(crate) use together::{TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY, left_together, listeners, together};
+pub(crate) use together::{left_together, listeners, together};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use castgate_control::{
-    Allow, AmtSnapshot, Country, DatabaseRole, LoopCheck, MatchSnapshot, Ports, ServerLimits, ServerTimers,
+    Allow, AmtSnapshot, Country, DatabaseRole, LoopCheck, MatchSnapshot, Ports, Scheme, ServerLimits, ServerTimers,
     UpstreamSnapshot,
 };
 use castgate_crds::placement::Toleration;
@@ -189,6 +189,8 @@ pub struct Upstream {
     pub snapshot: UpstreamSnapshot,
     /// Name of the database of its namespace that is asked.
     pub database: Option<String>,
+    /// Name of the Secret with `ca.crt`.
+    pub ca: Option<String>,
 }
 
 /// An AMT relay.
@@ -260,6 +262,8 @@ impl Server {
 pub struct Database {
     /// Where it answers; 0.0.0.0 for every address.
     pub listen: SocketAddrV4,
+    /// Name of the Secret with `tls.crt` and `tls.key`; `None`: it speaks http.
+    pub tls: Option<String>,
     /// Where it registers; no parents: a root.
     pub hierarchy: Hierarchy,
     /// How often those registered here refresh.
@@ -324,6 +328,8 @@ pub struct Peers {
     pub addresses: Vec<String>,
     /// Name of the Secret with `login` and `password`.
     pub secret: String,
+    /// Name of the Secret with `ca.crt`.
+    pub ca: Option<String>,
     /// Whether they get our entries.
     pub serve: bool,
 }
@@ -343,6 +349,14 @@ pub struct Hierarchy {
     pub update_interval: Duration,
 }
 
+impl Database {
+    /// How it is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
 impl Hierarchy {
     /// Whether something is above.
     #[must_use]
@@ -358,6 +372,8 @@ pub struct FromTheRoots {
     pub roots: Vec<String>,
     /// Name of the Secret with `login` and `password`.
     pub secret: String,
+    /// Name of the Secret with `ca.crt`.
+    pub ca: Option<String>,
     /// What a database is to one with exactly its network.
     pub role: DatabaseRole,
 }
@@ -369,6 +385,8 @@ pub struct Parent {
     pub place: ParentPlace,
     /// Name of the Secret with `login` and `password`.
     pub secret: String,
+    /// Name of the Secret with `ca.crt`.
+    pub ca: Option<String>,
 }
 
 /// How a database above is named.
@@ -379,6 +397,11 @@ pub enum ParentPlace {
     /// As a `TunnelDatabase` of the same namespace.
     Database(String),
 }
+
+/// Keys of Secrets of type `kubernetes.io/tls`, and the key beside them that others put what vouches for the first under.
+pub(crate) const TLS_CERTIFICATE: &str = "tls.crt";
+pub(crate) const TLS_KEY: &str = "tls.key";
+pub(crate) const CA: &str = "ca.crt";
 
 /// The right to register with one of our databases.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,17 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::str::FromStr;
 
+use castgate_control::Scheme;
+
 /// TCP port of a database whose URL names none.
 const PORT: u16 = 5632;
 /// The path every database answers under (draft-liefooghe-castgate-02 §6); it may stand in the URL.
 const PATH: &str = "/script/castgate.cgs";
 
-/// `http://HOST:PORT`: host in lower case, port always there, so that two spellings of one place are equal.
+/// `http://HOST:PORT` or `https://HOST:PORT`: host in lower case, port always there, so that two spellings of one place are equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseUrl {
+    scheme: Scheme,
     host: String,
     port: u16,
 }
@@ -22,8 +25,8 @@ pub enum DatabaseUrlError {
     /// No scheme, no host, a bad port, or something more.
     #[error("\"{0}\" is not a URL such as http://tds.example.net:5632")]
     Form(String),
-    /// Another scheme than http.
-    #[error("\"{0}\" is not http: databases are asked over http only")]
+    /// Another scheme than http and https.
+    #[error("\"{0}\" is neither http nor https: databases are asked over nothing else")]
     Scheme(String),
     /// A login in the URL would end up in logs.
     #[error("holds a login: name it in credentialsSecretRef")]
@@ -31,6 +34,25 @@ pub enum DatabaseUrlError {
 }
 
 impl DatabaseUrl {
+    /// How it is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The same place, spoken to over https or not.
+    #[must_use]
+    pub fn over(self, scheme: Scheme) -> Self {
+        Self { scheme, ..self }
+    }
+
+    /// How people and clients name it: without a scheme where it is http.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let text = self.to_string();
+        text.strip_prefix("http://").map(str::to_owned).unwrap_or(text)
+    }
+
     /// Host name or address; an IPv6 address in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -44,10 +66,10 @@ impl DatabaseUrl {
     }
 }
 
-/// The place of a database that listens on one address.
+/// The place of a database that listens on one address, over http.
 impl From<SocketAddrV4> for DatabaseUrl {
     fn from(address: SocketAddrV4) -> Self {
-        Self { host: address.ip().to_string(), port: address.port() }
+        Self { scheme: Scheme::Http, host: address.ip().to_string(), port: address.port() }
     }
 }
 
@@ -57,9 +79,11 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         let form = || DatabaseUrlError::Form(text.to_owned());
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
-        if scheme != "http" {
-            return Err(DatabaseUrlError::Scheme(text.to_owned()));
-        }
+        let scheme = match scheme {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(DatabaseUrlError::Scheme(text.to_owned())),
+        };
         let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
         if authority.contains('@') {
             return Err(DatabaseUrlError::Login);
@@ -79,7 +103,7 @@ impl FromStr for DatabaseUrl {
         if !is_host(host) {
             return Err(form());
         }
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 }
 
@@ -102,13 +126,15 @@ pub(crate) fn is_host(host: &str) -> bool {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "http://{}:{}", self.host, self.port)
+        write!(formatter, "{}://{}:{}", self.scheme, self.host, self.port)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECURE: &str = "https://tds.example.net:5632";
 
     #[test]
     fn spellings_of_one_place_are_equal() {
@@ -121,6 +147,9 @@ mod tests {
             assert_eq!(text.parse::<DatabaseUrl>().unwrap().to_string(), "http://tds.example.net:5632", "{text}");
         }
         assert_eq!("http://[2001:DB8::1]".parse::<DatabaseUrl>().unwrap().to_string(), "http://[2001:db8::1]:5632");
+        let secure = "https://TDS.example.net/".parse::<DatabaseUrl>().unwrap();
+        assert_eq!((secure.to_string().as_str(), secure.short().as_str()), (SECURE, SECURE));
+        assert_eq!(secure.over(Scheme::Http).short(), "tds.example.net:5632");
         assert_eq!("http://127.0.4.1:80".parse::<DatabaseUrl>().unwrap().to_string(), "http://127.0.4.1:80");
     }
 
@@ -147,6 +176,6 @@ mod tests {
             assert_eq!(text.parse::<DatabaseUrl>(), Err(DatabaseUrlError::Form(text.into())), "{text}");
         }
         assert_eq!("http://me:secret@a".parse::<DatabaseUrl>(), Err(DatabaseUrlError::Login));
-        assert!(matches!("https://a".parse::<DatabaseUrl>(), Err(DatabaseUrlError::Scheme(_))));
+        assert!(matches!("ftp://a".parse::<DatabaseUrl>(), Err(DatabaseUrlError::Scheme(_))));
     }
 }

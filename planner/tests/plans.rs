@@ -3,7 +3,7 @@
 mod common;
 
 use castgate_control::{
-    AMT_PORT, Discovery, MapDiscovery, StaticDiscovery, StoreSnapshot, UpstreamProtocol, UpstreamSnapshot,
+    AMT_PORT, Discovery, MapDiscovery, Scheme, StaticDiscovery, StoreSnapshot, UpstreamProtocol, UpstreamSnapshot,
 };
 use castgate_planner::{Machine, Plan, Problems, load, plan};
 use proptest::prelude::*;
@@ -313,6 +313,30 @@ fn accounts_of_autonomous_systems_reach_their_database_with_the_rows_about_them(
     assert!(campus.allow.asns == [64_500] && campus.allow.strict_source && !database.strict_source);
     let benelux: Vec<_> = database.regions["Benelux"].iter().map(ToString::to_string).collect();
     assert_eq!(benelux, ["BE", "NL", "LU"]);
+}
+
+#[test]
+fn databases_with_a_certificate_are_named_asked_and_believed_over_https() {
+    let objects = load(common::folder("../examples/https")).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let agent = |name: &str| plan.agents.iter().find(|agent| agent.agent == name).unwrap();
+    let (root, belgium) = (agent("castgate/tdb-root"), agent("castgate/tdb-belgium"));
+    for database in [root, belgium] {
+        let tls = database.database.as_ref().unwrap().tls.as_ref().unwrap();
+        assert!(tls.certificate.starts_with("-----BEGIN CERTIFICATE-----") && tls.key.contains("PRIVATE KEY-----"));
+        assert!(!format!("{database:?}").contains("PRIVATE KEY"), "a snapshot may end up in a log");
+    }
+    let registrar = belgium.registrar.as_ref().unwrap();
+    assert_eq!(registrar.entries[0].scheme, Scheme::Https);
+    assert_eq!(registrar.parents[0].url, "https://127.0.4.1:5632");
+    let ca = registrar.parents[0].ca.as_deref().unwrap();
+    assert!(ca.starts_with("-----BEGIN CERTIFICATE-----"));
+    let brussels = agent("castgate/ts-brussels").registrar.as_ref().unwrap();
+    assert_eq!(brussels.parents[0].url, "https://127.0.5.1:5632");
+    assert_eq!(brussels.parents[0].ca.as_deref(), Some(ca), "that of the database's own Secret");
+    assert_eq!(brussels.entries[0].scheme, Scheme::Http, "a tunnel server has none");
+    assert_eq!(plan.roots, ["https://127.0.4.1:5632"]);
+    assert_eq!((plan.client.tds.as_deref(), plan.client.tds_ca.as_deref()), (Some("https://127.0.4.1:5632"), Some(ca)));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use castgate_client::{CacheFolder, Dns, GroupName, Locator, ReceiverSettings, Report, Servers, TunnelSettings, Via};
+use castgate_client::{
+    CacheFolder, Dns, GroupName, Locator, ReceiverSettings, Report, Servers, Trust, TunnelSettings, Via,
+};
 use castgate_planner::ClientHints;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -69,7 +71,9 @@ fn settings(hints: &ClientHints) -> Option<ReceiverSettings> {
         (Some(tds), _) => {
             let dns = Dns::from_environment().unwrap_or_default();
             // Nothing is remembered: the way from the root down is what this client is to show.
-            Servers::Located(Locator::new(vec![tds.parse().ok()?], hints.country, dns, CacheFolder::none()))
+            let trust = hints.tds_ca.as_deref().and_then(Trust::only).unwrap_or_default();
+            let locator = Locator::new(vec![tds.parse().ok()?], hints.country, dns, CacheFolder::none());
+            Servers::Located(locator.trusting(trust))
         }
         (None, Some(server)) => Servers::Fixed(vec![server]),
         (None, None) => return None,

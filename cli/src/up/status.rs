@@ -53,10 +53,12 @@ impl Status {
     }
 }
 
-/// The line that receives the fleet's channel from another terminal; `None` when the fleet has none.
+/// The line that receives the fleet's channel from another terminal; `None` when the fleet has none. Where nobody vouches for the
+/// database but its own Secret, FILE is to be what that has under `ca.crt`.
 pub(super) fn receive_line(hints: &ClientHints) -> Option<String> {
     let channel = hints.channel?;
     let place = match (&hints.tds, hints.server) {
+        (Some(tds), _) if hints.tds_ca.is_some() => format!("--tds {tds} --tds-ca FILE"),
         (Some(tds), _) => format!("--tds {tds}"),
         (None, Some(server)) => format!("--server {server}"),
         (None, None) => return None,
@@ -96,12 +98,16 @@ mod tests {
     fn the_line_names_the_root_and_the_country_or_else_the_server() {
         let mut hints = ClientHints {
             tds: Some("127.0.4.1:5632".to_owned()),
+            tds_ca: None,
             country: Some("BE".parse().unwrap()),
             channel: Some("232.1.2.3@127.0.1.1:5004".parse().unwrap()),
             server: Some("127.0.2.1:10100".parse().unwrap()),
         };
         let line = receive_line(&hints).unwrap();
         assert!(line.ends_with(" receive ham:ip:232.1.2.3@127.0.1.1:5004 --tds 127.0.4.1:5632 --country BE"), "{line}");
+        hints.tds_ca = Some(String::new());
+        let line = receive_line(&hints).unwrap();
+        assert!(line.ends_with(" --tds 127.0.4.1:5632 --tds-ca FILE --country BE"), "{line}");
         hints.tds = None;
         let line = receive_line(&hints).unwrap();
         assert!(line.ends_with("5004 --server 127.0.2.1:10100"), "{line}");

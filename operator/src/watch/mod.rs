@@ -111,11 +111,15 @@ fn scopes(kind: Kind, namespaces: &[String], own_namespace: &str) -> Vec<Option<
     scopes.into_iter().map(Some).collect()
 }
 
+/// Secrets that are many or large and never our business: tokens, logins of registries, releases of helm.
+const FOREIGN_SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+    type!=bootstrap.kubernetes.io/token,type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg";
+
 fn config(kind: Kind) -> watcher::Config {
     let config = watcher::Config::default();
     match kind {
-        // Tokens, certificates of others and releases of helm are not our business.
-        Kind::Secret => config.fields("type=Opaque"),
+        // Opaque ones and those of type kubernetes.io/tls are read. A selector cannot say "either", and others are seen in passing.
+        Kind::Secret => config.fields(FOREIGN_SECRETS),
         Kind::RouteTable => config.labels(ROUTES),
         Kind::Pod | Kind::ReplicaSet => config.labels("app.kubernetes.io/name=castgate"),
         Kind::Applied(_) => config.labels(&format!("{MANAGED_BY}={OPERATOR}")),

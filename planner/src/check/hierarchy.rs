@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use castgate_control::{Country, DatabaseRole, Regions};
-use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, StoreType};
+use castgate_control::{Country, DatabaseRole, Regions, Scheme};
+use castgate_crds::tunnel_database::{Peers as SpecPeers, Service, ServiceType, StoreType, Tls};
 use castgate_crds::{TunnelDatabaseSpec, hierarchy as spec};
 
 use super::policy::read_routes;
@@ -39,6 +39,10 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
     let address = http.address.as_deref().and_then(|text| fields::host(text, "spec.http.address", reporter));
     Database {
         listen: SocketAddrV4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), http.port),
+        tls: http.tls.as_ref().map(|Tls { secret_ref }| {
+            fields::label(&secret_ref.name, "spec.http.tls.secretRef.name", reporter);
+            secret_ref.name.clone()
+        }),
         hierarchy: hierarchy(registers, reporter),
         update_interval: fields::interval(update_interval, "spec.updateInterval", reporter),
         replicas: *replicas,
@@ -66,14 +70,26 @@ fn read_regions(spec: &BTreeMap<String, Vec<String>>, reporter: &mut Reporter) -
 }
 
 fn with_peers(spec: &SpecPeers, replicas: u32, reporter: &mut Reporter) -> Peers {
-    let SpecPeers { addresses, credentials_secret_ref, serve } = spec;
+    let SpecPeers { addresses, credentials_secret_ref, ca_secret_ref, serve } = spec;
     fields::label(&credentials_secret_ref.name, "spec.peers.credentialsSecretRef.name", reporter);
     check_places(addresses, "spec.peers.addresses", reporter);
     if replicas > 1 && !serve {
         let what = "is false beside more than one replica: replicas give their entries to each other";
         reporter.report("spec.peers.serve", what);
     }
-    Peers { addresses: addresses.clone(), secret: credentials_secret_ref.name.clone(), serve: *serve }
+    Peers {
+        addresses: addresses.clone(),
+        secret: credentials_secret_ref.name.clone(),
+        ca: authority(ca_secret_ref.as_ref(), "spec.peers", reporter),
+        serve: *serve,
+    }
+}
+
+/// The Secret with certificates that vouch for others.
+pub(super) fn authority(secret: Option<&spec::SecretRef>, path: &str, reporter: &mut Reporter) -> Option<String> {
+    let secret = secret?;
+    fields::label(&secret.name, &format!("{path}.caSecretRef.name"), reporter);
+    Some(secret.name.clone())
 }
 
 fn check_service(service: &Service, reporter: &mut Reporter) {
@@ -88,7 +104,13 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
     for (index, row) in rows.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
         fields::label(&row.credentials_secret_ref.name, &format!("{path}.credentialsSecretRef.name"), reporter);
+        let ca = authority(row.ca_secret_ref.as_ref(), &path, reporter);
         let Some(place) = place(row, &path, reporter) else { continue };
+        if let (Some(_), ParentPlace::Url(url)) = (&ca, &place)
+            && url.scheme() == Scheme::Http
+        {
+            reporter.report(format!("{path}.caSecretRef"), format_args!("is for https, and the url is {url}"));
+        }
         if parents.iter().any(|parent| parent.place == place) {
             match &place {
                 ParentPlace::Url(url) => {
@@ -100,7 +122,7 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
             }
             continue;
         }
-        parents.push(Parent { place, secret: row.credentials_secret_ref.name.clone() });
+        parents.push(Parent { place, secret: row.credentials_secret_ref.name.clone(), ca });
     }
     let wrong = ["spec.hierarchy.country", "spec.hierarchy.networks"].iter().any(|field| reporter.was_pruned(field));
     if !rows.is_empty() && networks.is_empty() && country.is_none() && !wrong {
@@ -124,7 +146,7 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
 }
 
 fn from_the_roots(spec: &spec::Discovery, reporter: &mut Reporter) -> FromTheRoots {
-    let spec::Discovery { roots, credentials_secret_ref, role } = spec;
+    let spec::Discovery { roots, credentials_secret_ref, ca_secret_ref, role } = spec;
     let path = "spec.hierarchy.discovery";
     fields::label(&credentials_secret_ref.name, &format!("{path}.credentialsSecretRef.name"), reporter);
     if roots.is_empty() {
@@ -134,6 +156,7 @@ fn from_the_roots(spec: &spec::Discovery, reporter: &mut Reporter) -> FromTheRoo
     FromTheRoots {
         roots: roots.clone(),
         secret: credentials_secret_ref.name.clone(),
+        ca: authority(ca_secret_ref.as_ref(), path, reporter),
         role: match role {
             spec::DatabaseRole::Peer => DatabaseRole::Peer,
             spec::DatabaseRole::Customer => DatabaseRole::Customer,

@@ -9,6 +9,7 @@ use castgate_control::{
 use castgate_crds::TunnelRelaySpec;
 use castgate_crds::tunnel_relay as spec;
 
+use super::hierarchy::authority;
 use super::{fields, server};
 use crate::objects::{Feed, Server, Upstream};
 use crate::problem::Reporter;
@@ -37,6 +38,7 @@ fn read_upstream(spec: &spec::Upstream, reporter: &mut Reporter) -> Upstream {
         discovery,
         tds,
         database_ref,
+        ca_secret_ref,
         country,
         servers,
         driad,
@@ -72,7 +74,8 @@ fn read_upstream(spec: &spec::Upstream, reporter: &mut Reporter) -> Upstream {
         gateway: gateway.as_ref().map(|gateway| read_gateway(gateway, reporter)).unwrap_or_default(),
         ..UpstreamSnapshot::new(protocol, discovery)
     };
-    Upstream { snapshot, database: database_ref.as_ref().map(|database| database.name.clone()) }
+    let ca = authority(ca_secret_ref.as_ref(), "spec.upstream", reporter);
+    Upstream { snapshot, database: database_ref.as_ref().map(|database| database.name.clone()), ca }
 }
 
 fn read_driad(driad: Option<&spec::Driad>, reporter: &mut Reporter) -> DriadDiscovery {

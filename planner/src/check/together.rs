@@ -13,20 +13,17 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
-    RouteSource, Secret, Server, Target, Upstream,
+    Account, Bundle, CA, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
+    RouteSource, Secret, Server, TLS_CERTIFICATE, TLS_KEY, Target, Upstream,
 };
 use crate::plan::policies;
 use crate::problem::{Problem, Reporter};
 
+/// What begins every certificate in PEM.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 /// Keys of the Secret with the login that a parent gave us.
 const LOGIN: &str = "login";
 const PASSWORD: &str = "password";
-/// Keys of the Secret with certificates.
-pub(crate) const TLS_AUTHORITY: &str = "ca.crt";
-pub(crate) const TLS_CERTIFICATE: &str = "tls.crt";
-pub(crate) const TLS_KEY: &str = "tls.key";
-const PEM_BEGIN: &str = "-----BEGIN ";
 /// Port of a server of UMTP that names none.
 const UMTP_PORT: u16 = 10_100;
 
@@ -75,10 +72,14 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         let title = format!("{} {name}", Kind::TunnelDatabase);
         let mut reporter = Reporter::new(&entry.file, &title, problems);
         let reporter = &mut reporter.pruned(&entry.pruned);
-        let Database { listen, hierarchy, peers, store, .. } = &entry.object;
+        let Database { listen, hierarchy, peers, store, tls, .. } = &entry.object;
+        if let Some(secret) = tls {
+            check_identity(known, name, secret, reporter);
+        }
         if let Some(peers) = peers {
             let field = "spec.peers.credentialsSecretRef.name";
             check_credentials(known, name, &peers.secret, field, reporter);
+            check_authority(known, name, peers.ca.as_deref(), "spec.peers", reporter);
         }
         if let Some(source) = &entry.object.routes {
             check_route_table(known, name, source, reporter);
@@ -251,14 +252,56 @@ fn check_etcd(known: &Known, name: &ObjectName, etcd: &Etcd, reporter: &mut Repo
     if !known.exists(Kind::Secret, name, secret, field, reporter) {
         return;
     }
+    check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), field, reporter);
     let object = known.objects.secrets.get(&name.sibling(secret)).map(|entry| &entry.object);
     let has = |key: &str| object.is_some_and(|secret| secret.text(key).is_some());
-    let own = if has(TLS_CERTIFICATE) || has(TLS_KEY) { &[TLS_CERTIFICATE, TLS_KEY][..] } else { &[] };
-    for key in std::iter::once(&TLS_AUTHORITY).chain(own) {
-        let text = known.secret_text(name, secret, key, field, reporter);
-        if text.is_some_and(|text| !text.contains(PEM_BEGIN)) {
-            reporter.report(field, format_args!("key \"{key}\" of Secret {} is not PEM", name.sibling(secret)));
-        }
+    if has(TLS_CERTIFICATE) || has(TLS_KEY) {
+        check_pair(known, name, secret, field, reporter);
+    }
+}
+
+/// The Secret that proves a database holds a certificate and a private key.
+fn check_identity(known: &Known, name: &ObjectName, secret: &str, reporter: &mut Reporter) {
+    let field = "spec.http.tls.secretRef.name";
+    if !known.exists(Kind::Secret, name, secret, field, reporter) {
+        return;
+    }
+    check_pair(known, name, secret, field, reporter);
+    // Whoever names this database believes what is there.
+    let own = known.objects.secrets.get(&name.sibling(secret)).map(|entry| &entry.object);
+    if own.is_some_and(|secret| secret.text(CA).is_some_and(|text| !text.is_empty())) {
+        check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), field, reporter);
+    }
+}
+
+/// A Secret holds a certificate and its private key.
+fn check_pair(known: &Known, name: &ObjectName, secret: &str, field: &str, reporter: &mut Reporter) {
+    check_pem(known, name, (secret, TLS_CERTIFICATE), (CERTIFICATE, "certificate"), field, reporter);
+    check_pem(known, name, (secret, TLS_KEY), ("PRIVATE KEY-----", "private key"), field, reporter);
+}
+
+/// The Secret that a field names, where it does, holds certificates.
+fn check_authority(known: &Known, name: &ObjectName, secret: Option<&str>, path: &str, reporter: &mut Reporter) {
+    let Some(secret) = secret else { return };
+    let field = format!("{path}.caSecretRef.name");
+    if known.exists(Kind::Secret, name, secret, &field, reporter) {
+        check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), &field, reporter);
+    }
+}
+
+/// What stands under a key of a Secret is PEM of this kind. More can be said only by who uses it.
+fn check_pem(
+    known: &Known,
+    name: &ObjectName,
+    (secret, key): (&str, &str),
+    (begin, what): (&str, &str),
+    field: &str,
+    reporter: &mut Reporter,
+) {
+    let text = known.secret_text(name, secret, key, field, reporter);
+    if text.is_some_and(|text| !text.contains(begin)) {
+        let secret = name.sibling(secret);
+        reporter.report(field, format_args!("key \"{key}\" of Secret {secret} holds no {what} in PEM"));
     }
 }
 
@@ -271,11 +314,13 @@ fn check_parents(
     hierarchy: &Hierarchy,
     reporter: &mut Reporter,
 ) {
-    if let Some(FromTheRoots { secret, .. }) = &hierarchy.discovery {
+    if let Some(FromTheRoots { secret, ca, .. }) = &hierarchy.discovery {
+        check_authority(known, name, ca.as_deref(), "spec.hierarchy.discovery", reporter);
         check_credentials(known, name, secret, "spec.hierarchy.discovery.credentialsSecretRef.name", reporter);
     }
     for (index, parent) in hierarchy.parents.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
+        check_authority(known, name, parent.ca.as_deref(), &path, reporter);
         if let ParentPlace::Database(database) = &parent.place {
             known.exists(Kind::TunnelDatabase, name, database, &format!("{path}.databaseRef.name"), reporter);
         }
@@ -360,6 +405,7 @@ fn check_upstream(known: &Known, name: &ObjectName, relay: &Server, upstream: &U
     if let Some(database) = &upstream.database {
         known.exists(Kind::TunnelDatabase, name, database, "spec.upstream.databaseRef.name", reporter);
     }
+    check_authority(known, name, upstream.ca.as_deref(), "spec.upstream", reporter);
     let Discovery::Static(StaticDiscovery { servers }) = &upstream.snapshot.discovery else { return };
     for (index, place) in servers.iter().enumerate() {
         let mut seen: Vec<&Server> = Vec::new();

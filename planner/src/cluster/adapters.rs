@@ -75,8 +75,8 @@ fn urls(world: World, from: &ObjectName, place: &ParentPlace) -> Vec<DatabaseUrl
                 return service_url(world, &name).into_iter().collect();
             }
             let url = |number| {
-                let place = format!("http://{}:{}", names::replica_host(&name, number), entry.object.listen.port());
-                place.parse().ok()
+                let (scheme, host) = (entry.object.scheme(), names::replica_host(&name, number));
+                format!("{scheme}://{host}:{}", entry.object.listen.port()).parse().ok()
             };
             (0..entry.object.replicas).filter_map(url).collect()
         }
@@ -85,8 +85,9 @@ fn urls(world: World, from: &ObjectName, place: &ParentPlace) -> Vec<DatabaseUrl
 
 /// Where agents of the cluster reach a database of ours.
 pub(super) fn service_url(world: World, database: &ObjectName) -> Option<DatabaseUrl> {
-    let port = world.objects.databases.get(database)?.object.listen.port();
-    format!("http://{}:{port}", names::database_host(database)).parse().ok()
+    let entry = &world.objects.databases.get(database)?.object;
+    let (scheme, port) = (entry.scheme(), entry.listen.port());
+    format!("{scheme}://{}:{port}", names::database_host(database)).parse().ok()
 }
 
 /// Hands every client its registrar, and every adapter its clients.

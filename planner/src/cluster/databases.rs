@@ -113,7 +113,11 @@ impl Replica<'_> {
         };
         let port = database.listen.port();
         let others = nodes.keys().filter(|other| *other != number);
-        let others = others.map(|other| format!("{}:{port}", names::replica_host(name, *other)));
+        let scheme = if database.tls.is_some() { "https://" } else { "" };
+        let others = others.map(|other| format!("{scheme}{}:{port}", names::replica_host(name, *other)));
+        // Those of others are vouched for by theirs.
+        let authorities = [agents::own_ca(world.objects, name).map(str::to_owned), peers.ca.take()];
+        peers.ca = authorities.into_iter().flatten().reduce(|own, theirs| format!("{}\n{theirs}", own.trim_end()));
         peers.members = others.chain(std::mem::take(&mut peers.members)).collect();
         peers.hand_over_seconds = Some(HAND_OVER);
         Ok(Some(peers))

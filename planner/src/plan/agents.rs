@@ -13,11 +13,10 @@ use castgate_control::{
 
 use super::hints::{channel_of, url_of};
 use super::{Machine, password, policies};
-use crate::check::{TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY};
 use crate::document::Kind;
 use crate::objects::{
-    self, Amt, Bundle, BundleChannel, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects,
-    ParentPlace, Peers, Place, Server, Upstream,
+    self, Amt, Bundle, BundleChannel, CA, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects,
+    ParentPlace, Peers, Place, Server, TLS_CERTIFICATE, TLS_KEY, Upstream,
 };
 use crate::problem::{Problem, Reporter};
 use crate::url::DatabaseUrl;
@@ -102,6 +101,7 @@ pub(crate) fn database(
         })
     });
     let mut snapshot = DatabaseSnapshot::new(SocketAddr::V4(listen));
+    snapshot.tls = identity(objects, name, database.tls.as_deref());
     snapshot.accounts = accounts.collect();
     snapshot.routes = policies::routes_of_accounts(objects, name, &snapshot.accounts);
     snapshot.strict_source = database.strict_source;
@@ -119,23 +119,35 @@ pub(crate) fn database(
 fn etcd(objects: &Objects, name: &ObjectName, etcd: &Etcd) -> EtcdSnapshot {
     let Etcd { endpoints, prefix, credentials, tls } = etcd;
     let value = |secret: &Option<String>, key| text(objects, name, secret.as_deref()?, key).map(str::to_owned);
-    let certificate = value(tls, TLS_CERTIFICATE).zip(value(tls, TLS_KEY));
     EtcdSnapshot {
         endpoints: endpoints.clone(),
         prefix: prefix.clone().unwrap_or_else(|| format!("/castgate/{}/{}/", name.namespace, name.name)),
-        ca: value(tls, TLS_AUTHORITY),
-        identity: certificate.map(|(certificate, key)| TlsIdentity { certificate, key }),
+        ca: value(tls, CA),
+        identity: identity(objects, name, tls.as_deref()),
         login: value(credentials, "login"),
         password: value(credentials, "password"),
     }
 }
 
+/// Certificate and key of a Secret that has both.
+fn identity(objects: &Objects, name: &ObjectName, secret: Option<&str>) -> Option<TlsIdentity> {
+    let text = |key| text(objects, name, secret?, key).map(str::to_owned);
+    Some(TlsIdentity { certificate: text(TLS_CERTIFICATE)?, key: text(TLS_KEY)? })
+}
+
+/// The certificates that vouch for a database of ours, where its Secret has them.
+pub(crate) fn own_ca<'a>(objects: &'a Objects, database: &ObjectName) -> Option<&'a str> {
+    let secret = objects.databases.get(database)?.object.tls.as_deref()?;
+    text(objects, database, secret, CA).filter(|ca| !ca.is_empty())
+}
+
 /// The databases of others that hold the same entries.
 fn peers(objects: &Objects, name: &ObjectName, database: &Database) -> Option<PeersSnapshot> {
-    let Peers { addresses, secret, serve } = database.peers.as_ref()?;
+    let Peers { addresses, secret, ca, serve } = database.peers.as_ref()?;
+    let ca = ca.as_deref().and_then(|ca| text(objects, name, ca, CA)).map(str::to_owned);
     let login = text(objects, name, secret, "login")?.to_owned();
     let password = text(objects, name, secret, "password")?.to_owned();
-    Some(PeersSnapshot { serve: *serve, ..PeersSnapshot::new(addresses.clone(), login, password) })
+    Some(PeersSnapshot { ca, serve: *serve, ..PeersSnapshot::new(addresses.clone(), login, password) })
 }
 
 /// What an agent has to know of its surroundings.
@@ -168,7 +180,7 @@ pub(crate) fn server(
     let channels = channels_of(objects, name, server).map(|(bundle, channel)| rule(bundle, channel)).collect();
     let (loop_check, upstream) = match feed {
         Feed::Native { interfaces: _, loop_check } => (*loop_check, None),
-        Feed::Upstream(upstream) => (LoopCheck::default(), Some(self::upstream(upstream, around))),
+        Feed::Upstream(upstream) => (LoopCheck::default(), Some(self::upstream(objects, name, upstream, around))),
     };
     ServerSnapshot {
         listen: listen.umtp,
@@ -193,12 +205,15 @@ fn amt_relay(amt: &Amt, listen: &Place, outer: &Place) -> AmtSnapshot {
 }
 
 /// The tunnel to a server above.
-fn upstream(upstream: &Upstream, around: &Around) -> UpstreamSnapshot {
+fn upstream(objects: &Objects, name: &ObjectName, upstream: &Upstream, around: &Around) -> UpstreamSnapshot {
     let mut snapshot = upstream.snapshot.clone();
     if let Discovery::Hierarchy(hierarchy) = &mut snapshot.discovery {
         let database = upstream.database.as_deref().and_then(around.database);
         // A URL of ours has a host, and a port that is not zero.
-        hierarchy.tds.extend(database.and_then(|url| format!("{}:{}", url.host(), url.port()).parse().ok()));
+        hierarchy.tds.extend(database.and_then(|url| url.to_string().parse().ok()));
+        let own = upstream.database.as_deref().and_then(|database| own_ca(objects, &name.sibling(database)));
+        let named = upstream.ca.as_deref().and_then(|ca| text(objects, name, ca, CA));
+        hierarchy.ca = named.or(own).map(str::to_owned);
         snapshot.avoid = around.avoid.iter().flat_map(Place::sockets).collect();
     }
     snapshot
@@ -229,7 +244,8 @@ pub(crate) fn server_entries(server: &Server, at: &Place) -> Vec<Registration> {
 
 /// What parents are told of a database that clients reach here.
 pub(crate) fn database_entry(database: &Database, at: SocketAddrV4) -> Registration {
-    entry(EntryType::TunnelDatabase, None, SocketAddr::V4(at), &database.hierarchy)
+    let entry = entry(EntryType::TunnelDatabase, None, SocketAddr::V4(at), &database.hierarchy);
+    Registration { scheme: database.scheme(), ..entry }
 }
 
 fn entry(entry_type: EntryType, protocol: Option<Protocol>, at: SocketAddr, hierarchy: &Hierarchy) -> Registration {
@@ -271,11 +287,18 @@ pub(crate) fn parents(
     let places = |parent: &objects::Parent| {
         let login = text(objects, name, &parent.secret, "login")?.to_owned();
         let password = text(objects, name, &parent.secret, "password")?.to_owned();
+        let own = match &parent.place {
+            ParentPlace::Database(database) => own_ca(objects, &name.sibling(database)),
+            ParentPlace::Url(_) => None,
+        };
+        let named = parent.ca.as_deref().and_then(|ca| text(objects, name, ca, CA));
+        let ca = named.or(own).map(str::to_owned);
         let told = move |url: DatabaseUrl| Parent {
+            // A database of ours may have gone back to http.
+            ca: ca.clone().filter(|_| url.scheme() == Scheme::Https),
             url: url.to_string(),
             login: login.clone(),
             password: password.clone(),
-            ca: None,
         };
         Some(urls(&parent.place).into_iter().map(told))
     };
@@ -284,10 +307,11 @@ pub(crate) fn parents(
 
 /// How the databases above are found, with the login that they gave us.
 pub(crate) fn discovery(objects: &Objects, name: &ObjectName, hierarchy: &Hierarchy) -> Option<RegistrarDiscovery> {
-    let FromTheRoots { roots, secret, role } = hierarchy.discovery.as_ref()?;
+    let FromTheRoots { roots, secret, ca, role } = hierarchy.discovery.as_ref()?;
+    let ca = ca.as_deref().and_then(|ca| text(objects, name, ca, CA)).map(str::to_owned);
     let login = text(objects, name, secret, "login")?.to_owned();
     let password = text(objects, name, secret, "password")?.to_owned();
-    Some(RegistrarDiscovery { roots: roots.clone(), login, password, ca: None, role: *role })
+    Some(RegistrarDiscovery { roots: roots.clone(), login, password, ca, role: *role })
 }
 
 /// The channels of a server, each with the name of its bundle. (What refers to nothing was reported; it carries nothing.)

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use castgate_control::{Channel, Country, Ports};
 
-use super::agents::channels_of;
-use crate::objects::{BundleChannel, ObjectName, Objects, ParentPlace, Server};
+use super::agents::{channels_of, own_ca};
+use crate::objects::{BundleChannel, Database, ObjectName, Objects, ParentPlace, Server};
 use crate::url::DatabaseUrl;
 
 /// One channel that can be joined.
@@ -41,8 +41,10 @@ impl PlannedChannel {
 /// With what a client of these manifests is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientHints {
-    /// The database to ask first, as `HOST:PORT`; `None` when nothing is registered anywhere.
+    /// The database to ask first, as `HOST:PORT`, or as a URL where it speaks https; `None` when nothing is registered anywhere.
     pub tds: Option<String>,
+    /// The certificates that vouch for that one, as PEM, where its Secret has them.
+    pub tds_ca: Option<String>,
     /// The country to ask for.
     pub country: Option<Country>,
     /// The first channel with a pattern, else the first of all.
@@ -54,7 +56,7 @@ pub struct ClientHints {
 pub(super) fn roots(objects: &Objects) -> Vec<String> {
     let databases = objects.databases.iter().map(|(name, entry)| (name, &entry.object));
     let own = databases.clone().filter(|(_, database)| !database.hierarchy.registers());
-    let own: Vec<_> = own.map(|(_, database)| reachable(database.listen).to_string()).collect();
+    let own: Vec<_> = own.map(|(_, database)| url_of_own(database).short()).collect();
     if !own.is_empty() {
         return own;
     }
@@ -66,7 +68,7 @@ pub(super) fn roots(objects: &Objects) -> Vec<String> {
     let parents =
         registered.iter().flat_map(|(name, hierarchy)| hierarchy.parents.iter().map(move |parent| (name, parent)));
     let urls = parents.map(|(name, parent)| url_of(objects, name, &parent.place));
-    let named = urls.map(|url| format!("{}:{}", url.host(), url.port()));
+    let named = urls.map(|url| url.short());
     let hosts: BTreeSet<_> = named.chain(found).collect();
     hosts.into_iter().collect()
 }
@@ -110,6 +112,7 @@ pub(super) fn client(objects: &Objects) -> ClientHints {
         .chain(objects.databases.values().map(|entry| &entry.object.hierarchy));
     ClientHints {
         tds: roots(objects).into_iter().next(),
+        tds_ca: first_root(objects).and_then(|root| own_ca(objects, root)).map(str::to_owned),
         country: first_country(hierarchies.map(|hierarchy| hierarchy.country)),
         channel,
         server: server.map(|server| reachable(server.listen)),
@@ -136,9 +139,19 @@ pub(super) fn url_of(objects: &Objects, from: &ObjectName, place: &ParentPlace) 
         ParentPlace::Url(url) => url.clone(),
         ParentPlace::Database(name) => {
             let database = objects.databases.get(&from.sibling(name)).expect("a dangling databaseRef is refused");
-            reachable(database.object.listen).into()
+            url_of_own(&database.object)
         }
     }
+}
+
+/// Where a database of ours is on this machine.
+fn url_of_own(database: &Database) -> DatabaseUrl {
+    DatabaseUrl::from(reachable(database.listen)).over(database.scheme())
+}
+
+/// The database of ours that [`roots`] names first.
+fn first_root(objects: &Objects) -> Option<&ObjectName> {
+    objects.databases.iter().find(|(_, entry)| !entry.object.hierarchy.registers()).map(|(name, _)| name)
 }
 
 /// Where something that listens is reached from this machine.

@@ -219,6 +219,37 @@ fn peers_of_others_are_peers_beside_the_own_replicas_and_have_one_login_with_the
 }
 
 #[test]
+fn replicas_with_a_certificate_are_named_and_believed_over_https_by_those_beside_and_below_them() {
+    let mut world = replicated(2, &[(0, "n1"), (1, "n2")]);
+    let pem = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "isp-tls", "namespace": "castgate" },
+        "type": "kubernetes.io/tls",
+        "stringData": { "tls.crt": pem("CERTIFICATE"), "tls.key": pem("PRIVATE KEY"), "ca.crt": pem("CERTIFICATE") },
+    });
+    world.objects.push(secret.clone());
+    world.spec("TunnelDatabase")["http"]["tls"] = json!({ "secretRef": { "name": "isp-tls" } });
+    let fleet = world.plan();
+    let first = snapshot(&fleet, "castgate/tdb-isp@n1").database.as_ref().unwrap();
+    assert_eq!(first.tls.as_ref().unwrap().key, pem("PRIVATE KEY"));
+    let beside = peers(&fleet, "n1").unwrap();
+    assert_eq!(beside.members, ["https://tdb-isp-1.tdb-isp-pods.castgate.svc:5632"]);
+    assert_eq!(beside.ca, Some(pem("CERTIFICATE")));
+    let adapter = snapshot(&fleet, "castgate/adapter@n3").adapter.as_ref().unwrap();
+    let above = &adapter.clients[0].parents[0];
+    assert_eq!(above.url, "https://tdb-isp-0.tdb-isp-pods.castgate.svc:5632");
+    assert_eq!(above.ca, Some(pem("CERTIFICATE")));
+    assert!(!snapshot(&fleet, "castgate/ts-edge@n1").to_yaml().contains("PRIVATE KEY"));
+
+    // Renewed, the Secret is another snapshot.
+    secret["stringData"]["tls.key"] = json!(pem("EC PRIVATE KEY"));
+    *world.objects.last_mut().unwrap() = secret;
+    let renewed = world.plan();
+    let first = snapshot(&renewed, "castgate/tdb-isp@n1").database.as_ref().unwrap();
+    assert_eq!(first.tls.as_ref().unwrap().key, pem("EC PRIVATE KEY"));
+}
+
+#[test]
 fn every_replica_registers_its_own_node_and_an_address_for_all_is_registered_once() {
     let mut world = lower(&json!({ "service": { "type": "NodePort", "nodePort": 30_632 }, "replicas": 2 }));
     world.objects.push(peers_secret("tdb-lower-peers"));

@@ -17,7 +17,10 @@ pub fn objects(kind: &str) -> Vec<Value> {
     if object(kind)["spec"]["hierarchy"].is_object() {
         let mut object = object(kind);
         object["spec"]["hierarchy"] = json!({
-            "discovery": { "roots": ["tds.example.net"], "credentialsSecretRef": { "name": "s" }, "role": "Peer" },
+            "discovery": {
+                "roots": ["tds.example.net"], "credentialsSecretRef": { "name": "s" }, "caSecretRef": { "name": "s" },
+                "role": "Peer",
+            },
             "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
         });
         objects.push(object);
@@ -38,7 +41,10 @@ pub fn objects(kind: &str) -> Vec<Value> {
     }
     if kind == "TunnelRelay" {
         let ways = [
-            json!({ "discovery": "Hierarchy", "tds": ["tds.example.net:5632"], "country": "BE" }),
+            json!({
+                "discovery": "Hierarchy", "tds": ["tds.example.net:5632", "https://tds.example.org"],
+                "caSecretRef": { "name": "s" }, "country": "BE",
+            }),
             json!({ "discovery": "Hierarchy", "databaseRef": { "name": "d" } }),
             json!({ "discovery": "Driad", "driad": { "dnsSd": ["example.net"], "anycast": true } }),
             json!({ "discovery": "Anycast", "relays": ["192.52.193.1", "amt.example.net:2269"] }),
@@ -59,7 +65,9 @@ pub fn objects(kind: &str) -> Vec<Value> {
 fn spec(kind: &str) -> Value {
     let hierarchy = json!({
         "parents": [
-            { "url": "http://tds.example.net", "credentialsSecretRef": { "name": "s" } },
+            {
+                "url": "https://tds.example.net", "credentialsSecretRef": { "name": "s" }, "caSecretRef": { "name": "s" },
+            },
             { "databaseRef": { "name": "d" }, "credentialsSecretRef": { "name": "s" } },
         ],
         "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
@@ -114,9 +122,10 @@ fn spec(kind: &str) -> Value {
             "replicas": 3,
             "peers": {
                 "addresses": ["http://tds.example.net", "192.0.2.9:5633"], "credentialsSecretRef": { "name": "s" },
-                "serve": true,
+                "caSecretRef": { "name": "s" }, "serve": true,
             },
-            "http": { "address": "192.0.2.1", "port": 5632 }, "hierarchy": hierarchy, "updateInterval": "300s",
+            "http": { "address": "192.0.2.1", "port": 5632, "tls": { "secretRef": { "name": "s" } } }, "hierarchy": hierarchy,
+            "updateInterval": "300s",
             "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } }, "strictSource": true,
             "regions": { "pool": ["BE", "NL"] },
             "service": { "type": "NodePort", "nodePort": 30632 },

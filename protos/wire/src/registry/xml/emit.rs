@@ -90,7 +90,7 @@ fn tail(xml: &mut String, server: &Server) {
         leaf(xml, "FEDBY", &entry::emit_fed_by(&server.fed_by));
     }
     if !server.scheme.is_http() {
-        plain(xml, "SCHEME", server.scheme);
+        element(xml, "SCHEME", |xml| xml.push_str(server.scheme.word()));
     }
 }
 

@@ -127,9 +127,8 @@ impl Scheme {
         }
     }
 
-    /// Whether it is the one that need not be said.
+    /// Whether it is the one that need not be said. By reference, as serde hands it out.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands out a reference")]
     pub const fn is_http(&self) -> bool {
         matches!(self, Self::Http)
     }

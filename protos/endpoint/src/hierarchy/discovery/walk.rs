@@ -14,15 +14,17 @@
 //! ```
 //! All roots are looked up before the first is asked: who registers at the roots registers at every one of them.
 //!
-//! A database that has exactly our range hides whoever is above both of us and came later: an answer holds the longest match alone.
-//! So who names such twins, or ourselves, is asked once more, for a range that is one bit wider:
+//! A database that has exactly our range hides that of our country, if that came later: an answer holds the longest match alone.
+//! So who names such twins, or ourselves, is asked once more, for our country as that of a network that nobody has:
 //!
 //! ```text
-//!   ask for our range ──twins──▶ ask for the wider one ──nobody──▶ the twins are the next step
-//!                                        │ databases above us
+//!   ask for our range ──twins──▶ ask for the country alone ──nobody──▶ the twins are the next step
+//!                                        │ databases of the country
 //!                                        ▼
 //!                     these are the next step; where the way ends, the twins are its last one
 //! ```
+//! A wider network that came later is not looked for: whoever has it would take over who never asked him. The longest match sorts
+//! them out.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -135,9 +137,9 @@ pub struct Walk {
     /// The configured roots, for when the cached path fails.
     fallback: Option<Vec<DatabaseAddress>>,
     path: Vec<WalkStep>,
-    /// What those are asked who name our twins; `None` for what has none.
-    wider_query: Option<String>,
-    /// Databases with exactly our range that were named by somebody who knows others above us: the end of the way.
+    /// What those are asked who name our twins; `None` for what has none, or no country.
+    country_query: Option<String>,
+    /// Databases with exactly our range that were named by somebody who may know our country: the end of the way.
     twins: Vec<Member>,
     asked: HashSet<SocketAddr>,
     /// Questions to databases.
@@ -159,7 +161,7 @@ enum State {
     Service(String),
     Address { name: String, port: u16, path: String, scheme: Scheme },
     Ask(Member),
-    AskWider(Member),
+    AskCountry(Member),
     Found(Box<Found>),
     Failed,
 }
@@ -171,7 +173,7 @@ impl Walk {
     pub fn new(roots: Vec<DatabaseAddress>, subject: Subject, cached: &[PathStep], seed: u64) -> Self {
         let mut walk = Self {
             query: query(&subject, subject.range),
-            wider_query: wider_query(&subject),
+            country_query: country_query(&subject),
             subject,
             twins: Vec::new(),
             asks: 0,
@@ -199,7 +201,7 @@ impl Walk {
             State::Service(name) => Step::ResolveService { name: format!("{SERVICE}.{name}") },
             State::Address { name, .. } => Step::ResolveAddress { name: name.clone() },
             State::Ask(member) => Step::Ask(ask(member, &self.query)),
-            State::AskWider(member) => Step::Ask(ask(member, self.wider_query.as_deref().unwrap_or(&self.query))),
+            State::AskCountry(member) => Step::Ask(ask(member, self.country_query.as_deref().unwrap_or(&self.query))),
             State::Found(found) => Step::Found(Found::clone(found)),
             State::Failed => Step::Failed(DiscoverError { hops: self.hops.clone() }),
         }
@@ -258,9 +260,9 @@ impl Walk {
 
     /// Brings the list of [`Step::Ask`]; an error is a sentence: refused, timed out, a status other than 200, no XML.
     pub fn handle_answer(&mut self, result: Result<Vec<Server>, String>) {
-        let (member, is_wider) = match &self.state {
+        let (member, by_country) = match &self.state {
             State::Ask(member) => (member.clone(), false),
-            State::AskWider(member) => (member.clone(), true),
+            State::AskCountry(member) => (member.clone(), true),
             State::Service(_) | State::Address { .. } | State::Found(_) | State::Failed => return,
         };
         let asked = member.address.to_string();
@@ -269,13 +271,13 @@ impl Walk {
             Err(sentence) => {
                 self.hop(asked, HopOutcome::Failed(shortened(&sentence)));
                 // It answered before: what it said then holds.
-                return if is_wider { self.end() } else { self.advance() };
+                return if by_country { self.end() } else { self.advance() };
             }
         };
-        let has_twins = !is_wider && self.has_twins(&servers);
+        let has_twins = !by_country && self.has_twins(&servers);
         let (mut members, matched) = self.below(servers);
-        if is_wider && Some(matched) == self.subject.range_len() {
-            // It looks at our address, whatever the range is.
+        if by_country && matched != 0 {
+            // It looks at our address, whatever we ask for.
             members.clear();
         }
         if members.is_empty() {
@@ -290,7 +292,7 @@ impl Walk {
         if has_twins && self.asks < ASKS_MAX {
             self.asks += 1;
             self.twins.extend(members);
-            self.state = State::AskWider(member);
+            self.state = State::AskCountry(member);
         } else if members.is_empty() {
             self.end();
         } else {
@@ -299,13 +301,13 @@ impl Walk {
         }
     }
 
-    /// Whether an answer hides who is above us: it names somebody with exactly our range, if only ourselves. Below one of those nobody
-    /// is above us.
+    /// Whether an answer hides our country: it names somebody with exactly our range, if only ourselves. Below one of those there is no
+    /// country.
     fn has_twins(&self, servers: &[Server]) -> bool {
         let ours = self.subject.range_len();
         let is_twin = |server: &Server| server.entry_type == EntryType::TunnelDatabase && server.prefix_len == ours;
         let is_above = self.path.last().is_some_and(|step| step.step.matched != ours);
-        self.wider_query.is_some() && is_above && servers.iter().any(is_twin)
+        self.country_query.is_some() && is_above && servers.iter().any(is_twin)
     }
 
     /// Nobody knows anything further down but the twins that were met on the way.
@@ -425,10 +427,10 @@ fn ask(Member { scheme, address, authority, path }: &Member, query: &str) -> Ask
     Ask { scheme: *scheme, address: *address, authority: authority.clone(), target: format!("{path}?{query}") }
 }
 
-/// What is asked for the sake of those above us whom our twins hide. A server has no twins: it registers with who has its range.
-fn wider_query(subject: &Subject) -> Option<String> {
+/// What is asked for the sake of a country that our twins hide. A server has no twins: it registers with who has its range.
+fn country_query(subject: &Subject) -> Option<String> {
     subject.range_len().filter(|_| subject.entry_type == EntryType::TunnelDatabase)?;
-    Some(query(subject, subject.range?.supernet()))
+    subject.country.map(|_| query(subject, None))
 }
 
 /// What every database of the way is asked.

@@ -134,10 +134,10 @@ fn twins_that_came_before_their_country_find_it_and_stay_each_others_peers() {
         let alone = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
         assert_eq!(addresses(&alone.decision.register), [ROOT], "there is no country yet");
         assert_eq!(
-            lab.targets[1], "/script/castgate.cgs?ACTION=QUERY&TYPE=TDS&COUNTRY=BE&NETWORK=10.0.0.0/15",
-            "who holds more than our range is asked for"
+            lab.targets[1], "/script/castgate.cgs?ACTION=QUERY&TYPE=TDS&COUNTRY=BE&NETWORK=0.0.0.0/0",
+            "whose country it is is asked for"
         );
-        lab.wider.insert(ROOT, (vec![COUNTRY], 0));
+        lab.countries.insert(ROOT, vec![COUNTRY]);
         let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
         assert_eq!(addresses(&found.decision.register), [COUNTRY]);
         let peers: &[&str] = if at_the_root.contains(&ISP) { &[ISP] } else { &[] };
@@ -152,13 +152,15 @@ fn twins_that_came_before_their_country_find_it_and_stay_each_others_peers() {
 }
 
 #[test]
-fn the_wider_question_that_fails_leaves_what_was_found() {
+fn a_question_for_the_country_that_fails_leaves_what_was_found() {
     let mut lab = Lab::new(&[(ROOT, &[ISP], 16), (ISP, &[], 0)]);
-    lab.wider_fails = true;
+    lab.country_fails = true;
     let found = lab.walk(&[ROOT], &database("10.1.0.0/16")).unwrap();
     assert_eq!(sets(&found.path), [[ROOT], [ISP]]);
-    lab.walk(&[ROOT], &server("10.1.0.0/16")).unwrap();
-    assert_eq!(lab.asked, [ROOT, ISP], "a server has no twins");
+    for subject in [server("10.1.0.0/16"), Subject { country: None, ..database("10.1.0.0/16") }] {
+        lab.walk(&[ROOT], &subject).unwrap();
+        assert_eq!(lab.asked, [ROOT, ISP], "a server has no twins, and who has no country does not ask for it");
+    }
 }
 
 #[test]
@@ -302,10 +304,10 @@ struct Lab {
     table: BTreeMap<String, (Vec<String>, u8)>,
     /// Answers in full, before the table.
     words: HashMap<&'static str, Vec<Server>>,
-    /// Answers to the wider question, where they are others.
-    wider: HashMap<&'static str, (Vec<&'static str>, u8)>,
-    /// Nobody answers that one.
-    wider_fails: bool,
+    /// Who knows databases of the country behind those of networks.
+    countries: HashMap<&'static str, Vec<&'static str>>,
+    /// Nobody answers who is asked for the country alone.
+    country_fails: bool,
     services: HashMap<&'static str, Vec<ServiceTarget>>,
     names: HashMap<&'static str, Vec<&'static str>>,
     /// Everybody names two more.
@@ -342,7 +344,7 @@ impl Lab {
                     walk.handle_addresses(found.map(|list| list.iter().map(|text| text.parse().unwrap()).collect()));
                 }
                 Step::Ask(ask) => {
-                    let answer = self.answer(ask.address, ask.target.ends_with("/15"));
+                    let answer = self.answer(ask.address, ask.target.ends_with("NETWORK=0.0.0.0/0"));
                     self.asked.push(ask.address.to_string());
                     self.targets.push(ask.target);
                     walk.handle_answer(answer);
@@ -357,9 +359,9 @@ impl Lab {
         }
     }
 
-    fn answer(&self, asked: SocketAddr, is_wider: bool) -> Result<Vec<Server>, String> {
+    fn answer(&self, asked: SocketAddr, by_country: bool) -> Result<Vec<Server>, String> {
         let text = asked.to_string();
-        if is_wider && self.wider_fails {
+        if by_country && self.country_fails {
             return Err("timed out".to_owned());
         }
         if let Some(words) = self.words.get(&*text) {
@@ -369,8 +371,8 @@ impl Lab {
             let next = u32::try_from(self.asked.len()).unwrap() * 2;
             let names = [next + 1, next + 2].map(|number| format!("10.7.{}.{}:5632", number / 200, number % 200 + 1));
             (names.to_vec(), 8)
-        } else if let Some((above, matched)) = self.wider.get(&*text).filter(|_| is_wider) {
-            (above.iter().map(|text| (*text).to_owned()).collect(), *matched)
+        } else if let Some(above) = self.countries.get(&*text).filter(|_| by_country) {
+            (above.iter().map(|text| (*text).to_owned()).collect(), 0)
         } else {
             self.table.get(&text).cloned().ok_or("connection refused")?
         };

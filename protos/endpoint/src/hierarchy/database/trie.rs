@@ -158,6 +158,12 @@ impl<B: Bits> Trie<B> {
         }
     }
 
+    /// Every prefix with its number, in no order: bits, length, number.
+    pub(in crate::hierarchy) fn iter(&self) -> impl Iterator<Item = (B, u8, u32)> {
+        let all = self.nodes.iter().map(|(_, node)| (node.bits, node.len(), node.value));
+        all.filter(|(_, _, value)| *value != NONE)
+    }
+
     fn follow(&self, link: Link) -> Slot {
         match link {
             Link::Root => self.root,
@@ -230,6 +236,8 @@ mod tests {
                     prop_assert_eq!(found, expected);
                 }
             }
+            let all: BTreeMap<_, _> = trie.iter().map(|(bits, len, value)| ((bits, len), value)).collect();
+            prop_assert_eq!(&all, &model);
             for ((bits, len), _) in model {
                 trie.remove(bits, len);
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::hierarchy::database::slab::NONE;
 use crate::hierarchy::database::trie::Trie;
@@ -44,6 +44,19 @@ impl Prefixes {
     /// The same for one address.
     pub(super) fn around(&self, address: IpAddr) -> Option<(u8, u32)> {
         self.longest(IpNet::from(address.to_canonical()))
+    }
+
+    /// Every network with its number, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpNet, u32)> {
+        let v4 = self
+            .v4
+            .iter()
+            .filter_map(|(bits, len, number)| Some((IpNet::V4(Ipv4Net::new(bits.into(), len).ok()?), number)));
+        let v6 = self
+            .v6
+            .iter()
+            .filter_map(|(bits, len, number)| Some((IpNet::V6(Ipv6Net::new(bits.into(), len).ok()?), number)));
+        v4.chain(v6)
     }
 
     /// How many networks there are.

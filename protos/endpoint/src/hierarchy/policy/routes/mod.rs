@@ -8,6 +8,7 @@
 //! Reads what it is handed, record by record: opening a file, and unpacking it, is its caller's part. Whatever is in it, the
 //! reader ends with a table or with one sentence that names the place, and holds no more than the bounds below.
 
+mod aggregate;
 mod csv;
 mod mrt;
 
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 
 use super::prefixes::Prefixes;
 
+pub use aggregate::TooManyNetworks;
 pub use csv::Row;
 
 /// Prefixes of one table: three times those of the Internet.

@@ -249,11 +249,7 @@ struct Connection<H> {
 }
 
 /// Makes TLS of a connection. It keeps its place meanwhile like one that sends a header, and no longer than that.
-async fn secured<H: Handler>(
-    stream: TcpStream,
-    Acceptor(acceptor): Acceptor,
-    mut shared: Connection<H>,
-) {
+async fn secured<H: Handler>(stream: TcpStream, Acceptor(acceptor): Acceptor, mut shared: Connection<H>) {
     let greeted = async {
         let mut first = [0];
         stream.peek(&mut first).await?;

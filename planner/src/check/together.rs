@@ -13,8 +13,8 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, CA, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Policy,
-    RouteSource, Secret, Server, TLS_CERTIFICATE, TLS_KEY, Target, Upstream,
+    Account, Bundle, CA, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
+    Policy, RouteSource, Secret, Server, TLS_CERTIFICATE, TLS_KEY, Target, Upstream,
 };
 use crate::plan::policies;
 use crate::problem::{Problem, Reporter};

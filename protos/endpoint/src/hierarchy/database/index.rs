@@ -97,9 +97,11 @@ impl Index {
 
     /// The networks that contain all of `range`, the longest first: length and entries.
     pub(super) fn around(&self, range: Prefix) -> impl Iterator<Item = (u8, Posting<'_>)> {
-        let mut from_the_root = Vec::new();
-        self.networks.around(range, |len, value| from_the_root.push((len, value)));
-        from_the_root.into_iter().rev().map(|(len, value)| {
+        // Hardly ever does anybody want to know of the shorter ones.
+        let far = std::iter::once_with(move || self.networks.far(range));
+        let longest_first =
+            std::iter::once(self.networks.near(range)).chain(far).flat_map(|found| found.into_iter().rev());
+        longest_first.map(|(len, value)| {
             let posting =
                 if value & IS_BAG == 0 { Posting::One(value) } else { Posting::Many(&self.bags[value & !IS_BAG]) };
             (len, posting)
@@ -149,11 +151,26 @@ impl Networks {
         }
     }
 
-    fn around(&self, range: IpNet, each: impl FnMut(u8, u32)) {
+    /// Those around a range that are found quickly, the longest last.
+    fn near(&self, range: IpNet) -> Vec<(u8, u32)> {
+        let mut found = Vec::new();
+        let each = |len, value| found.push((len, value));
         match range {
-            IpNet::V4(net) => self.v4.around(net.network().to_bits(), net.prefix_len(), each),
-            IpNet::V6(net) => self.v6.around(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V4(net) => self.v4.near(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V6(net) => self.v6.near(net.network().to_bits(), net.prefix_len(), each),
         }
+        found
+    }
+
+    /// The others.
+    fn far(&self, range: IpNet) -> Vec<(u8, u32)> {
+        let mut found = Vec::new();
+        let each = |len, value| found.push((len, value));
+        match range {
+            IpNet::V4(net) => self.v4.far(net.network().to_bits(), net.prefix_len(), each),
+            IpNet::V6(net) => self.v6.far(net.network().to_bits(), net.prefix_len(), each),
+        }
+        found
     }
 
     #[cfg(test)]

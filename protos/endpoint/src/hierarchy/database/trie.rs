@@ -2,6 +2,9 @@
 //!
 //! Owns prefixes and one number for each; what the number means is the caller's. A node is a prefix that somebody put in, or the
 //! place where two of them part: at most twice as many nodes as prefixes, whatever their lengths.
+//!
+//! Each step down a trie of a million prefixes waits for memory. So a large one has shortcuts: for every value of the first bits, the
+//! node where those of at least so many bits begin.
 
 use std::fmt::Debug;
 use std::num::NonZeroU8;
@@ -11,6 +14,10 @@ use super::slab::{NONE, Slab, Slot};
 /// The bits of an address, the first one highest.
 pub(in crate::hierarchy) trait Bits: Copy + Eq + Debug {
     const LEN: u8;
+    /// Bits that a shortcut leads past; 0: there are none.
+    const SHORTCUT_LEN: u8;
+    /// The first [`SHORTCUT_LEN`](Self::SHORTCUT_LEN) bits.
+    fn first(self) -> usize;
     /// How many bits from the first on are the same, up to all.
     fn common(self, other: Self) -> u8;
     fn bit(self, at: u8) -> bool;
@@ -19,9 +26,15 @@ pub(in crate::hierarchy) trait Bits: Copy + Eq + Debug {
 }
 
 macro_rules! bits {
-    ($type:ty, $len:literal) => {
+    ($type:ty, $len:literal, $shortcut_len:expr) => {
         impl Bits for $type {
             const LEN: u8 = $len;
+            const SHORTCUT_LEN: u8 = $shortcut_len;
+
+            fn first(self) -> usize {
+                usize::try_from(self.checked_shr($len - u32::from(Self::SHORTCUT_LEN)).unwrap_or(0))
+                    .expect("20 bits at most")
+            }
 
             fn common(self, other: Self) -> u8 {
                 u8::try_from((self ^ other).leading_zeros()).expect("at most 128")
@@ -38,14 +51,20 @@ macro_rules! bits {
         }
     };
 }
-bits!(u32, 32);
-bits!(u128, 128);
+// Of IPv6 the first bits are nearly always the same: it has none.
+bits!(u32, 32, if cfg!(test) { 4 } else { 20 });
+bits!(u128, 128, 0);
+
+/// Nodes from which on a trie has shortcuts: their table is smaller than these are.
+const SHORTCUTS_FROM: usize = if cfg!(test) { 8 } else { 1 << 18 };
 
 /// A number for each prefix that is in it.
 #[derive(Debug)]
 pub(in crate::hierarchy) struct Trie<B> {
     nodes: Slab<Node<B>>,
     root: Slot,
+    /// By the first bits; empty while there are few nodes.
+    shortcuts: Vec<Slot>,
 }
 
 #[derive(Debug)]
@@ -77,7 +96,7 @@ enum Link {
 
 impl<B> Default for Trie<B> {
     fn default() -> Self {
-        Self { nodes: Slab::default(), root: NONE }
+        Self { nodes: Slab::default(), root: NONE, shortcuts: Vec::new() }
     }
 }
 
@@ -116,6 +135,9 @@ impl<B: Bits> Trie<B> {
                 self.hang(Link::Child(above, bits.bit(common)), Node::new(bits, len, NONE))
             };
         };
+        if B::SHORTCUT_LEN > 0 && self.shortcuts.is_empty() && self.nodes.len() >= SHORTCUTS_FROM {
+            self.make_shortcuts();
+        }
         &mut self.nodes[slot].value
     }
 
@@ -141,11 +163,29 @@ impl<B: Bits> Trie<B> {
     }
 
     /// The prefixes that contain all of this one, the longest last: length and number.
-    pub(in crate::hierarchy) fn around(&self, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
-        let mut at = self.root;
+    pub(in crate::hierarchy) fn around(&self, bits: B, len: u8, each: impl FnMut(u8, u32)) {
+        self.walk(self.root, B::LEN + 1, bits, len, each);
+    }
+
+    /// Those of them that a shortcut leads to: the longest ones, quickly.
+    pub(super) fn near(&self, bits: B, len: u8, each: impl FnMut(u8, u32)) {
+        if let Some(start) = self.shortcut(bits, len) {
+            self.walk(start, B::LEN + 1, bits, len, each);
+        }
+    }
+
+    /// All others.
+    pub(super) fn far(&self, bits: B, len: u8, each: impl FnMut(u8, u32)) {
+        let end = if self.shortcut(bits, len).is_some() { B::SHORTCUT_LEN } else { B::LEN + 1 };
+        self.walk(self.root, end, bits, len, each);
+    }
+
+    /// From a node on, down to those that are shorter than `end`.
+    fn walk(&self, start: Slot, end: u8, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
+        let mut at = start;
         while at != NONE {
             let node = &self.nodes[at];
-            if node.len() > len || node.bits.common(bits) < node.len() {
+            if node.len() > len || node.len() >= end || node.bits.common(bits) < node.len() {
                 return;
             }
             if node.value != NONE {
@@ -164,6 +204,23 @@ impl<B: Bits> Trie<B> {
         all.filter(|(_, _, value)| *value != NONE)
     }
 
+    fn shortcut(&self, bits: B, len: u8) -> Option<Slot> {
+        self.shortcuts.get(bits.first()).copied().filter(|_| len >= B::SHORTCUT_LEN)
+    }
+
+    fn make_shortcuts(&mut self) {
+        self.shortcuts = vec![NONE; 1 << B::SHORTCUT_LEN];
+        let mut open = vec![self.root];
+        while let Some(at) = open.pop() {
+            let Some(node) = (at != NONE).then(|| &self.nodes[at]) else { continue };
+            if node.len() >= B::SHORTCUT_LEN {
+                self.shortcuts[node.bits.first()] = at;
+            } else {
+                open.extend(node.children);
+            }
+        }
+    }
+
     fn follow(&self, link: Link) -> Slot {
         match link {
             Link::Root => self.root,
@@ -178,19 +235,38 @@ impl<B: Bits> Trie<B> {
     }
 
     fn point(&mut self, link: Link, slot: Slot) {
-        match link {
-            Link::Root => self.root = slot,
-            Link::Child(parent, side) => self.nodes[parent].children[usize::from(side)] = slot,
+        let is_short = match link {
+            Link::Root => {
+                self.root = slot;
+                true
+            }
+            Link::Child(parent, side) => {
+                let parent = &mut self.nodes[parent];
+                parent.children[usize::from(side)] = slot;
+                parent.len() < B::SHORTCUT_LEN
+            }
+        };
+        if is_short && slot != NONE && !self.shortcuts.is_empty() {
+            let node = &self.nodes[slot];
+            if node.len() >= B::SHORTCUT_LEN {
+                self.shortcuts[node.bits.first()] = slot;
+            }
         }
     }
 
     /// A node without a value stands only where two prefixes part.
     fn shorten(&mut self, link: Link, at: Slot) {
-        let Node { value, children, .. } = self.nodes[at];
+        let Node { value, children, bits, .. } = self.nodes[at];
         if value != NONE {
             return;
         }
         let ([NONE, below] | [below, NONE]) = children else { return };
+        if let Some(shortcut) = self.shortcuts.get_mut(bits.first())
+            && *shortcut == at
+        {
+            // What is below has the same first bits, and takes its place.
+            *shortcut = NONE;
+        }
         self.point(link, below);
         self.nodes.remove(at);
     }
@@ -225,6 +301,8 @@ mod tests {
                     model.remove(&key);
                 }
                 prop_assert!(trie.nodes.len() <= model.len() * 2);
+                let has_shortcuts = !trie.shortcuts.is_empty();
+                prop_assert!(has_shortcuts || trie.nodes.len() < SHORTCUTS_FROM);
                 let known = model.keys().copied().collect::<Vec<_>>();
                 for (bits, len) in known.into_iter().chain(asked.iter().copied()) {
                     let mut found = Vec::new();
@@ -233,7 +311,12 @@ mod tests {
                     let mut expected: Vec<_> =
                         model.iter().filter(|(key, _)| contains(key)).map(|(key, value)| (key.1, *value)).collect();
                     expected.sort_unstable();
-                    prop_assert_eq!(found, expected);
+                    prop_assert_eq!(&found, &expected);
+                    let (mut near, mut far) = (Vec::new(), Vec::new());
+                    trie.near(bits, len, |len, value| near.push((len, value)));
+                    trie.far(bits, len, |len, value| far.push((len, value)));
+                    far.append(&mut near);
+                    prop_assert_eq!(far, expected);
                 }
             }
             let all: BTreeMap<_, _> = trie.iter().map(|(bits, len, value)| ((bits, len), value)).collect();

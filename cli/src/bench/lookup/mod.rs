@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result};
 pub(crate) use process::{ServeArgs, serve};
 
 use super::Row;
-use load::Outcome;
+use load::{Outcome, Wait};
 use process::Process;
 use requests::Size;
 
@@ -76,14 +76,17 @@ pub(super) fn lookup(options: &Options, state: &Path, print: &mut dyn FnMut(&Row
     alone("restart to the first answer", start.elapsed().as_secs_f64(), "s")?;
     alone("memory after a restart", each(database.resident_bytes()?), "bytes/network")?;
 
-    if let Some((_, caller)) = cpus {
+    let wait = if let Some((_, caller)) = cpus {
         process::stay_on(caller)?;
-    }
+        Wait::Awake
+    } else {
+        Wait::Asleep
+    };
     let bare = Process::bare(&answer, state, cpu)?;
     let (mut ours, mut ceiling) = (Best::default(), Best::default());
     for _ in 0..options.rounds {
         for (server, best) in [(&database, &mut ours), (&bare, &mut ceiling)] {
-            best.round(server, size, options, answer.len())?;
+            best.round(server, size, options, answer.len(), wait)?;
         }
     }
     let case = format!("{} networks of {} servers", size.networks(), size.servers());
@@ -105,7 +108,7 @@ fn register(database: &Process, size: Size) -> Result<Outcome> {
     size.write_register(0, &mut first);
     load::ask(database.address, &first).context("REGISTER")?;
     let mut servers = 1..size.servers();
-    let outcome = load::run(database.address, REGISTERING, ENDLESS, None, |octets| {
+    let outcome = load::run(database.address, REGISTERING, ENDLESS, None, Wait::Asleep, |octets| {
         let server = servers.next();
         server.inspect(|server| size.write_register(*server, octets)).is_some()
     });
@@ -128,14 +131,22 @@ impl Default for Best {
 }
 
 impl Best {
-    fn round(&mut self, server: &Process, size: Size, options: &Options, answer_bytes: usize) -> Result<()> {
+    fn round(
+        &mut self,
+        server: &Process,
+        size: Size,
+        options: &Options,
+        answer_bytes: usize,
+        wait: Wait,
+    ) -> Result<()> {
         let before = server.work()?;
-        let outcome = load::run(server.address, options.connections, options.time, Some(answer_bytes), |octets| {
-            self.asked += 1;
-            size.write_query(self.asked, octets);
-            true
-        })
-        .context("QUERY")?;
+        let outcome =
+            load::run(server.address, options.connections, options.time, Some(answer_bytes), wait, |octets| {
+                self.asked += 1;
+                size.write_query(self.asked, octets);
+                true
+            })
+            .context("QUERY")?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let answers = outcome.answers as f64;
         let work = server.work()?.saturating_sub(before).as_secs_f64() * 1e6 / answers;

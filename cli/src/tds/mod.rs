@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use castgate_client::http::{Answer, Credentials, Exchange};
 use castgate_client::{DatabaseAddress, Dns};
 use castgate_wire::registry::{
-    Bye, Country, EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Server, xml,
+    Bye, Country, EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Scheme, Server, xml,
 };
 use serde_json::{Value, json};
 

@@ -451,7 +451,8 @@ fn op() -> impl Strategy<Value = Op> {
             let source = IpAddr::from([10, 0, 0, n]);
             {
                 let fed_by = Vec::new();
-                Op::Register(Register { source, port, entry_type, protocol: Some(protocol), networks, country, fed_by })
+                let (protocol, scheme) = (Some(protocol), castgate_wire::registry::Scheme::Http);
+                Op::Register(Register { source, port, entry_type, protocol, networks, country, fed_by, scheme })
             }
         },
     );

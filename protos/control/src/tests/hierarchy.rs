@@ -64,7 +64,11 @@ fn a_bad_field_of_discovery_is_named_in_one_sentence() {
     let many = format!("networks: [{}]", many.join(", "));
     let cases = [
         ("roots: [roots.example, \"http://192.0.2.9:5632\"]", "roots: []", "registrar.discovery.roots: is empty"),
-        ("roots.example", "'a b'", "registrar.discovery.roots[0]: \"a b\" is not http://HOST[:PORT] or HOST[:PORT]"),
+        (
+            "roots.example",
+            "'a b'",
+            "registrar.discovery.roots[0]: \"a b\" is not http://HOST[:PORT], https://HOST[:PORT] or HOST[:PORT]",
+        ),
         (
             "roots.example",
             "\"http://192.0.2.9:5632\"",

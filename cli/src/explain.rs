@@ -134,6 +134,13 @@ impl Model {
         if registrar.discovery.is_some() {
             self.remarks.push(format!("{name} finds its databases from roots: it is left out"));
         }
+        let routes = registrar.systems.as_ref().map(|systems| &systems.routes);
+        let resolved =
+            routes.map(read_table).transpose().and_then(|file| Ok(registrar.clone().resolve(file.flatten())?));
+        let registrar = match resolved {
+            Ok(registrar) => registrar,
+            Err(error) => return self.remarks.push(format!("{name} would not register: {error:#}")),
+        };
         for Registration { entry_type, source, port, protocol, networks, country, scheme } in &registrar.entries {
             self.names.entry(SocketAddr::new(*source, port.get())).or_insert_with(|| name.clone());
             let register = Register {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{self, rule, rule_at};
 use crate::tunnel_account::DatabaseRef;
+use crate::tunnel_assignment_policy::RouteTable;
 use crate::units::TimeSpan;
 
 /// Where this object registers, and for whom.
@@ -15,12 +16,16 @@ use crate::units::TimeSpan;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule(
-        "self.parents.size() == 0 || self.networks.size() > 0 || has(self.country)",
-        "parents need networks or a country: no client would be sent here",
+        "self.parents.size() == 0 || self.networks.size() > 0 || self.asns.size() > 0 || has(self.country)",
+        "parents need networks, asns or a country: no client would be sent here",
     ),
     rule(
-        "!has(self.discovery) || self.networks.size() > 0 || has(self.country)",
-        "discovery needs networks or a country: they are what is looked for",
+        "!has(self.discovery) || self.networks.size() > 0 || self.asns.size() > 0 || has(self.country)",
+        "discovery needs networks, asns or a country: they are what is looked for",
+    ),
+    rule_at(".routeTable",
+        "self.asns.size() == 0 || has(self.routeTable)",
+        "asns need a routeTable, which says what their networks are",
     ),
     rule_at(".discovery", "!has(self.discovery) || self.parents.size() == 0", "name either parents or discovery"),
     rule_at(".parents",
@@ -42,6 +47,14 @@ pub struct Hierarchy {
     #[serde(default)]
     #[schemars(schema_with = "schema::prefixes")]
     pub networks: Vec<String>,
+    /// Autonomous Systems whose networks it is offered to as well: those that the routeTable gives them.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::asns")]
+    pub asns: Vec<u32>,
+    /// Which networks belong to which Autonomous System.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RouteTable")]
+    pub route_table: Option<RouteTable>,
     /// Country whose clients it is offered to, after ISO 3166-1 alpha-2. Write "NO" in quotes: YAML takes it for false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::country")]
@@ -58,6 +71,8 @@ impl Default for Hierarchy {
             parents: Vec::new(),
             discovery: None,
             networks: Vec::new(),
+            asns: Vec::new(),
+            route_table: None,
             country: None,
             update_interval: update_interval(),
         }

@@ -14,6 +14,7 @@ mod relay;
 mod secret;
 mod server;
 mod store;
+mod systems;
 mod together;
 
 pub(crate) use account::account;
@@ -24,4 +25,5 @@ pub(crate) use policy::policy;
 pub(crate) use relay::relay;
 pub(crate) use secret::secret;
 pub(crate) use server::server;
+pub(crate) use systems::resolve;
 pub(crate) use together::{left_together, listeners, together};

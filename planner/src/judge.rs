@@ -88,6 +88,7 @@ impl<'a> Judge<'a> {
             }
             take(document, &schemas, &mut self.objects, &mut found);
         }
+        check::resolve(&mut self.objects, &mut found);
         self.take_out(found);
     }
 

@@ -69,6 +69,7 @@ fn read<P: AsRef<str>, T: AsRef<str>>(
         take(document, &schemas, &mut objects, &mut problems);
         rules.check(document, before, &mut problems);
     }
+    check::resolve(&mut objects, &mut problems);
     check::together(&documents, &objects, &mut problems);
     (objects, counts, problems)
 }

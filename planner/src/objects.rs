@@ -102,6 +102,23 @@ impl Objects {
         servers.chain(self.relays.iter().map(|(name, entry)| (Kind::TunnelRelay, name, entry)))
     }
 
+    /// Where each server, relay and database registers, with the file that says so.
+    pub(crate) fn hierarchies(&self) -> impl Iterator<Item = (Kind, &ObjectName, &str, &Hierarchy)> {
+        let carriers = self.carriers().map(|(kind, name, entry)| (kind, name, &*entry.file, &entry.object.hierarchy));
+        let databases = self.databases.iter();
+        carriers
+            .chain(databases.map(|(name, entry)| (Kind::TunnelDatabase, name, &*entry.file, &entry.object.hierarchy)))
+    }
+
+    /// Where one of them registers.
+    pub(crate) fn hierarchy_mut(&mut self, kind: Kind, name: &ObjectName) -> Option<&mut Hierarchy> {
+        match kind {
+            Kind::TunnelDatabase => self.databases.get_mut(name).map(|entry| &mut entry.object.hierarchy),
+            Kind::TunnelRelay => self.relays.get_mut(name).map(|entry| &mut entry.object.hierarchy),
+            _ => self.servers.get_mut(name).map(|entry| &mut entry.object.hierarchy),
+        }
+    }
+
     /// The databases.
     #[must_use]
     pub fn databases(&self) -> &BTreeMap<ObjectName, Entry<Database>> {
@@ -343,6 +360,10 @@ pub struct Hierarchy {
     pub discovery: Option<FromTheRoots>,
     /// Networks whose clients it is offered to.
     pub networks: Vec<IpNet>,
+    /// Autonomous Systems whose networks it is offered to as well. Those of a `ConfigMap` are among the networks.
+    pub asns: Vec<u32>,
+    /// Which networks are theirs.
+    pub routes: Option<RouteSource>,
     /// Country whose clients it is offered to.
     pub country: Option<Country>,
     /// How often the registration is refreshed: whole seconds.
@@ -358,6 +379,14 @@ impl Database {
 }
 
 impl Hierarchy {
+    /// The file that says what the networks of its Autonomous Systems are, where it is one.
+    pub(crate) fn routes_file(&self) -> Option<&PathBuf> {
+        match &self.routes {
+            Some(RouteSource::File(file)) if !self.asns.is_empty() => Some(file),
+            Some(_) | None => None,
+        }
+    }
+
     /// Whether something is above.
     #[must_use]
     pub fn registers(&self) -> bool {

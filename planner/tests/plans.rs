@@ -340,6 +340,52 @@ fn databases_with_a_certificate_are_named_asked_and_believed_over_https() {
 }
 
 #[test]
+fn a_server_of_an_autonomous_system_registers_for_its_networks() {
+    let manifests = |server: &str, table: &str| {
+        format!(
+            "apiVersion: v1
+kind: Secret
+metadata: {{ name: s, namespace: castgate }}
+stringData: {{ login: me, password: secret }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{ name: routes, namespace: castgate }}
+data: {{ routes.csv: {table:?} }}
+---
+apiVersion: castgate.dev/v1alpha1
+kind: TunnelServer
+metadata: {{ name: brussels, namespace: castgate }}
+spec:
+  interfaces: [{{ name: lo }}]
+  hierarchy:
+    asns: [64500]
+    {server}
+    parents: [{{ url: \"http://192.0.2.9\", credentialsSecretRef: {{ name: s }} }}]
+"
+        )
+    };
+    let planned = |server: &str, table: &str| {
+        let objects = load([("a.yaml", manifests(server, table))]).map_err(|problems| problems.to_string())?;
+        let plan = plan(&objects, &Machine::default()).map_err(|problems| problems.to_string())?;
+        Ok::<_, String>(plan.agents[0].registrar.clone().unwrap())
+    };
+    let from_config = "routeTable: { configMapRef: { name: routes } }";
+    let table = "10.0.0.0/24,64500\n10.0.1.0/24,64500\n192.0.2.0/24,64501\n198.51.100.0/24,64500\n";
+    let registrar = planned(&format!("networks: [198.51.100.0/24]\n    {from_config}"), table).unwrap();
+    let networks: Vec<_> = registrar.entries[0].networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["198.51.100.0/24", "10.0.0.0/23"]);
+    assert_eq!(registrar.systems, None, "the agent has nothing left to look up");
+    let file = planned("routeTable: { file: /var/lib/rib.gz }", table).unwrap().systems.unwrap();
+    assert_eq!((file.asns, file.routes.file), (vec![64_500], Some("/var/lib/rib.gz".into())), "the agent reads it");
+    let none = planned(from_config, "192.0.2.0/24,64501\n").unwrap_err();
+    assert!(none.contains("spec.hierarchy.asns: have no network in the route table"), "{none}");
+    let many: String = (0..4_097).map(|n| format!("10.{}.{}.0/24,64500\n", n / 128, n % 128 * 2)).collect();
+    let many = planned(from_config, &many).unwrap_err();
+    assert!(many.contains("spec.hierarchy.asns: have 4097 networks, and no more than 4096 are registered"), "{many}");
+}
+
+#[test]
 fn the_example_of_a_chain_hands_each_relay_the_one_before() {
     let objects = load(common::folder("../examples/relay-chain")).unwrap_or_else(|problems| panic!("{problems}"));
     let plan = plan(&objects, &Machine::default()).unwrap_or_else(|problems| panic!("{problems}"));

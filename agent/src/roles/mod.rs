@@ -149,11 +149,11 @@ impl Role for registrar::Registrar {
     const NAME: &str = "registrar";
 
     async fn start(part: &RegistrarSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start(part.clone(), around)
+        Self::start(registrar::resolved(part.clone()).await?, around)
     }
 
     async fn apply(&mut self, part: &RegistrarSnapshot) -> Result<(), Self::Error> {
-        self.apply(part.clone())
+        self.apply(registrar::resolved(part.clone()).await?)
     }
 
     async fn stop(self) {

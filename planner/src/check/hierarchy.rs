@@ -47,7 +47,7 @@ pub(crate) fn database(spec: &TunnelDatabaseSpec, reporter: &mut Reporter) -> Da
         update_interval: fields::interval(update_interval, "spec.updateInterval", reporter),
         replicas: *replicas,
         peers: peers.as_ref().map(|peers| with_peers(peers, *replicas, reporter)),
-        routes: route_table.as_ref().and_then(|table| read_routes(table, reporter)),
+        routes: route_table.as_ref().and_then(|table| read_routes(table, "spec.routeTable", reporter)),
         strict_source: *strict_source,
         regions: read_regions(regions, reporter),
         service: service.clone(),
@@ -99,7 +99,7 @@ fn check_service(service: &Service, reporter: &mut Reporter) {
 }
 
 pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hierarchy {
-    let spec::Hierarchy { parents: rows, discovery, networks, country, update_interval } = spec;
+    let spec::Hierarchy { parents: rows, discovery, networks, asns, route_table, country, update_interval } = spec;
     let mut parents: Vec<Parent> = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         let path = format!("spec.hierarchy.parents[{index}]");
@@ -124,12 +124,15 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
         }
         parents.push(Parent { place, secret: row.credentials_secret_ref.name.clone(), ca });
     }
-    let wrong = ["spec.hierarchy.country", "spec.hierarchy.networks"].iter().any(|field| reporter.was_pruned(field));
-    if !rows.is_empty() && networks.is_empty() && country.is_none() && !wrong {
+    let wrong = ["spec.hierarchy.country", "spec.hierarchy.networks", "spec.hierarchy.asns"]
+        .iter()
+        .any(|field| reporter.was_pruned(field));
+    let for_nobody = networks.is_empty() && asns.is_empty() && country.is_none() && !wrong;
+    if !rows.is_empty() && for_nobody {
         reporter
             .report("spec.hierarchy", "has parents but neither networks nor a country: no client would be sent here");
     }
-    if discovery.is_some() && networks.is_empty() && country.is_none() && !wrong {
+    if discovery.is_some() && for_nobody {
         reporter
             .report("spec.hierarchy", "has discovery but neither networks nor a country: they are what is looked for");
     }
@@ -140,6 +143,8 @@ pub(super) fn hierarchy(spec: &spec::Hierarchy, reporter: &mut Reporter) -> Hier
         parents,
         discovery: discovery.as_ref().map(|discovery| from_the_roots(discovery, reporter)),
         networks: fields::prefixes(networks, "spec.hierarchy.networks", reporter),
+        asns: fields::asns(asns, "spec.hierarchy.asns", reporter),
+        routes: route_table.as_ref().and_then(|table| read_routes(table, "spec.hierarchy.routeTable", reporter)),
         country: country.as_deref().and_then(|text| fields::country(text, "spec.hierarchy.country", reporter)),
         update_interval: fields::interval(update_interval, "spec.hierarchy.updateInterval", reporter),
     }

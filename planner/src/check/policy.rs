@@ -20,24 +20,24 @@ pub(crate) fn policy(spec: &TunnelAssignmentPolicySpec, reporter: &mut Reporter)
     Policy {
         databases: database_refs.iter().map(|database| database.name.clone()).collect(),
         rules: rules.collect(),
-        routes: route_table.as_ref().and_then(|table| read_routes(table, reporter)),
+        routes: route_table.as_ref().and_then(|table| read_routes(table, "spec.routeTable", reporter)),
     }
 }
 
 /// That there is one of the two and not both is CEL alone.
-pub(super) fn read_routes(table: &RouteTable, reporter: &mut Reporter) -> Option<RouteSource> {
+pub(super) fn read_routes(table: &RouteTable, path: &str, reporter: &mut Reporter) -> Option<RouteSource> {
     let RouteTable { config_map_ref, file } = table;
     if let Some(ConfigMapRef { name, key }) = config_map_ref {
-        fields::label(name, "spec.routeTable.configMapRef.name", reporter);
+        fields::label(name, &format!("{path}.configMapRef.name"), reporter);
         if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet)) {
             let what = format!("\"{key}\" cannot be a key of a ConfigMap");
-            reporter.report("spec.routeTable.configMapRef.key", what);
+            reporter.report(format!("{path}.configMapRef.key"), what);
         }
         return Some(RouteSource::ConfigMap { name: name.clone(), key: key.clone() });
     }
     let file = file.as_ref()?;
     if !file.starts_with('/') || file.contains(|letter: char| letter.is_ascii_control()) {
-        reporter.report("spec.routeTable.file", format_args!("\"{file}\" is not the whole path of a file"));
+        reporter.report(format!("{path}.file"), format_args!("\"{file}\" is not the whole path of a file"));
     }
     Some(RouteSource::File(file.into()))
 }

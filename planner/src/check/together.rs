@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::account::check_login;
 use super::bundle::{overlap, place};
+use super::systems::sources;
 use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
@@ -82,7 +83,7 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
             check_authority(known, name, peers.ca.as_deref(), "spec.peers", reporter);
         }
         if let Some(source) = &entry.object.routes {
-            check_route_table(known, name, source, reporter);
+            check_route_table(known, name, "spec.routeTable", source, reporter);
         }
         if let Some(etcd) = store.etcd() {
             check_etcd(known, name, etcd, reporter);
@@ -91,6 +92,11 @@ fn references(known: &Known, problems: &mut Vec<Problem>) {
         let own: Vec<_> = own.map(|address| ("http.address".to_owned(), IpAddr::V4(address))).into_iter().collect();
         check_parents(known, name, EntryType::TunnelDatabase, &own, hierarchy, reporter);
         check_cycle(known, name, &entry.object, reporter);
+    }
+    for (kind, name, file, source) in sources(objects) {
+        let title = format!("{kind} {name}");
+        let mut reporter = Reporter::new(file, &title, problems);
+        check_route_table(known, name, "spec.hierarchy.routeTable", source, &mut reporter);
     }
     check_accounts(known, problems);
     check_policies(known, problems);
@@ -499,16 +505,16 @@ fn check_policies(known: &Known, problems: &mut Vec<Problem>) {
             }
         }
         match &policy.routes {
-            Some(source) => check_route_table(known, name, source, reporter),
+            Some(source) => check_route_table(known, name, "spec.routeTable", source, reporter),
             None => check_borrowed_table(known, name, policy, reporter),
         }
     }
 }
 
 /// The `ConfigMap` of a route table is there, and holds one.
-fn check_route_table(known: &Known, name: &ObjectName, source: &RouteSource, reporter: &mut Reporter) {
+fn check_route_table(known: &Known, name: &ObjectName, path: &str, source: &RouteSource, reporter: &mut Reporter) {
     let RouteSource::ConfigMap { name: config, key } = source else { return };
-    if !known.exists(Kind::ConfigMap, name, config, "spec.routeTable.configMapRef.name", reporter) {
+    if !known.exists(Kind::ConfigMap, name, config, &format!("{path}.configMapRef.name"), reporter) {
         return;
     }
     let place = format!("ConfigMap {}", name.sibling(config));
@@ -517,7 +523,7 @@ fn check_route_table(known: &Known, name: &ObjectName, source: &RouteSource, rep
         Some(Err(error)) => format!("{place}, key \"{key}\": {error}"),
         None => format!("{place} has no key \"{key}\""),
     };
-    reporter.report("spec.routeTable.configMapRef.key", what);
+    reporter.report(format!("{path}.configMapRef.key"), what);
 }
 
 /// Every database that a policy about Autonomous Systems names has a table, where the policy itself has none.
@@ -546,6 +552,13 @@ fn check_route_files(objects: &Objects, problems: &mut Vec<Problem>) {
             let title = format!("{kind} {name}");
             let what = format!("a database on a cluster cannot read {}: use configMapRef", path.display());
             Reporter::new(file, &title, problems).report("spec.routeTable.file", what);
+        }
+    }
+    for (kind, name, file, source) in sources(objects) {
+        if let RouteSource::File(path) = source {
+            let title = format!("{kind} {name}");
+            let what = format!("an agent on a cluster cannot read {}: use configMapRef", path.display());
+            Reporter::new(file, &title, problems).report("spec.hierarchy.routeTable.file", what);
         }
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use castgate_control::{
     Account, AgentSnapshot, AmtSnapshot, Channel, ChannelRule, DatabaseSnapshot, Discovery, EntryType, EtcdSnapshot,
     LoopCheck, Parent, PatternSource, PeersSnapshot, PoolServerSnapshot, Protocol, RegistrarDiscovery,
-    RegistrarSnapshot, Registration, Scheme, ServerSnapshot, StoreSnapshot, TlsIdentity, UpstreamSnapshot,
+    RegistrarSnapshot, Registration, RoutesSnapshot, Scheme, ServerSnapshot, StoreSnapshot, SystemsSnapshot,
+    TlsIdentity, UpstreamSnapshot,
 };
 
 use super::hints::{channel_of, url_of};
@@ -273,6 +274,10 @@ fn registrar(
     let urls = |place: &ParentPlace| vec![url_of(objects, name, place)];
     let mut snapshot = RegistrarSnapshot::new(entries(), parents(objects, name, hierarchy, urls));
     snapshot.discovery = discovery(objects, name, hierarchy);
+    snapshot.systems = hierarchy.routes_file().map(|file| SystemsSnapshot {
+        asns: hierarchy.asns.clone(),
+        routes: RoutesSnapshot { file: Some(file.clone()), rows: Vec::new() },
+    });
     snapshot.interval_seconds = whole_seconds(hierarchy.update_interval);
     Some(snapshot)
 }

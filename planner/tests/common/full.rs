@@ -21,7 +21,8 @@ pub fn objects(kind: &str) -> Vec<Value> {
                 "roots": ["tds.example.net"], "credentialsSecretRef": { "name": "s" }, "caSecretRef": { "name": "s" },
                 "role": "Peer",
             },
-            "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
+            "networks": ["192.0.2.0/24"], "asns": [64496], "routeTable": { "file": "/var/lib/routes.csv" },
+            "country": "BE", "updateInterval": "300s",
         });
         objects.push(object);
     }
@@ -70,7 +71,9 @@ fn spec(kind: &str) -> Value {
             },
             { "databaseRef": { "name": "d" }, "credentialsSecretRef": { "name": "s" } },
         ],
-        "networks": ["192.0.2.0/24"], "country": "BE", "updateInterval": "300s",
+        "networks": ["192.0.2.0/24"], "asns": [64496],
+        "routeTable": { "configMapRef": { "name": "routes", "key": "routes.csv" } },
+        "country": "BE", "updateInterval": "300s",
     });
     let tolerations = json!([
         { "key": "example.net/pool", "operator": "Equal", "value": "tv", "effect": "NoSchedule" },

@@ -36,7 +36,9 @@ pub use policy::{
     ExclusionSnapshot, MatchSnapshot, PolicySnapshot, PoolServerSnapshot, PoolSnapshot, RoutesSnapshot, RuleSnapshot,
     ServerPlaceSnapshot, TimeWindowSnapshot,
 };
-pub use registrar::{DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration};
+pub use registrar::{
+    DatabaseRole, Parent, RegistrarDiscovery, RegistrarSnapshot, Registration, SystemsSnapshot, networks_of_systems,
+};
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
 pub use store::{EtcdSnapshot, StoreSnapshot};

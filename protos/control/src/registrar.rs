@@ -3,13 +3,15 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 
+use castgate_endpoint::hierarchy::policy::RouteTable;
 use castgate_wire::registry::{Country, EntryType, Protocol, Scheme};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{AdapterRef, check_ca};
-use crate::{SnapshotError, integer, words};
+use crate::{RoutesSnapshot, SnapshotError, integer, words};
 
 /// Entries that are announced to every parent, refreshed, and taken back at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +28,25 @@ pub struct RegistrarSnapshot {
     /// Instead of parents: where the walks to them begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<RegistrarDiscovery>,
+    /// Autonomous Systems whose networks every entry is for as well. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systems: Option<SystemsSnapshot>,
     /// How often, in seconds; a parent that answers with another interval is followed. Default: 300.
     #[serde(default = "default_interval", deserialize_with = "integer::read")]
     pub interval_seconds: NonZeroU32,
     /// First wait after a parent that did not answer, in seconds; doubled each time up to the interval. Default: 2.
     #[serde(default = "default_retry", deserialize_with = "integer::read")]
     pub retry_seconds: NonZeroU32,
+}
+
+/// Autonomous Systems, and what their networks are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SystemsSnapshot {
+    /// Their numbers.
+    pub asns: Vec<u32>,
+    /// Which networks are theirs.
+    pub routes: RoutesSnapshot,
 }
 
 /// One entry as a parent will hold it.
@@ -130,6 +145,22 @@ impl fmt::Debug for RegistrarDiscovery {
 const ROOTS_MAX: usize = 16;
 /// Networks of the entries of one registrar that finds its parents: each is looked for by a walk of its own.
 const NETWORKS_MAX: usize = 256;
+/// Networks of Autonomous Systems that are announced to parents which are named: half of what a database takes of one entry.
+const SYSTEM_NETWORKS_MAX: usize = 4_096;
+
+/// The networks of Autonomous Systems as a registrar announces them: as few prefixes as say the same. Fewer are possible for one that
+/// finds its parents.
+///
+/// # Errors
+/// One sentence: there are none, or too many.
+pub fn networks_of_systems(table: &RouteTable, asns: &[u32], finds_parents: bool) -> Result<Vec<IpNet>, String> {
+    let max = if finds_parents { NETWORKS_MAX } else { SYSTEM_NETWORKS_MAX };
+    match table.networks_of(asns, max) {
+        Ok(networks) if networks.is_empty() => Err("have no network in the route table".to_owned()),
+        Ok(networks) => Ok(networks),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 impl RegistrarSnapshot {
     /// A registrar with the default intervals.
@@ -140,9 +171,30 @@ impl RegistrarSnapshot {
             parents,
             adapter: None,
             discovery: None,
+            systems: None,
             interval_seconds: default_interval(),
             retry_seconds: default_retry(),
         }
+    }
+
+    /// The same with the networks of `systems` in every entry, and without `systems`. `table` is the file of their routes, which the
+    /// caller has read.
+    ///
+    /// # Errors
+    /// One sentence that names the field: there are no such networks, or too many.
+    pub fn resolve(mut self, table: Option<Arc<RouteTable>>) -> Result<Self, SnapshotError> {
+        let Some(SystemsSnapshot { asns, routes }) = self.systems.take() else { return Ok(self) };
+        let rows = routes.compile().map_err(|error| error.within("systems.routes"))?;
+        let table = table.or(rows).unwrap_or_default();
+        let networks = networks_of_systems(&table, &asns, self.discovery.is_some())
+            .map_err(|reason| SnapshotError::new("systems.asns", reason))?;
+        for entry in &mut self.entries {
+            entry.networks.extend(&networks);
+            entry.networks.sort_unstable();
+            entry.networks.dedup();
+        }
+        self.check()?;
+        Ok(self)
     }
 
     pub(crate) fn check(&self) -> Result<(), SnapshotError> {
@@ -161,6 +213,15 @@ impl RegistrarSnapshot {
                 return Err(SnapshotError::new("parents", what));
             }
             None => {}
+        }
+        if let Some(SystemsSnapshot { asns, routes }) = &self.systems {
+            if self.adapter.is_some() {
+                return Err(SnapshotError::new("systems", "are there beside an adapter, which knows its entries"));
+            }
+            if asns.is_empty() {
+                return Err(SnapshotError::new("systems.asns", "is empty"));
+            }
+            routes.compile().map_err(|error| error.within("systems.routes"))?;
         }
         check_discovery(self.discovery.as_ref(), &self.parents, &self.entries)
     }
@@ -295,4 +356,35 @@ pub(crate) const fn default_interval() -> NonZeroU32 {
 
 const fn default_retry() -> NonZeroU32 {
     NonZeroU32::new(2).expect("2 is not zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_networks_of_autonomous_systems_are_in_every_entry_and_too_many_or_none_are_refused() {
+        let text = "
+entries:
+  - {type: TS, source: 192.0.2.1, port: 10100, protocol: UDP, networks: [192.0.2.0/24]}
+  - {type: TS, source: 192.0.2.1, port: 2268, protocol: AMT}
+discovery: {roots: [192.0.2.9], login: me, password: s3cret}
+systems: {asns: [64500], routes: {rows: ['10.0.0.0/24,64500', '10.0.1.0/24,64500', '192.0.2.0/24,64500']}}
+";
+        let snapshot: RegistrarSnapshot = serde_saphyr::from_str(text).unwrap();
+        snapshot.check().unwrap();
+        let resolved = snapshot.clone().resolve(None).unwrap();
+        let networks = |entry: &Registration| entry.networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(networks(&resolved.entries[0]), ["10.0.0.0/23", "192.0.2.0/24"]);
+        assert_eq!(networks(&resolved.entries[1]), ["10.0.0.0/23", "192.0.2.0/24"]);
+        assert_eq!(resolved.systems, None);
+        let with = |rows: Vec<String>| {
+            let routes = RoutesSnapshot { file: None, rows };
+            let systems = Some(SystemsSnapshot { asns: vec![64_500], routes });
+            RegistrarSnapshot { systems, ..snapshot.clone() }.resolve(None).unwrap_err().to_string()
+        };
+        assert_eq!(with(vec!["10.0.0.0/24,64501".to_owned()]), "systems.asns: have no network in the route table");
+        let many = (0..257).map(|n| format!("10.{}.{}.0/24,64500", n / 128, n % 128 * 2)).collect();
+        assert_eq!(with(many), "systems.asns: have 257 networks, and no more than 256 are registered");
+    }
 }

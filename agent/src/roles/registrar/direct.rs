@@ -392,7 +392,8 @@ fn report(status: &Status<'_>) -> RegistrationReport {
 }
 
 fn settings(snapshot: RegistrarSnapshot, waits_for_peers: bool) -> Result<Settings, RegistrarError> {
-    let RegistrarSnapshot { entries, parents, adapter: _, discovery, interval_seconds, retry_seconds } = snapshot;
+    let RegistrarSnapshot { entries, parents, adapter: _, discovery, systems: _, interval_seconds, retry_seconds } =
+        snapshot;
     let config = Config {
         interval: Duration::from_secs(interval_seconds.get().into()),
         retry: Duration::from_secs(retry_seconds.get().into()),

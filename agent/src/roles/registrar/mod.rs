@@ -12,8 +12,10 @@ mod lookups;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use castgate_control::{EntryType, Protocol, RegistrarSnapshot};
+use castgate_control::{EntryType, Protocol, RegistrarSnapshot, RouteTableError, SnapshotError};
 use castgate_endpoint::hierarchy::address::AddressError;
 
 pub use adapter::Through;
@@ -22,6 +24,7 @@ pub(crate) use direct::register_of;
 pub(crate) use lookups::find_out;
 
 use crate::report::RegistrationReport;
+use crate::roles::database::read_routes;
 use crate::surroundings::Surroundings;
 
 /// Why the role does not run, or not like this.
@@ -39,6 +42,12 @@ pub enum RegistrarError {
     /// A root is no address of a database.
     #[error("discovery.roots[{0}]: {1}")]
     Root(usize, AddressError),
+    /// The networks of its Autonomous Systems are not known, or too many.
+    #[error(transparent)]
+    Systems(#[from] SnapshotError),
+    /// Their route table cannot be read.
+    #[error("systems.routes.file: {0}: {1}")]
+    Routes(PathBuf, RouteTableError),
     /// The environment names a resolver that is none.
     #[error("{0}")]
     Resolver(String),
@@ -111,6 +120,24 @@ impl Way {
             None => Direct::start_beside(snapshot, around).map(Self::Direct),
         }
     }
+}
+
+/// The snapshot with the networks of its Autonomous Systems in its entries. A file of routes is read where a long one keeps nobody
+/// waiting.
+///
+/// # Errors
+/// [`RegistrarError`]
+pub(crate) async fn resolved(snapshot: RegistrarSnapshot) -> Result<RegistrarSnapshot, RegistrarError> {
+    let resolve = move || {
+        let file = snapshot.systems.as_ref().and_then(|systems| systems.routes.file.as_ref());
+        let table = file.map(|file| match read_routes(file) {
+            Ok(table) => Ok(Arc::new(table)),
+            Err(error) => Err(RegistrarError::Routes(file.clone(), error)),
+        });
+        let table = table.transpose()?;
+        Ok(snapshot.resolve(table)?)
+    };
+    tokio::task::spawn_blocking(resolve).await.expect("nobody cancels it")
 }
 
 /// An entry as reports name it: `TS 127.0.2.1:10100 UDP`.

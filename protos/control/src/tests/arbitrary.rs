@@ -253,6 +253,10 @@ fn registrars() -> impl Strategy<Value = RegistrarSnapshot> {
             entries: vec![entry],
             parents: if adapter.is_some() || discovery.is_some() { Vec::new() } else { vec![parent] },
             discovery: discovery.filter(|_| adapter.is_none()),
+            systems: adapter.is_none().then(|| SystemsSnapshot {
+                asns: vec![64_500],
+                routes: RoutesSnapshot { file: Some("/var/lib/rib.gz".into()), rows: Vec::new() },
+            }),
             adapter,
             interval_seconds,
             retry_seconds,

@@ -10,7 +10,7 @@ use castgate_rpc::v1;
 use castgate_wire::umtp::Channel;
 use serde::Serialize;
 
-pub use crate::roles::database::{DatabaseReport, RuleReport};
+pub use crate::roles::database::{DatabaseReport, RotationReport, RuleReport};
 
 /// The whole report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -167,6 +167,8 @@ impl Report {
             amt: amt.as_ref().map(AmtReport::to_message),
             upstreams: upstreams.iter().map(UpstreamReport::to_message).collect(),
             rules: database.iter().flat_map(|database| &database.rules).map(rule_message).collect(),
+            rotations: database.iter().flat_map(|database| &database.rotations).map(rotation_message).collect(),
+            store_lost: database.as_ref().is_some_and(|database| database.store_lost),
         }
     }
 }
@@ -223,6 +225,11 @@ impl UpstreamReport {
 fn rule_message(report: &RuleReport) -> v1::RuleState {
     let RuleReport { policy, rule, clients, answers } = report.clone();
     v1::RuleState { policy, rule, clients, answers }
+}
+
+fn rotation_message(report: &RotationReport) -> v1::Rotation {
+    let RotationReport { login, since, previous_shown } = report.clone();
+    v1::Rotation { login, since, previous_shown: previous_shown.unwrap_or_default() }
 }
 
 impl From<v1::Registration> for RegistrationReport {

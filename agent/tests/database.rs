@@ -570,14 +570,19 @@ async fn a_password_is_changed_without_turning_anybody_away() {
     both.accounts[0].previous_password_hash =
         Some(std::mem::replace(&mut both.accounts[0].password_hash, hash("fresh")));
     room.database.apply(both.clone()).await.unwrap();
+    let told = |room: &Room| room.database.report().rotations.into_iter().next().map(|row| row.previous_shown);
+    assert_eq!(room.get(BY_COUNTRY, Some("be:fresh")).await.status, 200);
+    assert_eq!(told(&room), Some(None), "nobody showed the one before");
     for password in ["s3cret", "fresh", "s3cret"] {
         assert_eq!(room.get(BY_COUNTRY, Some(&format!("be:{password}"))).await.status, 200);
     }
+    let since = room.database.report().rotations[0].since;
+    assert!(told(&room).flatten().is_some_and(|shown| shown >= since), "{:?}", room.database.report().rotations);
     both.accounts[0].previous_password_hash = None;
     room.database.apply(both).await.unwrap();
     assert_eq!(room.get(BY_COUNTRY, Some("be:s3cret")).await.status, 401);
     assert_eq!(room.get(BY_COUNTRY, Some("be:fresh")).await.status, 200);
-    assert_eq!(room.database.report().entries, 1);
+    assert_eq!((room.database.report().entries, told(&room)), (1, None));
 }
 
 #[tokio::test]

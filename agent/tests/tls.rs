@@ -38,9 +38,9 @@ async fn curl_and_openssl_are_convinced_and_take_a_password_there() {
     let room = Room::start(&authority.vouch_for(&["127.0.0.1"])).await;
     let ca = room.file("ca.pem", &authority.pem);
     let url = format!("https://{}/script/castgate.cgs?", room.address);
-    let curl = |pairs: &str, more: &[&str]| {
+    let curl = async |pairs: &str, more: &[&str]| {
         let url = format!("{url}{pairs}");
-        run("curl", &[&["--silent", "--show-error", "--include", "--cacert", &ca], more, &[&url]].concat())
+        run("curl", &[&["--silent", "--show-error", "--include", "--cacert", &ca], more, &[&url]].concat()).await
     };
     let registered = curl(REGISTER, &["--user", "be:s3cret"]).await;
     assert!(registered.starts_with("HTTP/1.1 200 OK"), "{registered}");
@@ -266,15 +266,15 @@ async fn a_database_goes_over_to_https_and_back_without_a_restart() {
     assert_eq!(try_get(room.address, QUERY, None).await.map(|reply| reply.status), Some(200));
     let mut snapshot = room.snapshot.clone();
     snapshot.tls = Some(authority.vouch_for(&["127.0.0.1"]));
-    room.database.apply(snapshot.clone()).unwrap();
+    room.database.apply(snapshot.clone()).await.unwrap();
     assert_eq!(try_get(room.address, QUERY, None).await.map(|reply| reply.status), Some(400));
     authority.connect(room.address).await.unwrap();
     let foreign = authority.vouch_for(&["127.0.0.1"]).key;
     let wrong = TlsIdentity { key: foreign, ..snapshot.tls.clone().unwrap() };
-    let error = room.database.apply(DatabaseSnapshot { tls: Some(wrong), ..snapshot }).unwrap_err().to_string();
+    let error = room.database.apply(DatabaseSnapshot { tls: Some(wrong), ..snapshot }).await.unwrap_err().to_string();
     assert!(error.starts_with("tls.certificate and key: "), "{error}");
     authority.connect(room.address).await.expect("it goes on as before");
-    room.database.apply(room.snapshot.clone()).unwrap();
+    room.database.apply(room.snapshot.clone()).await.unwrap();
     assert_eq!(try_get(room.address, QUERY, None).await.map(|reply| reply.status), Some(200));
 }
 

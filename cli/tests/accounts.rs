@@ -40,6 +40,10 @@ fn a_running_agent_takes_every_step_and_nobody_with_a_right_password_is_turned_a
     new.goes_on();
     assert_eq!(old.stop(), 0);
 
+    let listed = bed.listed("be");
+    assert!(listed.contains("(two passwords: the one before was used last at 2"), "{listed}");
+    assert!(!bed.listed("nl").contains("two passwords"));
+
     // A third password would take the first away.
     let hasty = bed.account(&["rotate", "be"]);
     assert!(!hasty.status.success() && stderr(&hasty).contains("`settle` it first"), "{}", stderr(&hasty));
@@ -149,13 +153,22 @@ impl Bed {
         let settings = Settings {
             source: Source::File(config),
             surroundings: Surroundings::new(&folder.path().join("state")),
-            socket: None,
+            socket: Some(folder.path().join("agent.sock")),
             report_interval: Duration::from_secs(5),
         };
         runtime.spawn(async { service::run(settings).await.expect("it runs") });
         let bed = Self { folder, listen: listen.parse().unwrap(), _runtime: runtime };
         eventually("the database answers", || std::net::TcpStream::connect(bed.listen).is_ok());
         bed
+    }
+
+    /// The line of `list` for a login, as the agent completes it.
+    fn listed(&self, login: &str) -> String {
+        let socket = self.folder.path().join("agent.sock");
+        let output = self.account(&["list", "--socket", socket.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = stdout(&output);
+        text.lines().find(|line| line.starts_with(login)).unwrap_or_else(|| panic!("{text}")).to_owned()
     }
 
     fn accounts(&self) -> PathBuf {

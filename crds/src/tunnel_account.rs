@@ -1,6 +1,6 @@
 //! `TunnelAccount`: the right to register with one of our databases.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,11 @@ use crate::schema::{self, rule, rule_at};
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"),
     printcolumn(name = "Database", type_ = "string", json_path = ".spec.databaseRef.name"),
     printcolumn(name = "Login", type_ = "string", json_path = ".spec.login"),
+    printcolumn(
+        name = "PreviousInUse",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"PreviousPasswordInUse\")].status"
+    ),
     printcolumn(name = "Types", type_ = "string", json_path = ".spec.allow.types"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -46,17 +51,21 @@ pub struct TunnelAccountSpec {
     pub allow: Allow,
 }
 
-/// Whether an account is in force.
+/// Whether an account is in force, and how far a change of its password has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TunnelAccountStatus {
     /// Generation of the spec that the rest is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted.
+    /// Accepted; and, as long as there is a password before, `PreviousPasswordInUse`: when it is False, that one can go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// When the password before was shown last, as far as its databases know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub previous_password_last_used: Option<Time>,
 }
 
 /// Names a `TunnelDatabase` of the same namespace.

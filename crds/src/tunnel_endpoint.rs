@@ -1,6 +1,6 @@
 //! `TunnelEndpoint`: one running agent and what it carries. Made by the operator; nobody else writes it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,26 @@ pub struct TunnelEndpointStatus {
     /// For a database: what each rule of its policies did since it started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRuleStatus>,
+    /// For a database: accounts with two passwords, because one is being changed; at most 256 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<RotationStatus>,
+    /// For a database with an etcd: it does not answer, so that nothing can be registered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub store_lost: bool,
+}
+
+/// An account whose password is being changed, at one database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    /// Its login.
+    pub login: String,
+    /// Since when the database takes this password before and looks who shows it.
+    pub since: Time,
+    /// When it was shown last since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub previous_shown: Option<Time>,
 }
 
 /// What one rule did at one database.

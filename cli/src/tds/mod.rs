@@ -151,7 +151,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Action::Register(args) => register(args).await,
         Action::Bye(args) => bye(args).await,
         Action::Transfer(args) => transfer::run(args).await,
-        Action::Account(args) => account::run(args),
+        Action::Account(args) => account::run(args).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A hierarchy of databases as Kubernetes runs it: operators in namespaces of their own, and replicas that come and go.
 
-use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, address, installed, ready, root, until};
+use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, address, condition, installed, ready, root, until};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
@@ -251,9 +251,19 @@ fn a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes(wor
     rotate(json!({ "password": "example-only-new", "previous": GUEST_PASSWORD }))?;
     until("the new password", SOON, || (try_one("example-only-new").ok()? == 200).then_some(()))?;
     ensure!(try_one(GUEST_PASSWORD)? == 200, "the password before was turned away");
+    until("a word on who used the password before", LONG, || {
+        let account = cluster.get(&["tacc", &secret, "-n", NAMESPACE]).ok()?;
+        let (status, reason, _) = condition(&account, "PreviousPasswordInUse");
+        (status == "True" && reason == "Used" && account["status"]["previousPasswordLastUsed"].is_string())
+            .then_some(())
+    })?;
     rotate(json!({ "previous": "" }))?;
     until("the end of the password before", SOON, || (try_one(GUEST_PASSWORD).ok()? == 401).then_some(()))?;
     ensure!(try_one("example-only-new")? == 200, "the new password was turned away");
+    until("no word on a password that is gone", LONG, || {
+        let account = cluster.get(&["tacc", &secret, "-n", NAMESPACE]).ok()?;
+        condition(&account, "PreviousPasswordInUse").0.is_empty().then_some(())
+    })?;
 
     cluster.kubectl(&["delete", "tunnelaccount,secret", &secret, "-n", NAMESPACE])?;
     for namespace in [ISP, NAMESPACE] {

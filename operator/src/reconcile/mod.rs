@@ -11,6 +11,7 @@ pub mod apply;
 pub mod conditions;
 pub mod endpoints;
 pub mod objects;
+mod rotation;
 pub mod status;
 pub mod withdraw;
 

@@ -9,14 +9,15 @@ use castgate_crds::tunnel_relay::TunnelRelayStatus;
 use castgate_crds::tunnel_server::TunnelServerStatus;
 use castgate_planner::cluster::{Fleet as Plan, names};
 use castgate_planner::{ObjectName, Problem};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::View;
-use super::conditions::flips;
+use super::conditions::{Saying, flips};
+use super::rotation::rotation;
 use super::status::{self, Acceptance, DatabaseFacts, ServerFacts};
 use crate::index::{
     COMPONENT, FINALIZER, Index, OWNER, SERVED, component_of, kind_of, name_of, owner_reference, registers,
@@ -180,8 +181,13 @@ fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
         kind => {
             let before: Vec<Condition> =
                 serde_json::from_value(object["status"]["conditions"].clone()).unwrap_or_default();
-            let conditions = status::acceptance_alone(&before, &acceptance, generation, now);
+            let rotation = (kind == Some("TunnelAccount")).then(|| rotating(view, object, &name, now)).flatten();
+            let (saying, last_used) = rotation.unzip();
+            let conditions = status::acceptance_alone(&before, &acceptance, saying, generation, now);
             let mut status = json!({ "observedGeneration": generation, "conditions": conditions });
+            if let Some(last_used) = last_used.flatten() {
+                status["previousPasswordLastUsed"] = json!(last_used);
+            }
             if kind == Some("ChannelBundle") {
                 status["servers"] = json!(carriers(view.index, &name));
                 status["channels"] = json!(object["spec"]["channels"].as_array().map_or(0, Vec::len));
@@ -281,6 +287,16 @@ fn service_of(index: &Index, name: &ObjectName) -> Option<String> {
         (Some("NodePort"), None) => Some(format!("NODE:{}", port["nodePort"])),
         _ => Some(format!("{}:{}", service["spec"]["clusterIP"].as_str()?, port["port"])),
     }
+}
+
+/// How far a change of an account's password has come, as every replica of its database saw it.
+fn rotating(view: &View, account: &Value, name: &ObjectName, now: Timestamp) -> Option<(Saying, Option<Time>)> {
+    let database = name.sibling(account["spec"]["databaseRef"]["name"].as_str()?);
+    let interval = view.judged.objects.databases().get(&database)?.object.update_interval;
+    let endpoints = endpoints_of(view.index, EndpointRole::Database, &database);
+    let rows = endpoints.iter().filter_map(|endpoint| endpoint.status.as_ref()).flat_map(|status| &status.rotations);
+    let rows: Vec<_> = rows.filter(|row| account["spec"]["login"] == *row.login).collect();
+    rotation(&rows, interval, now)
 }
 
 /// What each rule of a policy did, at all databases that keep to it.

@@ -194,6 +194,11 @@ pub fn database(facts: &DatabaseFacts, now: Timestamp) -> TunnelDatabaseStatus {
             (false, "AgentRefused", format!("the agent on {node} refused its snapshot: {refusal}"))
         } else if let Some(problem) = problems.first() {
             (false, "NotReady", problem.clone())
+        } else if let Some(node) = store_lost(endpoints) {
+            let message = format!(
+                "the database on {node} has lost its etcd: nothing can be registered, and questions are answered from memory"
+            );
+            (false, "StoreLost", message)
         } else if answering < *wanted {
             let why = silent.first().map(|endpoint| reason_of(endpoints, &endpoint.spec.node));
             let why = why.unwrap_or_else(|| "its pod has not reported yet".to_owned());
@@ -220,17 +225,19 @@ pub fn database(facts: &DatabaseFacts, now: Timestamp) -> TunnelDatabaseStatus {
     }
 }
 
-/// The conditions of an object that nothing runs for: it is accepted, or not.
+/// The conditions of an object that nothing runs for: it is accepted, or not; `more` is said of one that is.
 #[must_use]
 pub fn acceptance_alone(
     before: &[Condition],
     acceptance: &Acceptance,
+    more: Option<Saying>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut sayings = acceptance.sayings();
     if *acceptance == Acceptance::Accepted {
         sayings.extend(ready_and_kin(true, "Accepted", "the object is valid".to_owned()));
+        sayings.extend(more);
     }
     conditions(before, &sayings, generation, now)
 }
@@ -259,6 +266,12 @@ fn refusal<'a>(endpoints: &[&'a TunnelEndpoint]) -> Option<(&'a str, &'a str)> {
     endpoints
         .iter()
         .find_map(|endpoint| Some((endpoint.spec.node.as_str(), endpoint.status.as_ref()?.last_refusal.as_deref()?)))
+}
+
+/// The node of a replica that has lost its etcd, as far as it can still tell.
+fn store_lost<'a>(endpoints: &[&'a TunnelEndpoint]) -> Option<&'a str> {
+    let lost = endpoints.iter().find(|endpoint| endpoint.status.as_ref().is_some_and(|status| status.store_lost));
+    lost.map(|endpoint| endpoint.spec.node.as_str())
 }
 
 fn reason_of(endpoints: &[&TunnelEndpoint], node: &str) -> String {
@@ -524,6 +537,30 @@ mod tests {
         assert_eq!(said(&status, "Ready").1, "AgentRefused");
         assert!(said(&status, "Stalled").2.contains("n1 refused its snapshot: server.listen"));
         assert_eq!(said(&status, "Stalled").0, "True");
+    }
+
+    #[test]
+    fn a_database_that_has_lost_its_etcd_says_so() {
+        let (acceptance, before) = (Acceptance::Accepted, TunnelDatabaseStatus::default());
+        let mut endpoints = [endpoint("n1", true, &[]), endpoint("n2", true, &[])];
+        endpoints[1].status.as_mut().unwrap().store_lost = true;
+        let facts = DatabaseFacts {
+            generation: Some(1),
+            before: &before,
+            acceptance: &acceptance,
+            problems: &[],
+            wanted: 2,
+            ready_pods: vec!["n1", "n2"],
+            endpoints: endpoints.iter().collect(),
+            registers: false,
+            service: None,
+            selector: "a=b".to_owned(),
+        };
+        let status = database(&facts, now());
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "StoreLost"));
+        assert!(ready.message.starts_with("the database on n2 has lost its etcd"), "{}", ready.message);
+        assert_eq!(status.answering.as_deref(), Some("2/2"), "questions are answered");
     }
 
     #[test]

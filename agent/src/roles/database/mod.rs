@@ -15,6 +15,7 @@
 
 mod audit;
 mod peers;
+mod rotations;
 mod rules;
 mod service;
 mod shared;
@@ -38,6 +39,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+pub use rotations::RotationReport;
 pub use rules::{PolicyError, RuleReport, read_routes};
 pub use store::StoreError;
 
@@ -46,6 +48,7 @@ use crate::roles::peering::Peering;
 use crate::tls::{Acceptor, Identities};
 use audit::Act;
 use peers::{Peers, Settings};
+use rotations::Rotations;
 use rules::Rules;
 use service::{PeerLogin, Service};
 use shared::{Follower, Shared};
@@ -116,6 +119,10 @@ pub struct DatabaseReport {
     pub password_checks: u64,
     /// What each rule of its policies did.
     pub rules: Vec<RuleReport>,
+    /// Accounts whose password is being changed.
+    pub rotations: Vec<RotationReport>,
+    /// Whether its etcd does not answer: nothing can be registered then.
+    pub store_lost: bool,
 }
 
 /// The running role.
@@ -129,6 +136,7 @@ pub struct Database {
     rules: Arc<Mutex<Rules>>,
     /// Where the route tables are that the rules need.
     files: watch::Sender<Vec<PathBuf>>,
+    rotations: Rotations,
     identity: Option<TlsIdentity>,
     tls: watch::Sender<Option<Acceptor>>,
     stop: watch::Sender<bool>,
@@ -175,6 +183,8 @@ impl Database {
         let (in_force, ready) = Rules::take(&rules, snapshot).await?;
         let files = watch::Sender::new(in_force.files());
         drop(in_force);
+        let mut rotations = Rotations::default();
+        rotations.set(&ready.accounts);
         let mut database = endpoint::Database::new(ready.config, ready.accounts, key);
         database.set_policies(ready.policies);
         let service = Arc::new(Service::new(database, requests_per_minute, trusted_proxies, state_dir));
@@ -182,7 +192,8 @@ impl Database {
         let peers = watch::Sender::new(peer_settings);
         let (stop, stopped) = watch::channel(false);
         let tasks = Vec::new();
-        let mut role = Self { listen, asked_for, store, service, peers, rules, files, identity, tls, stop, tasks };
+        let mut role =
+            Self { listen, asked_for, store, service, peers, rules, files, rotations, identity, tls, stop, tasks };
         match role.store.clone() {
             StoreSnapshot::Embedded => role.run_embedded(listener, stopped, state_dir, board).await?,
             StoreSnapshot::Etcd(etcd) => role.run_shared(listener, stopped, &etcd, board)?,
@@ -276,6 +287,7 @@ impl Database {
         let (requests_per_minute, trusted_proxies) =
             (snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies.clone());
         let (in_force, ready) = Rules::take(&self.rules, snapshot).await?;
+        self.rotations.set(&ready.accounts);
         rules::put(&self.service, ready);
         let files = in_force.files();
         self.files.send_if_modified(|before| {
@@ -302,7 +314,7 @@ impl Database {
     /// What it carries at this moment.
     #[must_use]
     pub fn report(&self) -> DatabaseReport {
-        let (entries, accounts, rules) = {
+        let (entries, accounts, rules, rotations) = {
             let database = self.service.database();
             let rules = database.moved().map(|Moved { policy, rule, clients, answers }| RuleReport {
                 policy,
@@ -310,7 +322,8 @@ impl Database {
                 clients,
                 answers,
             });
-            (database.len() as u64, database.accounts().len() as u64, rules.collect())
+            let rotations = self.rotations.report(database.accounts());
+            (database.len() as u64, database.accounts().len() as u64, rules.collect(), rotations)
         };
         let counters = &self.service.counters;
         DatabaseReport {
@@ -323,6 +336,8 @@ impl Database {
             refused: counters.refused.load(Ordering::Relaxed),
             password_checks: counters.password_checks.load(Ordering::Relaxed),
             rules,
+            rotations,
+            store_lost: self.service.shared().is_some_and(|shared| shared.is_lost()),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod file;
 mod password;
+mod rotations;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use super::entry_type;
 use crate::args;
 use file::Locked;
 use password::Password;
+use rotations::Rotations;
 
 /// Edit the accounts of a database that runs outside a cluster
 #[derive(Debug, clap::Args)]
@@ -115,20 +117,25 @@ struct LoginArgs {
 
 /// List the accounts and what they may register
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  castgate tds account list --json")]
+#[command(
+    after_help = "Examples:\n  castgate tds account list --json\n  castgate tds account list --socket /run/castgate/agent.sock"
+)]
 struct ListArgs {
+    /// Ask the agent behind this socket whether passwords before are still in use
+    #[arg(long, value_name = "FILE", env = "CASTGATE_SOCKET")]
+    socket: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
 
 /// Carries out one action.
-pub(super) fn run(args: AccountArgs) -> Result<()> {
+pub(super) async fn run(args: AccountArgs) -> Result<()> {
     match args.action {
         Action::Add(args) => add(args),
         Action::Rotate(args) => rotate(&args),
         Action::Settle(args) => settle(&args),
         Action::Remove(args) => remove(&args),
-        Action::List(args) => list(&args.place),
+        Action::List(args) => list(&args).await,
     }
 }
 
@@ -192,12 +199,17 @@ fn remove(args: &LoginArgs) -> Result<()> {
     place.tell(&json!({ "login": login, "removed": true }), &format!("{login} is removed"))
 }
 
-fn list(place: &Place) -> Result<()> {
+async fn list(args: &ListArgs) -> Result<()> {
+    let ListArgs { socket, place } = args;
+    let rotations = match socket {
+        Some(socket) => Some(Rotations::ask(socket).await?),
+        None => None,
+    };
     for account in file::read(&place.file)?.accounts {
         let castgate_control::Account { login, password_hash: _, previous_password_hash, allow } = account;
         let rotating = previous_password_hash.is_some();
         let Allow { types, networks, asns, countries, sources, strict_source } = allow;
-        let row = json!({
+        let mut row = json!({
             "login": login, "types": words(&types), "networks": words(&networks), "asns": asns,
             "countries": words(&countries), "sources": words(&sources), "strictSource": strict_source,
             "rotating": rotating,
@@ -213,7 +225,16 @@ fn list(place: &Place) -> Result<()> {
         if strict_source {
             line.push_str(" strict source");
         }
-        place.tell(&row, &(line + if rotating { " (two passwords: settle)" } else { "" }))?;
+        let told = rotations.as_ref().filter(|_| rotating).map(|rotations| rotations.of(&login));
+        if let Some(told) = &told {
+            row["previous"] = told.row.clone();
+        }
+        let hint = match &told {
+            Some(told) => format!(" (two passwords: {})", told.words),
+            None if rotating => " (two passwords: settle)".to_owned(),
+            None => String::new(),
+        };
+        place.tell(&row, &(line + &hint))?;
     }
     Ok(())
 }

@@ -11,7 +11,9 @@
 
 use std::time::Duration;
 
-use castgate_crds::tunnel_endpoint::{AmtStatus, StreamHolder, TunnelEndpoint, TunnelEndpointStatus, UpstreamStatus};
+use castgate_crds::tunnel_endpoint::{
+    AmtStatus, RotationStatus, StreamHolder, TunnelEndpoint, TunnelEndpointStatus, UpstreamStatus,
+};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -197,6 +199,8 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         drops: _,
         entries: _,
         rules: _,
+        rotations,
+        store_lost,
         registered,
         registrations,
         amt,
@@ -204,6 +208,7 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         upstreams,
     } = status.clone();
     let amt = amt.map(|amt| AmtStatus { endpoints: 0, groups: 0, ..amt });
+    let rotations = rotations.into_iter().map(|row| RotationStatus { previous_shown: None, ..row }).collect();
     let upstreams = upstreams.into_iter().map(|row| UpstreamStatus { channels: 0, ..row }).collect();
     TunnelEndpointStatus {
         conditions,
@@ -219,6 +224,8 @@ fn without_counters(status: &TunnelEndpointStatus) -> TunnelEndpointStatus {
         amt,
         upstream,
         upstreams,
+        rotations,
+        store_lost,
         ..TunnelEndpointStatus::default()
     }
 }

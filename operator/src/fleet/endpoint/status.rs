@@ -1,8 +1,8 @@
 //! What the status of an endpoint should say of an agent. Pure.
 
 use castgate_crds::tunnel_endpoint::{
-    AmtStatus, Drop as DropCount, EndpointRole, PolicyRuleStatus, Registration, StreamHolder, TunnelEndpointStatus,
-    UpstreamStatus,
+    AmtStatus, Drop as DropCount, EndpointRole, PolicyRuleStatus, Registration, RotationStatus, StreamHolder,
+    TunnelEndpointStatus, UpstreamStatus,
 };
 use castgate_rpc::v1::{self, State};
 use jiff::Timestamp;
@@ -18,6 +18,8 @@ const REGISTRATIONS_MAX: usize = 64;
 const UPSTREAMS_MAX: usize = 64;
 /// Rules of policies that are shown.
 const RULES_MAX: usize = 256;
+/// Accounts with two passwords that are shown.
+const ROTATIONS_MAX: usize = 256;
 /// Addresses of an AMT relay that are shown.
 const ADDRESSES_MAX: usize = 16;
 /// Longest text within a list: 64 times four of them still make a small object.
@@ -96,6 +98,8 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
         upstream: upstream(&state.upstreams),
         upstreams: state.upstreams.iter().take(UPSTREAMS_MAX).map(server_above).collect(),
         rules: state.rules.iter().take(RULES_MAX).map(rule).collect(),
+        rotations: state.rotations.iter().take(ROTATIONS_MAX).filter_map(rotation).collect(),
+        store_lost: state.store_lost,
         ..TunnelEndpointStatus::default()
     }
 }
@@ -103,6 +107,14 @@ fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
 fn rule(row: &v1::RuleState) -> PolicyRuleStatus {
     let v1::RuleState { policy, rule, clients, answers } = row;
     PolicyRuleStatus { policy: word(policy), rule: word(rule), clients: number(*clients), answers: number(*answers) }
+}
+
+/// `None`: the agent's clock shows a time that nobody can write down.
+fn rotation(row: &v1::Rotation) -> Option<RotationStatus> {
+    let v1::Rotation { login, since, previous_shown } = row;
+    let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok().map(Time);
+    let previous_shown = if *previous_shown == 0 { None } else { time(*previous_shown) };
+    Some(RotationStatus { login: word(login), since: time(*since)?, previous_shown })
 }
 
 fn amt(amt: &v1::Amt) -> AmtStatus {

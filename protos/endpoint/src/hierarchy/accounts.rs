@@ -6,16 +6,18 @@
 //! and remembers a good one, because a registration is refreshed with the same password for months.
 //!
 //! ```text
-//!   login, password ──check──▶ Verified                     (seen before)
-//!                          └─▶ PasswordCheck ──run──▶ bool ──note──▶ remembered
+//!   login, password ──check──▶ Verified                      (seen before)
+//!                          └─▶ PasswordCheck ──run──▶ which ──note──▶ remembered
 //! ```
+//! While a password is changed, it also remembers when the one before was shown last, so that somebody knows when it can go.
 
 mod allow;
 mod systems;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params};
@@ -23,6 +25,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 pub use allow::{Allow, Claim};
 pub use systems::Systems;
+
+use super::clock::UnixMillis;
 
 /// Passwords remembered as good. One for each login that refreshes, with room for many; 24 octets each.
 const VERIFIED_MAX: usize = 16_384;
@@ -89,6 +93,12 @@ impl Account {
         &self.password_hash
     }
 
+    /// The hash of the password before, while it is taken as well.
+    #[must_use]
+    pub fn previous_password_hash(&self) -> Option<&str> {
+        self.previous_password_hash.as_deref()
+    }
+
     fn hashes(&self) -> Vec<String> {
         std::iter::once(&self.password_hash).chain(&self.previous_password_hash).cloned().collect()
     }
@@ -143,11 +153,20 @@ impl fmt::Debug for Account {
     }
 }
 
+/// Which of the passwords of an account somebody showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The one that is to be used.
+    Current,
+    /// The one before.
+    Previous,
+}
+
 /// Whether a password is known to be right.
 #[derive(Debug)]
 pub enum Check {
     /// It was checked before.
-    Verified,
+    Verified(Shown),
     /// Somebody has to do the work.
     Run(PasswordCheck),
 }
@@ -172,16 +191,17 @@ impl PasswordCheck {
     /// Does the work: tens of milliseconds and tens of MiB. An unknown login costs the same as a wrong password, so that
     /// the time tells nobody which logins exist.
     #[must_use]
-    pub fn run(&self) -> bool {
+    pub fn run(&self) -> Option<Shown> {
         if self.hashes.is_empty() {
             let mut unused = [0; Params::DEFAULT_OUTPUT_LEN];
             let decoy = Argon2::default().hash_password_into(&self.password, b"no such login", &mut unused);
             debug_assert!(decoy.is_ok(), "the salt has a good length and the password is bounded");
-            return false;
+            return None;
         }
-        self.hashes.iter().any(|hash| {
+        let right = self.hashes.iter().position(|hash| {
             PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(&self.password, &hash).is_ok())
-        })
+        });
+        right.map(|index| if index == 0 { Shown::Current } else { Shown::Previous })
     }
 }
 
@@ -189,8 +209,10 @@ impl PasswordCheck {
 #[derive(Debug)]
 pub struct Accounts {
     by_login: HashMap<String, Account>,
+    /// Of accounts with two passwords, when the one before was shown last, as [`UnixMillis`]; 0: never.
+    previous_shown: HashMap<String, AtomicU64>,
     key: [u8; 16],
-    verified: HashSet<u128>,
+    verified: HashMap<u128, Shown>,
     /// The same in order of age: the oldest goes first.
     verified_order: VecDeque<u128>,
 }
@@ -199,14 +221,26 @@ impl Accounts {
     /// `key` is a secret of this process: what is remembered of passwords means nothing without it.
     #[must_use]
     pub fn new(accounts: Vec<Account>, key: [u8; 16]) -> Self {
-        let mut this =
-            Self { by_login: HashMap::new(), key, verified: HashSet::new(), verified_order: VecDeque::new() };
+        let mut this = Self {
+            by_login: HashMap::new(),
+            previous_shown: HashMap::new(),
+            key,
+            verified: HashMap::new(),
+            verified_order: VecDeque::new(),
+        };
         this.set(accounts);
         this
     }
 
     /// Replaces all accounts. What is remembered stays true: it is bound to login, password and hash.
     pub fn set(&mut self, accounts: Vec<Account>) {
+        let mut shown_before = std::mem::take(&mut self.previous_shown);
+        for account in accounts.iter().filter(|account| account.previous_password_hash.is_some()) {
+            let before = self.by_login.get(&account.login);
+            let is_same = before.is_some_and(|before| before.previous_password_hash == account.previous_password_hash);
+            let shown = shown_before.remove(&account.login).filter(|_| is_same).unwrap_or_default();
+            self.previous_shown.insert(account.login.clone(), shown);
+        }
         self.by_login = accounts.into_iter().map(|account| (account.login.clone(), account)).collect();
     }
 
@@ -242,8 +276,10 @@ impl Accounts {
         let hash = account.map_or(none, |account| &account.password_hash);
         let previous = account.and_then(|account| account.previous_password_hash.as_deref()).unwrap_or(none);
         let tag = self.tag(login, password, hash, previous);
-        if account.is_some() && self.verified.contains(&tag) {
-            return Check::Verified;
+        if account.is_some()
+            && let Some(shown) = self.verified.get(&tag)
+        {
+            return Check::Verified(*shown);
         }
         let hashes = account.map(Account::hashes).unwrap_or_default();
         Check::Run(PasswordCheck { login: login.to_owned(), password: password.to_vec(), hashes, tag })
@@ -251,11 +287,12 @@ impl Accounts {
 
     /// Remembers a password that proved right. Whether the login is (still) good is what it returns: the account may have
     /// been changed while the work was done.
-    pub fn note(&mut self, check: &PasswordCheck, right: bool) -> bool {
+    pub fn note(&mut self, check: &PasswordCheck, shown: Option<Shown>, wall: UnixMillis) -> bool {
         let account = self.by_login.get(&check.login);
-        let still_good =
-            right && !check.hashes.is_empty() && account.is_some_and(|account| account.hashes() == check.hashes);
-        if still_good && self.verified.insert(check.tag) {
+        let unchanged = !check.hashes.is_empty() && account.is_some_and(|account| account.hashes() == check.hashes);
+        let Some(shown) = shown.filter(|_| unchanged) else { return false };
+        self.note_use(&check.login, shown, wall);
+        if self.verified.insert(check.tag, shown).is_none() {
             self.verified_order.push_back(check.tag);
             if self.verified_order.len() > VERIFIED_MAX
                 && let Some(oldest) = self.verified_order.pop_front()
@@ -263,7 +300,28 @@ impl Accounts {
                 self.verified.remove(&oldest);
             }
         }
-        still_good
+        true
+    }
+
+    /// Remembers when the password before was shown. Anybody who may read may say so: it is one number of that account.
+    pub fn note_use(&self, login: &str, shown: Shown, wall: UnixMillis) {
+        if shown == Shown::Previous
+            && let Some(last) = self.previous_shown.get(login)
+        {
+            last.store(wall.0, Ordering::Relaxed);
+        }
+    }
+
+    /// When the password before of an account was shown last; `None`: never since it became the one before, or since we started.
+    #[must_use]
+    pub fn previous_shown(&self, login: &str) -> Option<UnixMillis> {
+        let last = self.previous_shown.get(login)?.load(Ordering::Relaxed);
+        (last != 0).then_some(UnixMillis(last))
+    }
+
+    /// The accounts with two passwords.
+    pub fn rotating(&self) -> impl Iterator<Item = &Account> {
+        self.by_login.values().filter(|account| account.previous_password_hash.is_some())
     }
 
     /// Of both hashes: when one of them is taken away, everybody shows once more what he knows.
@@ -287,8 +345,8 @@ mod tests {
     fn the_right_password_is_checked_once_and_then_remembered() {
         let mut accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
         let Check::Run(check) = accounts.check("be", "s3cret") else { panic!("nothing is known yet") };
-        assert!(accounts.note(&check, check.run()));
-        assert!(matches!(accounts.check("be", "s3cret"), Check::Verified));
+        assert!(accounts.note(&check, check.run(), NOW));
+        assert!(matches!(accounts.check("be", "s3cret"), Check::Verified(Shown::Current)));
         assert!(matches!(accounts.check("be", "other"), Check::Run(_)), "only the right one is remembered");
     }
 
@@ -298,11 +356,14 @@ mod tests {
         for (login, password) in [("be", "s3creT"), ("fr", "s3cret"), ("", ""), ("be", "")] {
             for _ in 0..2 {
                 let Check::Run(check) = accounts.check(login, password) else { panic!("{login}:{password} is wrong") };
-                assert!(!accounts.note(&check, check.run()));
+                assert!(!accounts.note(&check, check.run(), NOW));
             }
         }
         let Check::Run(check) = accounts.check("fr", "x") else { panic!("there is no fr") };
-        assert!(!accounts.note(&check, true), "an unknown login is never good, whatever the work says");
+        assert!(
+            !accounts.note(&check, Some(Shown::Current), NOW),
+            "an unknown login is never good, whatever the work says"
+        );
     }
 
     #[test]
@@ -310,9 +371,9 @@ mod tests {
         let right = "x".repeat(PASSWORD_BYTES_MAX);
         let mut accounts = Accounts::new(vec![account("be", &right)], [7; 16]);
         let Check::Run(check) = accounts.check("be", &right) else { panic!("nothing is known yet") };
-        assert!(accounts.note(&check, check.run()));
+        assert!(accounts.note(&check, check.run(), NOW));
         let Check::Run(check) = accounts.check("be", &(right + "y")) else { panic!("it is another password") };
-        assert!(!accounts.note(&check, check.run()));
+        assert!(!accounts.note(&check, check.run(), NOW));
     }
 
     #[test]
@@ -321,9 +382,9 @@ mod tests {
         let Check::Run(check) = accounts.check("be", "old") else { panic!("nothing is known yet") };
         let right = check.run();
         accounts.set(vec![account("be", "new")]);
-        assert!(!accounts.note(&check, right), "the password was changed while it was checked");
+        assert!(!accounts.note(&check, right, NOW), "the password was changed while it was checked");
         accounts.set(vec![account("be", "old")]);
-        assert!(accounts.note(&check, right));
+        assert!(accounts.note(&check, right, NOW));
         accounts.set(Vec::new());
         assert!(matches!(accounts.check("be", "old"), Check::Run(_)));
         assert!(accounts.is_empty());
@@ -332,8 +393,8 @@ mod tests {
     #[test]
     fn while_a_password_is_changed_both_are_good_and_afterwards_the_new_one_alone() {
         let prove = |accounts: &mut Accounts, password: &str| match accounts.check("be", password) {
-            Check::Verified => true,
-            Check::Run(check) => accounts.note(&check, check.run()),
+            Check::Verified(_) => true,
+            Check::Run(check) => accounts.note(&check, check.run(), NOW),
         };
         let mut accounts = Accounts::new(vec![account("be", "old")], [7; 16]);
         assert!(prove(&mut accounts, "old") && !prove(&mut accounts, "new"));
@@ -347,16 +408,41 @@ mod tests {
     }
 
     #[test]
+    fn an_account_knows_when_the_password_before_was_shown_last() {
+        let show = |accounts: &mut Accounts, password: &str, at| match accounts.check("be", password) {
+            Check::Verified(shown) => accounts.note_use("be", shown, at),
+            Check::Run(check) => assert!(accounts.note(&check, check.run(), at)),
+        };
+        let at = |second: u64| UnixMillis(second * 1_000);
+        let rotating = |old: &str| account("be", "new").with_previous(Some(hash(old))).unwrap();
+        let mut accounts = Accounts::new(vec![account("be", "old")], [7; 16]);
+        show(&mut accounts, "old", at(1));
+        assert_eq!((accounts.rotating().count(), accounts.previous_shown("be")), (0, None));
+        accounts.set(vec![rotating("old")]);
+        show(&mut accounts, "new", at(2));
+        assert_eq!((accounts.rotating().count(), accounts.previous_shown("be")), (1, None));
+        for second in [3, 4] {
+            show(&mut accounts, "old", at(second));
+            show(&mut accounts, "new", at(second + 10));
+            assert_eq!(accounts.previous_shown("be"), Some(at(second)), "also when it is known already");
+        }
+        accounts.set(vec![rotating("old"), account("nl", "x")]);
+        assert_eq!(accounts.previous_shown("be"), Some(at(4)), "an edit of others forgets nothing");
+        accounts.set(vec![rotating("older")]);
+        assert_eq!(accounts.previous_shown("be"), None, "another password before is another story");
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut accounts = Accounts::new(vec![account("be", "s3cret")], [7; 16]);
         let Check::Run(mut check) = accounts.check("be", "s3cret") else { panic!("nothing is known yet") };
         for tag in 0..VERIFIED_MAX as u128 + 10 {
             check.tag = tag;
-            assert!(accounts.note(&check, true));
+            assert!(accounts.note(&check, Some(Shown::Current), NOW));
         }
         assert_eq!(accounts.verified.len(), VERIFIED_MAX);
         assert_eq!(accounts.verified_order.len(), VERIFIED_MAX);
-        assert!(!accounts.verified.contains(&9) && accounts.verified.contains(&10));
+        assert!(!accounts.verified.contains_key(&9) && accounts.verified.contains_key(&10));
     }
 
     #[test]
@@ -393,6 +479,8 @@ mod tests {
         let wider = Account::new("be".to_owned(), old.password_hash().to_owned(), allow).unwrap();
         assert_eq!(old.differences(&wider), ["limits"]);
     }
+
+    const NOW: UnixMillis = UnixMillis(1_000);
 
     fn account(login: &str, password: &str) -> Account {
         Account::new(login.to_owned(), hash(password), Allow::default()).unwrap()

@@ -5,9 +5,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use castgate_endpoint::hierarchy::accounts::{Check, PasswordCheck};
+use castgate_endpoint::hierarchy::accounts::{Check, PasswordCheck, Shown};
 use castgate_wire::registry::Login;
 use hyper::header::HeaderMap;
 use tokio::sync::Semaphore;
@@ -91,9 +91,15 @@ impl Service {
         body: Option<Login>,
     ) -> Result<String, Failure> {
         let Login { login, password } = basic(header).or(body).ok_or_else(Failure::unauthorized)?;
-        let check = match self.database().accounts().check(&login, &password) {
-            Check::Verified => return Ok(login),
-            Check::Run(check) => check,
+        let check = {
+            let database = self.database();
+            match database.accounts().check(&login, &password) {
+                Check::Verified(shown) => {
+                    database.accounts().note_use(&login, shown, SystemTime::now().into());
+                    return Ok(login);
+                }
+                Check::Run(check) => check,
+            }
         };
         let (now, passwords) = (Instant::now(), &self.passwords);
         passwords.look(source, now).map_err(Failure::too_many)?;
@@ -109,8 +115,9 @@ impl Service {
         if !at_home {
             passwords.wrong_for_login.look(key, now).map_err(Failure::too_many)?;
         }
-        let (check, right) = self.run(check).await?;
-        if self.database.write().unwrap_or_else(PoisonError::into_inner).accounts_mut().note(&check, right) {
+        let (check, shown) = self.run(check).await?;
+        let wall = SystemTime::now().into();
+        if self.database.write().unwrap_or_else(PoisonError::into_inner).accounts_mut().note(&check, shown, wall) {
             lock(&passwords.good_places).remember(place);
             return Ok(login);
         }
@@ -127,14 +134,14 @@ impl Service {
     }
 
     /// Does the work of a check beside the threads that serve requests.
-    async fn run(&self, check: PasswordCheck) -> Result<(PasswordCheck, bool), Failure> {
+    async fn run(&self, check: PasswordCheck) -> Result<(PasswordCheck, Option<Shown>), Failure> {
         let _place =
             Place::take(&self.passwords.waiting).ok_or_else(|| Failure::busy("too many passwords to check"))?;
         let _turn = self.passwords.checks.acquire().await.expect("nobody closes the semaphore");
         self.counters.password_checks.fetch_add(1, Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
-            let right = check.run();
-            (check, right)
+            let shown = check.run();
+            (check, shown)
         });
         done.await.map_err(|error| {
             tracing::error!(%error, "a password check panicked");

@@ -114,6 +114,11 @@ enum There {
 }
 
 impl Shared {
+    /// Whether etcd does not answer, so that nothing can be registered.
+    pub(super) fn is_lost(&self) -> bool {
+        *self.state.borrow() == State::Lost
+    }
+
     /// Connects to nobody yet.
     pub(super) fn new(snapshot: &EtcdSnapshot) -> Result<Self, EtcdError> {
         let EtcdSnapshot { endpoints, prefix, ca, identity, login, password } = snapshot.clone();

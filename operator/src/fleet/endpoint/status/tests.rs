@@ -66,6 +66,21 @@ fn a_database_tells_what_the_rules_of_its_policies_did() {
 }
 
 #[test]
+fn a_database_tells_whose_password_is_being_changed() {
+    let mut view = server();
+    view.identity.role = EndpointRole::Database;
+    let row = |login: &str, since, previous_shown| v1::Rotation { login: login.to_owned(), since, previous_shown };
+    let rotations = vec![row("be", 1_000, 1_060), row("nl", 1_000, 0), row("never", u64::MAX, 0)];
+    view.state = Some(Arc::new(State { rotations, ..State::default() }));
+    let shown: Vec<_> = status_of(&view)
+        .rotations
+        .into_iter()
+        .map(|row| (row.login, row.since.0.as_second(), row.previous_shown.map(|time| time.0.as_second())))
+        .collect();
+    assert_eq!(shown, [("be".to_owned(), 1_000, Some(1_060)), ("nl".to_owned(), 1_000, None)]);
+}
+
+#[test]
 fn a_server_that_stands_by_is_ready_and_not_active() {
     let mut view = server();
     view.published.as_mut().unwrap().listens = false;

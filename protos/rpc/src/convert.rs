@@ -135,6 +135,7 @@ mod tests {
             protocol: "UDP".to_owned(),
             networks: vec!["198.51.100.0/24".to_owned()],
             country: "BE".to_owned(),
+            scheme: String::new(),
         };
         assert!(Registration::try_from(&good).is_ok());
         let text = str::to_owned;
@@ -146,6 +147,7 @@ mod tests {
             (v1::Entry { protocol: text("udp"), ..good.clone() }, "protocol: \"udp\" is not UDP, TCP or AMT"),
             (v1::Entry { networks: vec![text("all")], ..good.clone() }, "networks: \"all\" is not a network in prefix"),
             (v1::Entry { country: text("Belgium"), ..good.clone() }, "country: \"Belgium\" is not a country"),
+            (v1::Entry { scheme: text("ftp"), ..good.clone() }, "scheme: \"ftp\" is not http or https"),
             (v1::Entry { networks: vec![text("::/0"); NETWORKS_MAX + 1], ..good }, "networks: are more than 65536"),
         ];
         for (entry, sentence) in cases {

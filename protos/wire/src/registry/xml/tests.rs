@@ -309,7 +309,7 @@ proptest! {
 
     #[test]
     fn servers_are_written_as_formatting_writes_them(server in any_server(), seconds in any::<u32>()) {
-        let Server { address, port, entry_type, protocol, prefix_len, fed_by } = server.clone();
+        let Server { address, port, entry_type, protocol, prefix_len, fed_by, scheme } = server.clone();
         let word = protocol.as_ref().map_or("", Protocol::word);
         let word = word.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let prefix_len = prefix_len.map(|len| format!("<PREFIXLEN>{len}</PREFIXLEN>\n")).unwrap_or_default();
@@ -321,7 +321,8 @@ proptest! {
              <PROTOCOL>{word}</PROTOCOL>\n",
             entry_type.digit()
         );
-        let tail = format!("{fed_by}</SERVER>\n</SERVERS>\n");
+        let scheme = if scheme.is_http() { "" } else { "<SCHEME>https</SCHEME>\n" };
+        let tail = format!("{fed_by}{scheme}</SERVER>\n</SERVERS>\n");
         prop_assert_eq!(emit_servers(std::slice::from_ref(&server)), format!("{head}{prefix_len}{tail}"));
         let entry = TransferEntry {
             server,

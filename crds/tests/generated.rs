@@ -140,7 +140,9 @@ fn every_path_is_a_path_of_the_schema() {
             if path.starts_with(".metadata.") {
                 continue;
             }
-            let plain = path.replace("[?(@.type==\"Ready\")]", "[*]").replace("[?(@.type==\"Accepted\")]", "[*]");
+            let of_condition = |kind: &str| format!("[?(@.type==\"{kind}\")]");
+            let kinds = ["Ready", "Accepted", "PreviousPasswordInUse"].map(of_condition);
+            let plain = kinds.iter().fold(path.clone(), |path, kind| path.replace(kind, "[*]"));
             let end = plain.split('.').skip(1).fold(schema(&definition), |node, part| {
                 let child = node["properties"][part.trim_end_matches("[*]")].clone();
                 if part.ends_with("[*]") { child["items"].clone() } else { child }

@@ -308,7 +308,7 @@ fn an_etcd_is_reached_with_the_login_and_the_certificates_of_its_secrets() {
     let pem = |what: &str| format!("-----BEGIN {what}-----");
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "etcd", "namespace": "castgate" },
-        "stringData": { "ca.crt": pem("CA") },
+        "stringData": { "ca.crt": pem("CERTIFICATE") },
     });
     let etcd = |world: &World| {
         let StoreSnapshot::Etcd(etcd) = snapshot(&world.plan(), "castgate/tdb-isp@n1").database.clone().unwrap().store
@@ -320,15 +320,16 @@ fn an_etcd_is_reached_with_the_login_and_the_certificates_of_its_secrets() {
     world.objects.push(secret.clone());
     let login = EtcdSnapshot {
         prefix: "/be/".into(),
-        ca: Some(pem("CA")),
+        ca: Some(pem("CERTIFICATE")),
         login: Some("edge".into()),
         password: Some("example-only-edge".into()),
         ..etcd_at(&["https://etcd-0:2379"])
     };
     assert_eq!(etcd(&world), login);
-    secret["stringData"] = json!({ "ca.crt": pem("CA"), "tls.crt": pem("CERTIFICATE"), "tls.key": pem("KEY") });
+    secret["stringData"] =
+        json!({ "ca.crt": pem("CERTIFICATE"), "tls.crt": pem("CERTIFICATE"), "tls.key": pem("PRIVATE KEY") });
     *world.objects.last_mut().unwrap() = secret;
-    let identity = TlsIdentity { certificate: pem("CERTIFICATE"), key: pem("KEY") };
+    let identity = TlsIdentity { certificate: pem("CERTIFICATE"), key: pem("PRIVATE KEY") };
     assert_eq!(etcd(&world), EtcdSnapshot { identity: Some(identity), ..login });
 }
 

@@ -61,7 +61,7 @@ async fn main() -> ExitCode {
         Err(error) => return not_understood(&error),
     };
     let outcome = match cli.command {
-        Command::Up(args) => up::run(args).await,
+        Command::Up(args) => Box::pin(up::run(args)).await,
         Command::Receive(args) => receive::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Locate(args) => locate::run(args).await,

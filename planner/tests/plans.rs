@@ -380,8 +380,8 @@ spec:
     assert_eq!((file.asns, file.routes.file), (vec![64_500], Some("/var/lib/rib.gz".into())), "the agent reads it");
     let none = planned(from_config, "192.0.2.0/24,64501\n").unwrap_err();
     assert!(none.contains("spec.hierarchy.asns: have no network in the route table"), "{none}");
-    let many: String = (0..4_097).map(|n| format!("10.{}.{}.0/24,64500\n", n / 128, n % 128 * 2)).collect();
-    let many = planned(from_config, &many).unwrap_err();
+    let rows: Vec<_> = (0..4_097).map(|n| format!("10.{}.{}.0/24,64500\n", n / 128, n % 128 * 2)).collect();
+    let many = planned(from_config, &rows.concat()).unwrap_err();
     assert!(many.contains("spec.hierarchy.asns: have 4097 networks, and no more than 4096 are registered"), "{many}");
 }
 

@@ -220,9 +220,14 @@ pub(crate) async fn serve<H: Handler>(
             continue;
         };
         let Ok(local) = stream.local_addr() else { continue };
-        let pace = Arc::new(Pace::new(place, Instant::now()));
-        let (handler, large_bodies) = (handler.clone(), large_bodies.clone());
-        let shared = Connection { handler, large_bodies, pace, is_misled: false, peer, local };
+        let shared = Connection {
+            handler: handler.clone(),
+            large_bodies: large_bodies.clone(),
+            pace: Arc::new(Pace::new(place, Instant::now())),
+            is_misled: false,
+            peer,
+            local,
+        };
         // Whoever connects from now on is shown the certificate of now.
         match tls.borrow().clone() {
             None => connections.spawn(connection(stream, shared)),
@@ -306,12 +311,12 @@ async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, sha
                     connection.as_mut().graceful_shutdown();
                 }
             },
-            () = look.as_mut() => match pace.look(&mut end, Instant::now()) {
-                Some(next) => look.as_mut().reset(next),
-                None => {
+            () = look.as_mut() => {
+                let Some(next) = pace.look(&mut end, Instant::now()) else {
                     tracing::debug!(%peer, "connection took too long");
                     return;
-                }
+                };
+                look.as_mut().reset(next);
             }
         }
     }
@@ -339,9 +344,10 @@ struct End {
 
 impl Pace {
     fn new(place: Place, now: Instant) -> Self {
-        let pace = Self { place, begun: now, header_by: AtomicU64::new(NO_HEADER), is_long: AtomicBool::new(false) };
-        pace.expect_header(now);
-        pace
+        let (header_by, is_long) = (AtomicU64::new(NO_HEADER), AtomicBool::new(false));
+        let new = Self { place, begun: now, header_by, is_long };
+        new.expect_header(now);
+        new
     }
 
     fn expect_header(&self, now: Instant) {
@@ -522,10 +528,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_header_has_ten_seconds_and_nobody_is_cut_off_while_his_answer_is_made_or_sent() {
-        let place = Arc::new(Places::default()).enter([192, 0, 2, 1].into()).await.unwrap();
+        let entered = Arc::new(Places::default()).enter([192, 0, 2, 1].into()).await.unwrap();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let pace = Arc::new(Pace::new(place, start));
+        let pace = Arc::new(Pace::new(entered, start));
         let mut end = End { at: start + CONNECTION_TIME, is_put_off: false };
         assert_eq!(pace.look(&mut end, at(5)), Some(at(10)));
         assert_eq!(pace.look(&mut end, at(10)), None, "no header came");

@@ -100,7 +100,7 @@ mod tests {
         let peer: DatabaseAddress = "https://192.0.2.1".parse().unwrap();
         board.clone().set_peers(vec![peer.clone()]);
         assert!(peers.has_changed().unwrap());
-        assert_eq!(*peers.borrow_and_update(), [peer.clone()]);
+        assert_eq!(*peers.borrow_and_update(), std::slice::from_ref(&peer));
         assert!(!*synchronised.borrow_and_update(), "what was said before was not said of this peer");
         board.set_peers(vec![peer.clone()]);
         assert!(!peers.has_changed().unwrap());

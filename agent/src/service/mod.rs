@@ -89,8 +89,11 @@ pub async fn run(settings: Settings) -> Result<(), ServiceError> {
     let admin = Admin::start(socket.as_deref())
         .map_err(|source| ServiceError::Socket { path: socket.unwrap_or_default(), source })?;
     let agent = match source {
-        Source::File(config) => file::run(&config, surroundings, signals, admin).await?,
-        Source::Operator(upstream) => stream::run(upstream, surroundings, report_interval, signals, admin).await,
+        // Boxed: whoever starts an agent beside other work would carry their room with it.
+        Source::File(config) => Box::pin(file::run(&config, surroundings, signals, admin)).await?,
+        Source::Operator(upstream) => {
+            Box::pin(stream::run(upstream, surroundings, report_interval, signals, admin)).await
+        }
     };
     tracing::info!("stopping");
     if timeout(STOP_TIME, agent.stop()).await.is_err() {

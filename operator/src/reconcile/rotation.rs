@@ -65,7 +65,7 @@ mod tests {
         };
         let told = |rows: &[RotationStatus], now| {
             let rows: Vec<_> = rows.iter().collect();
-            let (saying, shown) = rotation(&rows, Duration::from_secs(300), second(now))?;
+            let (saying, shown) = rotation(&rows, Duration::from_mins(5), second(now))?;
             Some((saying.holds, saying.reason, shown.map(|time| time.0.as_second())))
         };
         assert_eq!(told(&[], 0), None, "there is one password");
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_sentence_says_since_when() {
         let row = RotationStatus { login: "be".to_owned(), since: Time(second(0)), previous_shown: None };
-        let message = |now| rotation(&[&row], Duration::from_secs(300), second(now)).unwrap().0.message;
+        let message = |now| rotation(&[&row], Duration::from_mins(5), second(now)).unwrap().0.message;
         assert_eq!(
             message(60),
             "nobody has used the password before since 1970-01-01T00:00:00Z; everybody will have refreshed by \

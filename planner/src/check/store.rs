@@ -64,7 +64,7 @@ fn check_endpoints(endpoints: &[String], has_tls: bool, reporter: &mut Reporter)
     let secure = endpoints.iter().filter(|endpoint| is_secure(endpoint)).count();
     match (secure, has_tls) {
         (0, true) => {
-            reporter.report("spec.store.tlsSecretRef", "is there beside http:// endpoints, which prove nothing")
+            reporter.report("spec.store.tlsSecretRef", "is there beside http:// endpoints, which prove nothing");
         }
         (secure, false) if secure == endpoints.len() => {
             reporter.report("spec.store.tlsSecretRef", "is missing: nothing vouches for https:// endpoints");

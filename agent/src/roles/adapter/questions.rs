@@ -291,14 +291,13 @@ async fn walk(dns: &Dns, trust: &Trust, roots: Vec<DatabaseAddress>, subject: Su
 /// Where the questions of a client begin, and whose certificates are believed on the way down.
 fn above(client: &AdapterClient) -> Result<(Vec<DatabaseAddress>, Trust), Status> {
     let trusted = |ca: Option<&str>| trust_of(ca).map_err(Status::failed_precondition);
-    let (roots, trust) = match &client.discovery {
-        Some(discovery) => (parse(&discovery.roots)?, trusted(discovery.ca.as_deref())?),
-        None => {
-            // One walk meets what any of them names.
-            let trusts = client.parents.iter().map(|parent| trusted(parent.ca.as_deref()));
-            let trust = trusts.reduce(|one, other| Ok(one?.or(&other?))).transpose()?.unwrap_or_default();
-            (parse(client.parents.iter().map(|parent| &parent.url))?, trust)
-        }
+    let (roots, trust) = if let Some(discovery) = &client.discovery {
+        (parse(&discovery.roots)?, trusted(discovery.ca.as_deref())?)
+    } else {
+        // One walk meets what any of them names.
+        let trusts = client.parents.iter().map(|parent| trusted(parent.ca.as_deref()));
+        let trust = trusts.reduce(|one, other| Ok(one?.or(&other?))).transpose()?.unwrap_or_default();
+        (parse(client.parents.iter().map(|parent| &parent.url))?, trust)
     };
     if roots.is_empty() {
         return Err(Status::failed_precondition(format!("no database is above {}", client.agent)));

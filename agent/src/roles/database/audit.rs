@@ -90,7 +90,7 @@ impl Audit {
 
     /// Writes one line about something that was done behind the requests.
     pub(super) fn write_by(&self, act: Act<'_>, by: Option<&str>, outcome: &str, about: &str) {
-        self.tell(act, by, outcome, about);
+        Self::tell(act, by, outcome, about);
         let _ = self.hold_by(act, by, outcome, about);
         self.flush();
     }
@@ -109,7 +109,7 @@ impl Audit {
     }
 
     /// Tells of one line to whoever follows the log of the agent.
-    pub(super) fn tell(&self, act: Act<'_>, by: Option<&str>, outcome: &str, about: &str) {
+    pub(super) fn tell(act: Act<'_>, by: Option<&str>, outcome: &str, about: &str) {
         let Act { action, login, source } = act;
         let shown = source.map(tracing::field::display);
         tracing::info!(target: "castgate::audit", action, login, source = shown, by, outcome, about);

@@ -177,7 +177,7 @@ pub(super) async fn follow(
                     tracing::info!(files = ?named, "a route table changed and is in force");
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a route table changed and cannot be read: the one before stays in force")
+                    tracing::error!(%error, "a route table changed and cannot be read: the one before stays in force");
                 }
             }
         }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 /// Connections from one address: a database takes no more.
 const CONNECTIONS_PER_ADDRESS: usize = 100;
 /// Nobody answers for so long: something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How a caller waits for answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {

@@ -231,7 +231,7 @@ impl Service {
             self.deadline_changed.notify_one();
         }
         for (act, outcome, about) in &lines {
-            self.audit.tell(*act, None, outcome, about);
+            Audit::tell(*act, None, outcome, about);
         }
         if !lines.is_empty() && (committed.is_none() || held == Held::Much) {
             self.audit.flush();

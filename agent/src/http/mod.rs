@@ -4,6 +4,8 @@
 //! registrar.
 
 pub(crate) mod client;
+pub(crate) mod content;
+mod pace;
 mod places;
 pub(crate) mod rate;
 pub(crate) mod server;

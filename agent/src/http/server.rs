@@ -14,13 +14,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,25 +27,21 @@ use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::places::{Leave, Place, Places};
+use super::content::Content;
+use super::pace::Pace;
+use super::places::{Leave, Places};
 use crate::tls::Acceptor;
 
 /// Time for the TLS handshake: two ways there and back, and a signature.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// First octet of a TLS connection: its handshake (RFC 8446 §5.1). No method of HTTP begins so.
 const TLS_HANDSHAKE: u8 = 22;
-/// Time to send the header of a request, waiting between two requests included.
-const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time to send the body of a request.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Time of a connection, whatever happens on it.
-const CONNECTION_TIME: Duration = Duration::from_mins(1);
-/// Time beyond that for an answer in parts: a whole database to a peer far away. Strangers get none.
-const LONG_ANSWER_TIME: Duration = Duration::from_mins(10);
 /// Octets of the header of a request. Above the longest request line that hyper takes, so that we can say 414.
 const HEADER_BYTES_MAX: usize = 80 * 1024;
 /// Octets of the body of a request.
@@ -75,88 +70,6 @@ pub(crate) struct Request {
 
 /// An answer.
 pub(crate) type Answer = Response<Content>;
-
-/// The body of an answer: whole, or part by part as it is made.
-#[derive(Debug)]
-pub(crate) enum Content {
-    /// What most answers are.
-    Whole(Full<Bytes>),
-    /// One that may be long; it is broken off when its maker goes without [`Part::End`].
-    Parts(mpsc::Receiver<Part>, Option<Sending>),
-    /// All parts are sent.
-    Ended,
-}
-
-/// A part of a long answer.
-#[derive(Debug)]
-pub(crate) enum Part {
-    /// Octets.
-    Data(Bytes),
-    /// That was all.
-    End,
-}
-
-/// The maker of a long answer is gone before its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer is not complete")]
-pub(crate) struct Incomplete;
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Whole(Full::default())
-    }
-}
-
-impl From<String> for Content {
-    fn from(text: String) -> Self {
-        Self::Whole(Full::new(Bytes::from(text)))
-    }
-}
-
-impl Body for Content {
-    type Data = Bytes;
-    type Error = Incomplete;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
-        let (outcome, ended) = match &mut *self {
-            Self::Whole(body) => {
-                return Pin::new(body)
-                    .poll_frame(context)
-                    .map(|frame| frame.map(|frame| frame.map_err(|never| match never {})));
-            }
-            Self::Ended => return Poll::Ready(None),
-            Self::Parts(parts, _) => match std::task::ready!(parts.poll_recv(context)) {
-                Some(Part::Data(data)) => (Some(Ok(Frame::data(data))), false),
-                Some(Part::End) => (None, true),
-                // Without its end, whoever reads it shall not take it for the whole.
-                None => (Some(Err(Incomplete)), true),
-            },
-        };
-        if ended {
-            *self = Self::Ended;
-        }
-        Poll::Ready(outcome)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Parts(..) => false,
-            Self::Ended => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Parts(..) => SizeHint::default(),
-            Self::Ended => SizeHint::with_exact(0),
-        }
-    }
-}
 
 /// An answer, or where it will come from. What needs nobody else is answered at once, and costs no task of its own.
 pub(crate) enum Reply {
@@ -265,7 +178,7 @@ async fn secured<H: Handler>(stream: TcpStream, Acceptor(acceptor): Acceptor, mu
     };
     let greeted = tokio::select! {
         greeted = timeout(HANDSHAKE_TIME, greeted) => greeted,
-        _ = shared.pace.place.leave() => return,
+        _ = shared.pace.place().leave() => return,
     };
     shared.pace.expect_header(Instant::now());
     match greeted {
@@ -291,8 +204,8 @@ async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, sha
         .keep_alive(!is_misled)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut end = End { at: pace.begun + CONNECTION_TIME, is_put_off: false };
-    let mut look = std::pin::pin!(sleep_until(pace.begun + HEADER_TIME));
+    let mut end = pace.end();
+    let mut look = std::pin::pin!(sleep_until(pace.first_look()));
     let mut is_leaving = false;
     loop {
         tokio::select! {
@@ -304,7 +217,7 @@ async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, sha
                 }
                 return;
             }
-            leave = pace.place.leave(), if !is_leaving => match leave {
+            leave = pace.place().leave(), if !is_leaving => match leave {
                 Leave::AtOnce => return,
                 Leave::Answered => {
                     is_leaving = true;
@@ -319,87 +232,6 @@ async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, sha
                 look.as_mut().reset(next);
             }
         }
-    }
-}
-
-/// Where a connection stands, and how long it may stand there.
-#[derive(Debug)]
-struct Pace {
-    place: Place,
-    begun: Instant,
-    /// When the header of a request has to be there, in nanoseconds since it begun; [`NO_HEADER`] while we wait for none.
-    header_by: AtomicU64,
-    /// An answer in parts is under way.
-    is_long: AtomicBool,
-}
-
-const NO_HEADER: u64 = u64::MAX;
-
-/// When a connection ends, whatever happens on it.
-#[derive(Debug)]
-struct End {
-    at: Instant,
-    is_put_off: bool,
-}
-
-impl Pace {
-    fn new(place: Place, now: Instant) -> Self {
-        let (header_by, is_long) = (AtomicU64::new(NO_HEADER), AtomicBool::new(false));
-        let new = Self { place, begun: now, header_by, is_long };
-        new.expect_header(now);
-        new
-    }
-
-    fn expect_header(&self, now: Instant) {
-        let by = (now + HEADER_TIME).saturating_duration_since(self.begun);
-        self.header_by.store(u64::try_from(by.as_nanos()).unwrap_or(NO_HEADER), Ordering::Relaxed);
-    }
-
-    fn has_header(&self) {
-        self.header_by.store(NO_HEADER, Ordering::Relaxed);
-    }
-
-    /// An answer is made. Whatever comes next is up to the other side, unless it is a long one.
-    fn answered(self: &Arc<Self>, answer: &mut Answer, now: Instant) {
-        let is_long = if let Content::Parts(_, sending) = answer.body_mut() {
-            *sending = Some(Sending(self.clone()));
-            true
-        } else {
-            false
-        };
-        self.is_long.store(is_long, Ordering::Relaxed);
-        if is_long {
-            self.place.busy();
-            self.has_header();
-        } else {
-            self.place.waiting(now);
-            self.expect_header(now);
-        }
-    }
-
-    /// When to look again; `None` when time is up. A header that we begin to wait for later has more time than until then.
-    fn look(&self, end: &mut End, now: Instant) -> Option<Instant> {
-        if now >= end.at {
-            if end.is_put_off || !self.is_long.load(Ordering::Relaxed) {
-                return None;
-            }
-            *end = End { at: now + LONG_ANSWER_TIME, is_put_off: true };
-        }
-        let header_by = match self.header_by.load(Ordering::Relaxed) {
-            NO_HEADER => now + HEADER_TIME,
-            nanos => self.begun + Duration::from_nanos(nanos),
-        };
-        (now < header_by).then(|| header_by.min(end.at))
-    }
-}
-
-/// An answer in parts that is being sent; at its end the next header is waited for.
-#[derive(Debug)]
-pub(crate) struct Sending(Arc<Pace>);
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.0.expect_header(Instant::now());
     }
 }
 
@@ -482,7 +314,7 @@ impl<H: Handler> Connection<H> {
                 Reply::Now(answer)
             }
             Reply::Later(making) => {
-                self.pace.place.busy();
+                self.pace.place().busy();
                 self.pace.has_header();
                 let pace = self.pace.clone();
                 Reply::Later(Box::pin(async move {
@@ -524,33 +356,9 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http_body_util::Full;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_header_has_ten_seconds_and_nobody_is_cut_off_while_his_answer_is_made_or_sent() {
-        let entered = Arc::new(Places::default()).enter([192, 0, 2, 1].into()).await.unwrap();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let pace = Arc::new(Pace::new(entered, start));
-        let mut end = End { at: start + CONNECTION_TIME, is_put_off: false };
-        assert_eq!(pace.look(&mut end, at(5)), Some(at(10)));
-        assert_eq!(pace.look(&mut end, at(10)), None, "no header came");
-        pace.has_header();
-        assert_eq!(pace.look(&mut end, at(10)), Some(at(20)), "what is waited for next has as much time");
-        pace.answered(&mut Answer::default(), at(12));
-        assert_eq!(pace.look(&mut end, at(20)), Some(at(22)));
-        assert_eq!(pace.look(&mut end, at(22)), None);
-        let (_parts, receiver) = mpsc::channel(1);
-        let mut long = Answer::new(Content::Parts(receiver, None));
-        pace.answered(&mut long, at(21));
-        assert_eq!(pace.look(&mut end, at(55)), Some(at(60)));
-        assert_eq!(pace.look(&mut end, at(60)), Some(at(70)), "a long answer puts the end off");
-        assert_eq!(pace.look(&mut end, at(655)), Some(at(660)));
-        assert_eq!(pace.look(&mut end, at(660)), None, "once");
-        // At the start, where this clock stands.
-        drop(long);
-        assert_eq!(pace.look(&mut end, at(9)), Some(at(10)), "it is sent, and the next header is waited for");
-    }
+    use super::*;
 
     #[tokio::test]
     async fn large_bodies_share_their_room_and_give_it_back_and_small_ones_need_none() {

@@ -12,7 +12,8 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
-use super::server::{Answer, Content};
+use super::content::Content;
+use super::server::Answer;
 
 /// Longest target of a GET; the caller switches to POST.
 const TARGET_BYTES_MAX: usize = 8 * 1024;

@@ -1,7 +1,11 @@
 //! The objects together: every name leads somewhere, and nobody is in another's way.
 
+mod listeners;
+mod secrets;
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU16;
 
 use castgate_control::{AMT_PORT, Discovery, EntryType, Place, RouteTable, StaticDiscovery, UpstreamProtocol};
@@ -14,17 +18,16 @@ use crate::document::Kind;
 use crate::load::{Documents, Key};
 use crate::nearest::suggestion;
 use crate::objects::{
-    Account, Bundle, CA, Database, Entry, Etcd, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace,
-    Policy, RouteSource, Secret, Server, TLS_CERTIFICATE, TLS_KEY, Target, Upstream,
+    Account, Bundle, Database, Entry, Feed, FromTheRoots, Hierarchy, ObjectName, Objects, ParentPlace, Secret, Server,
+    Target, Upstream,
 };
 use crate::plan::policies;
 use crate::problem::{Problem, Reporter};
 
-/// What begins every certificate in PEM.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
-/// Keys of the Secret with the login that a parent gave us.
-const LOGIN: &str = "login";
-const PASSWORD: &str = "password";
+pub(crate) use listeners::listeners;
+use secrets::{LOGIN, PASSWORD, check_authority, check_credentials, check_etcd, check_identity};
+use tables::{check_borrowed_table, check_route_files, check_route_table};
+
 /// Port of a server of UMTP that names none.
 const UMTP_PORT: u16 = 10_100;
 
@@ -233,84 +236,6 @@ fn check_bundles(known: &Known, name: &ObjectName, server: &Server, reporter: &m
     }
 }
 
-/// The Secret that a field names holds a login and a password.
-fn check_credentials(known: &Known, name: &ObjectName, secret: &str, field: &str, reporter: &mut Reporter) {
-    if known.exists(Kind::Secret, name, secret, field, reporter) {
-        let login = known.secret_text(name, secret, LOGIN, field, reporter);
-        known.secret_text(name, secret, PASSWORD, field, reporter);
-        if let Some(Err(reason)) = login.map(check_login) {
-            reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
-        }
-    }
-}
-
-/// The Secrets for an etcd exist, and hold what is needed: a certificate of ours only as a whole.
-fn check_etcd(known: &Known, name: &ObjectName, etcd: &Etcd, reporter: &mut Reporter) {
-    if let Some(secret) = &etcd.credentials {
-        let field = "spec.store.credentialsSecretRef.name";
-        if known.exists(Kind::Secret, name, secret, field, reporter) {
-            known.secret_text(name, secret, LOGIN, field, reporter);
-            known.secret_text(name, secret, PASSWORD, field, reporter);
-        }
-    }
-    let Some(secret) = &etcd.tls else { return };
-    let field = "spec.store.tlsSecretRef.name";
-    if !known.exists(Kind::Secret, name, secret, field, reporter) {
-        return;
-    }
-    check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), field, reporter);
-    let object = known.objects.secrets.get(&name.sibling(secret)).map(|entry| &entry.object);
-    let has = |key: &str| object.is_some_and(|secret| secret.text(key).is_some());
-    if has(TLS_CERTIFICATE) || has(TLS_KEY) {
-        check_pair(known, name, secret, field, reporter);
-    }
-}
-
-/// The Secret that proves a database holds a certificate and a private key.
-fn check_identity(known: &Known, name: &ObjectName, secret: &str, reporter: &mut Reporter) {
-    let field = "spec.http.tls.secretRef.name";
-    if !known.exists(Kind::Secret, name, secret, field, reporter) {
-        return;
-    }
-    check_pair(known, name, secret, field, reporter);
-    // Whoever names this database believes what is there.
-    let own = known.objects.secrets.get(&name.sibling(secret)).map(|entry| &entry.object);
-    if own.is_some_and(|secret| secret.text(CA).is_some_and(|text| !text.is_empty())) {
-        check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), field, reporter);
-    }
-}
-
-/// A Secret holds a certificate and its private key.
-fn check_pair(known: &Known, name: &ObjectName, secret: &str, field: &str, reporter: &mut Reporter) {
-    check_pem(known, name, (secret, TLS_CERTIFICATE), (CERTIFICATE, "certificate"), field, reporter);
-    check_pem(known, name, (secret, TLS_KEY), ("PRIVATE KEY-----", "private key"), field, reporter);
-}
-
-/// The Secret that a field names, where it does, holds certificates.
-fn check_authority(known: &Known, name: &ObjectName, secret: Option<&str>, path: &str, reporter: &mut Reporter) {
-    let Some(secret) = secret else { return };
-    let field = format!("{path}.caSecretRef.name");
-    if known.exists(Kind::Secret, name, secret, &field, reporter) {
-        check_pem(known, name, (secret, CA), (CERTIFICATE, "certificate"), &field, reporter);
-    }
-}
-
-/// What stands under a key of a Secret is PEM of this kind. More can be said only by who uses it.
-fn check_pem(
-    known: &Known,
-    name: &ObjectName,
-    (secret, key): (&str, &str),
-    (begin, what): (&str, &str),
-    field: &str,
-    reporter: &mut Reporter,
-) {
-    let text = known.secret_text(name, secret, key, field, reporter);
-    if text.is_some_and(|text| !text.contains(begin)) {
-        let secret = name.sibling(secret);
-        reporter.report(field, format_args!("key \"{key}\" of Secret {secret} holds no {what} in PEM"));
-    }
-}
-
 /// The Secrets for the parents exist, and a parent of these manifests would let us in.
 fn check_parents(
     known: &Known,
@@ -507,121 +432,6 @@ fn check_policies(known: &Known, problems: &mut Vec<Problem>) {
         match &policy.routes {
             Some(source) => check_route_table(known, name, "spec.routeTable", source, reporter),
             None => check_borrowed_table(known, name, policy, reporter),
-        }
-    }
-}
-
-/// The `ConfigMap` of a route table is there, and holds one.
-fn check_route_table(known: &Known, name: &ObjectName, path: &str, source: &RouteSource, reporter: &mut Reporter) {
-    let RouteSource::ConfigMap { name: config, key } = source else { return };
-    if !known.exists(Kind::ConfigMap, name, config, &format!("{path}.configMapRef.name"), reporter) {
-        return;
-    }
-    let place = format!("ConfigMap {}", name.sibling(config));
-    let what = match policies::rows(known.objects, name, source) {
-        Some(Ok(_)) => return,
-        Some(Err(error)) => format!("{place}, key \"{key}\": {error}"),
-        None => format!("{place} has no key \"{key}\""),
-    };
-    reporter.report(format!("{path}.configMapRef.key"), what);
-}
-
-/// Every database that a policy about Autonomous Systems names has a table, where the policy itself has none.
-fn check_borrowed_table(known: &Known, name: &ObjectName, policy: &Policy, reporter: &mut Reporter) {
-    let Some(rule) = policy.rules.iter().position(|rule| !rule.matches.asns.is_empty()) else { return };
-    let databases = policy.databases.iter().map(|database| name.sibling(database));
-    let databases = databases.filter_map(|name| known.objects.databases.get_key_value(&name));
-    for (database, _) in databases.filter(|(_, entry)| entry.object.routes.is_none()) {
-        let what = format!("needs a spec.routeTable, here or in TunnelDatabase {database}");
-        reporter.report(format!("spec.rules[{rule}].match.asns"), what);
-    }
-}
-
-/// A pod sees no file of its node.
-fn check_route_files(objects: &Objects, problems: &mut Vec<Problem>) {
-    let policies = objects
-        .policies
-        .iter()
-        .map(|(name, entry)| (Kind::TunnelAssignmentPolicy, name, &entry.file, entry.object.routes.as_ref()));
-    let databases = objects
-        .databases
-        .iter()
-        .map(|(name, entry)| (Kind::TunnelDatabase, name, &entry.file, entry.object.routes.as_ref()));
-    for (kind, name, file, routes) in policies.chain(databases) {
-        if let Some(RouteSource::File(path)) = routes {
-            let title = format!("{kind} {name}");
-            let what = format!("a database on a cluster cannot read {}: use configMapRef", path.display());
-            Reporter::new(file, &title, problems).report("spec.routeTable.file", what);
-        }
-    }
-    for (kind, name, file, source) in sources(objects) {
-        if let RouteSource::File(path) = source {
-            let title = format!("{kind} {name}");
-            let what = format!("an agent on a cluster cannot read {}: use configMapRef", path.display());
-            Reporter::new(file, &title, problems).report("spec.hierarchy.routeTable.file", what);
-        }
-    }
-}
-
-/// Something that wants an address and a port for itself.
-#[derive(Debug)]
-pub(crate) struct Listener<'a> {
-    pub(crate) kind: Kind,
-    pub(crate) title: String,
-    pub(crate) file: &'a str,
-    pub(crate) field: &'static str,
-    pub(crate) transport: &'static str,
-    pub(crate) address: SocketAddr,
-}
-
-/// Reports those of the `chosen` listeners that want the same place. `six` is the machine's address of version 6.
-pub(crate) fn listeners(
-    objects: &Objects,
-    six: Option<Ipv6Addr>,
-    problems: &mut Vec<Problem>,
-    chosen: impl Fn(&Listener) -> bool,
-) {
-    let servers = objects.carriers().flat_map(|(kind, name, Entry { file, object, .. })| {
-        let place = object.place(*object.listen.ip(), six.map(|_| Ipv6Addr::UNSPECIFIED));
-        let sockets: Vec<_> = place.sockets().enumerate().collect();
-        sockets.into_iter().map(move |(index, address)| Listener {
-            kind,
-            title: format!("{kind} {name}"),
-            file,
-            // The first is that of UMTP.
-            field: if index == 0 { "spec.umtp" } else { "spec.amt" },
-            transport: "UDP",
-            address,
-        })
-    });
-    let databases = objects.databases.iter().map(|(name, Entry { file, object, .. })| Listener {
-        kind: Kind::TunnelDatabase,
-        title: format!("{} {name}", Kind::TunnelDatabase),
-        file,
-        field: "spec.http",
-        transport: "TCP",
-        address: SocketAddr::V4(object.listen),
-    });
-    let all: Vec<_> = servers.chain(databases).filter(chosen).collect();
-    for (index, listener) in all.iter().enumerate() {
-        let clash = all[..index].iter().find(|other| {
-            let same = other.address.ip() == listener.address.ip()
-                || other.address.ip().is_unspecified()
-                || listener.address.ip().is_unspecified();
-            let versions = other.address.is_ipv4() == listener.address.is_ipv4();
-            // Within one object its own rules speak.
-            other.title != listener.title
-                && other.transport == listener.transport
-                && other.address.port() == listener.address.port()
-                && versions
-                && same
-        });
-        if let Some(other) = clash {
-            let what = format!(
-                "{} {} is taken: {} listens on {}",
-                listener.transport, listener.address, other.title, other.address
-            );
-            Reporter::new(listener.file, &listener.title, problems).report(listener.field, what);
         }
     }
 }

@@ -19,8 +19,9 @@ use tonic::Streaming;
 
 use super::sessions::{Outcome, Sessions};
 use super::upstream::Upstream;
+use crate::http::content::{Content, Part};
 use crate::http::rate::{Rate, host};
-use crate::http::server::{Answer, Content, Handler, Part, Reply, Request};
+use crate::http::server::{Answer, Handler, Reply, Request};
 use crate::http::words::{BUSY_RETRY, Failure, XML, admit, basic, empty, pairs_of_post, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
 use crate::surroundings::Surroundings;

@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::{NOT_SYNCHRONISED, Service};
-use crate::http::server::{Answer, Content, Part};
+use crate::http::content::{Content, Part};
+use crate::http::server::Answer;
 use crate::http::words::{Failure, XML, with};
 use crate::roles::database::audit::Act;
 

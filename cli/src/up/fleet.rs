@@ -13,6 +13,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(super) struct Fleet {
     agents: Vec<Agent>,
+    folder: PathBuf,
     /// Removed with everything in it when the fleet is gone; `None` when the user named a folder.
     _temporary: Option<TempDir>,
 }
@@ -28,11 +29,11 @@ impl Fleet {
             (temporary.path().to_owned(), Some(temporary))
         };
         snapshots.sort_by_key(|snapshot| (snapshot.server.is_some(), snapshot.registrar.is_some()));
-        let mut fleet = Self { agents: Vec::new(), _temporary: temporary };
+        let mut fleet = Self { agents: Vec::new(), folder, _temporary: temporary };
         for snapshot in snapshots {
             let name = snapshot.agent.clone();
             // A name is `namespace/name`: a folder in a folder.
-            let folder = folder.join(&name);
+            let folder = fleet.folder.join(&name);
             let started = match fs::create_dir_all(&folder) {
                 Ok(()) => {
                     Agent::start(snapshot, &folder).await.with_context(|| format!("the agent {name} did not start"))
@@ -48,6 +49,15 @@ impl Fleet {
             }
         }
         Ok(fleet)
+    }
+
+    /// Puts a file beside the folders of the agents, and says where.
+    pub(super) fn put(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::create_dir_all(&self.folder)
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     /// What every agent says about itself now.

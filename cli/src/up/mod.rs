@@ -59,6 +59,9 @@ struct Outcome {
     has_client: bool,
 }
 
+/// File with what vouches for the root, where the manifests say, for the line that receives the channel.
+const AUTHORITY: &str = "tds-ca.crt";
+
 /// Plans, starts, shows, stops.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let files = manifests::read(&args.files)?;
@@ -75,11 +78,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let in_terminal = std::io::stdout().is_terminal() && !args.json;
     let log = log::start(in_terminal);
     let mut stop = Stop::after(args.span)?;
-    let line = receive_line(&plan.client);
     let fleet = tokio::select! {
         started = Fleet::start(plan.agents, args.state) => started?,
         () = stop.wait() => bail!("stopped while starting"),
     };
+    let authority = plan.client.tds_ca.as_deref().map(|ca| fleet.put(AUTHORITY, ca)).transpose()?;
+    let line = receive_line(&plan.client, authority.as_deref());
     let client = OwnClient::start(&plan.client);
     let status = || Status { agents: fleet.reports(), client: client.state(), line: line.clone() };
     let shown = match in_terminal.then(view::open) {

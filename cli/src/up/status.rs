@@ -53,13 +53,15 @@ impl Status {
     }
 }
 
-/// The line that receives the fleet's channel from another terminal; `None` when the fleet has none. Where nobody vouches for the
-/// database but its own Secret, FILE is to be what that has under `ca.crt`.
-pub(super) fn receive_line(hints: &ClientHints) -> Option<String> {
+/// The line that receives the fleet's channel from another terminal; `None` when the fleet has none. `authority` is a file with the
+/// certificates that vouch for the root.
+pub(super) fn receive_line(hints: &ClientHints, authority: Option<&Path>) -> Option<String> {
     let channel = hints.channel?;
     let place = match (&hints.tds, hints.server) {
-        (Some(tds), _) if hints.tds_ca.is_some() => format!("--tds {tds} --tds-ca FILE"),
-        (Some(tds), _) => format!("--tds {tds}"),
+        (Some(tds), _) => {
+            let authority = authority.map(|file| format!(" --tds-ca {}", quoted(&file.display().to_string())));
+            format!("--tds {tds}{}", authority.unwrap_or_default())
+        }
         (None, Some(server)) => format!("--server {server}"),
         (None, None) => return None,
     };
@@ -87,7 +89,12 @@ fn called(program: &Path, folders: &[PathBuf], here: Option<&Path>) -> String {
     let shown = relative.unwrap_or(program).display().to_string();
     // A shell looks a bare word up in its folders, and takes a blank for an end.
     let shown = if shown.contains('/') { shown } else { format!("./{shown}") };
-    if shown.contains([' ', '\'']) { format!("'{}'", shown.replace('\'', r"'\''")) } else { shown }
+    quoted(&shown)
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    if word.contains([' ', '\'']) { format!("'{}'", word.replace('\'', r"'\''")) } else { word.to_owned() }
 }
 
 #[cfg(test)]
@@ -103,16 +110,15 @@ mod tests {
             channel: Some("232.1.2.3@127.0.1.1:5004".parse().unwrap()),
             server: Some("127.0.2.1:10100".parse().unwrap()),
         };
-        let line = receive_line(&hints).unwrap();
+        let line = receive_line(&hints, None).unwrap();
         assert!(line.ends_with(" receive ham:ip:232.1.2.3@127.0.1.1:5004 --tds 127.0.4.1:5632 --country BE"), "{line}");
-        hints.tds_ca = Some(String::new());
-        let line = receive_line(&hints).unwrap();
-        assert!(line.ends_with(" --tds 127.0.4.1:5632 --tds-ca FILE --country BE"), "{line}");
+        let line = receive_line(&hints, Some(Path::new("/my state/tds-ca.crt"))).unwrap();
+        assert!(line.ends_with(" --tds 127.0.4.1:5632 --tds-ca '/my state/tds-ca.crt' --country BE"), "{line}");
         hints.tds = None;
-        let line = receive_line(&hints).unwrap();
+        let line = receive_line(&hints, None).unwrap();
         assert!(line.ends_with("5004 --server 127.0.2.1:10100"), "{line}");
         hints.channel = None;
-        assert_eq!(receive_line(&hints), None);
+        assert_eq!(receive_line(&hints, None), None);
     }
 
     #[test]

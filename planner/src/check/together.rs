@@ -11,7 +11,6 @@ use std::num::NonZeroU16;
 use castgate_control::{AMT_PORT, Discovery, EntryType, Place, RouteTable, StaticDiscovery, UpstreamProtocol};
 use serde_json::Value;
 
-use super::account::check_login;
 use super::bundle::{overlap, place};
 use super::systems::sources;
 use crate::document::Kind;
@@ -25,7 +24,7 @@ use crate::plan::policies;
 use crate::problem::{Problem, Reporter};
 
 pub(crate) use listeners::listeners;
-use secrets::{LOGIN, PASSWORD, check_authority, check_credentials, check_etcd, check_identity};
+use secrets::{check_authority, check_credentials, check_etcd, check_identity};
 use tables::{check_borrowed_table, check_route_files, check_route_table};
 
 /// Port of a server of UMTP that names none.
@@ -256,21 +255,14 @@ fn check_parents(
             known.exists(Kind::TunnelDatabase, name, database, &format!("{path}.databaseRef.name"), reporter);
         }
         let field = format!("{path}.credentialsSecretRef.name");
-        if !known.exists(Kind::Secret, name, &parent.secret, &field, reporter) {
+        let Some((login, password)) = check_credentials(known, name, &parent.secret, &field, reporter) else {
             continue;
-        }
-        let login = known.secret_text(name, &parent.secret, LOGIN, &field, reporter);
-        let password = known.secret_text(name, &parent.secret, PASSWORD, &field, reporter);
-        if let Some(Err(reason)) = login.map(check_login) {
-            reporter.report(&field, format_args!("Secret {}: {reason}", name.sibling(&parent.secret)));
-            continue;
-        }
+        };
         let Some((database, _)) = known.parent(name, &parent.place) else { continue };
         // Reported as a cycle.
         if kind == EntryType::TunnelDatabase && database == name {
             continue;
         }
-        let (Some(login), Some(password)) = (login, password) else { continue };
         let Some((account_name, account)) = known.account_of(database, login) else {
             let what = match known.bad_account_of(database, login) {
                 Some(account) => format!("TunnelAccount {account}, whose login this is, has a problem itself"),

@@ -9,18 +9,27 @@ use crate::problem::Reporter;
 /// What begins every certificate in PEM.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 /// Keys of the Secret with the login that a parent gave us.
-pub(super) const LOGIN: &str = "login";
-pub(super) const PASSWORD: &str = "password";
+const LOGIN: &str = "login";
+const PASSWORD: &str = "password";
 
-/// The Secret that a field names holds a login and a password.
-pub(super) fn check_credentials(known: &Known, name: &ObjectName, secret: &str, field: &str, reporter: &mut Reporter) {
-    if known.exists(Kind::Secret, name, secret, field, reporter) {
-        let login = known.secret_text(name, secret, LOGIN, field, reporter);
-        known.secret_text(name, secret, PASSWORD, field, reporter);
-        if let Some(Err(reason)) = login.map(check_login) {
-            reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
-        }
+/// The Secret that a field names holds a login and a password, which are returned when there is nothing to report.
+pub(super) fn check_credentials<'a>(
+    known: &'a Known,
+    name: &ObjectName,
+    secret: &str,
+    field: &str,
+    reporter: &mut Reporter,
+) -> Option<(&'a str, &'a str)> {
+    if !known.exists(Kind::Secret, name, secret, field, reporter) {
+        return None;
     }
+    let login = known.secret_text(name, secret, LOGIN, field, reporter);
+    let password = known.secret_text(name, secret, PASSWORD, field, reporter);
+    if let Some(Err(reason)) = login.map(check_login) {
+        reporter.report(field, format_args!("Secret {}: {reason}", name.sibling(secret)));
+        return None;
+    }
+    login.zip(password)
 }
 
 /// The Secrets for an etcd exist, and hold what is needed: a certificate of ours only as a whole.

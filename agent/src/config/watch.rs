@@ -113,6 +113,17 @@ impl Watch {
     }
 }
 
+/// Waits for a change; for ever when nothing is watched, or the kernel does not tell any more. `what` is watched, for the log.
+pub(crate) async fn changed(watch: Option<&Watch>, what: &str) {
+    if let Some(watch) = watch {
+        match watch.changed().await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, "changes of {what} are no longer seen"),
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -8,7 +8,7 @@ use super::{Core, ServiceError, Signals, Wish};
 use crate::admin::Admin;
 use crate::app::Agent;
 use crate::config::file::{self, FileError, Loaded};
-use crate::config::watch::Watch;
+use crate::config::watch::{Watch, changed};
 use crate::surroundings::Surroundings;
 
 /// Runs until a signal wants the end.
@@ -26,7 +26,7 @@ pub(super) async fn run(
     start(&mut core, config, watch.as_mut()).await?;
     loop {
         tokio::select! {
-            () = changed(watch.as_ref()) => reload(&mut core, config, watch.as_mut()).await,
+            () = changed(watch.as_ref(), "the file") => reload(&mut core, config, watch.as_mut()).await,
             question = admin.next() => core.answer(question),
             wish = signals.next() => match wish {
                 Wish::Reload => {
@@ -37,19 +37,6 @@ pub(super) async fn run(
                 Wish::Stop => return Ok(core.agent),
             },
         }
-    }
-}
-
-/// Waits for a change of the file; for ever when the kernel does not tell.
-async fn changed(watch: Option<&Watch>) {
-    match watch {
-        Some(watch) => {
-            if let Err(error) = watch.changed().await {
-                tracing::error!(%error, "changes of the file are no longer seen");
-                std::future::pending::<()>().await;
-            }
-        }
-        None => std::future::pending().await,
     }
 }
 

@@ -397,7 +397,6 @@ fn name(entry: &Registration) -> String {
 fn snapshot(client: &AdapterClient, entries: Vec<Registration>) -> RegistrarSnapshot {
     let AdapterClient { agent: _, key: _, entries: _, parents, discovery, peers: _, interval_seconds } = client;
     RegistrarSnapshot {
-        systems: None,
         discovery: discovery.clone(),
         interval_seconds: *interval_seconds,
         ..RegistrarSnapshot::new(entries, parents.clone())

@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use super::DatabaseError;
 use super::audit::Act;
 use super::service::Service;
-use crate::config::watch::Watch;
+use crate::config::watch::{Watch, changed};
 
 /// How often a file is read that changes while it is read.
 const READS_MAX: u32 = 3;
@@ -168,7 +168,7 @@ pub(super) async fn follow(
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                () = changed(watch.as_ref()) => {}
+                () = changed(watch.as_ref(), "route tables") => {}
             }
             match Rules::read_again(&rules).await {
                 Ok(None) => {}
@@ -194,19 +194,6 @@ fn watched(files: &[PathBuf]) -> Option<Watch> {
         tracing::warn!(file = %first.display(), %error, "changes of route tables are seen with the next snapshot only");
     };
     watch.inspect_err(unseen).ok()
-}
-
-/// Waits for a change beside a table; for ever when there is none, or the kernel does not tell.
-async fn changed(watch: Option<&Watch>) {
-    match watch {
-        Some(watch) => {
-            if let Err(error) = watch.changed().await {
-                tracing::error!(%error, "changes of route tables are no longer seen");
-                std::future::pending::<()>().await;
-            }
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// What tells one state of a file from another.

@@ -77,6 +77,9 @@ pub enum CaError {
     /// It cannot be read.
     #[error("{0}: {1}")]
     Read(String, io::Error),
+    /// It is no bundle of certificates.
+    #[error("{0}: has more than {mib} MiB, and is no bundle of certificates", mib = FILE_BYTES_MAX >> 20)]
+    TooLong(String),
     /// It holds no certificate.
     #[error("{0}: holds no certificate in PEM")]
     Empty(String),
@@ -126,8 +129,12 @@ impl Trust {
         use io::Read as _;
         let shown = || path.display().to_string();
         let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
-        read.map_err(|error| CaError::Read(shown(), error))?;
+        // One octet more than there may be, to see that there are more.
+        let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        let octets = read.map_err(|error| CaError::Read(shown(), error))?;
+        if octets as u64 > FILE_BYTES_MAX {
+            return Err(CaError::TooLong(shown()));
+        }
         Self::only(&text).ok_or_else(|| CaError::Empty(shown()))
     }
 
@@ -254,5 +261,13 @@ mod tests {
         let error = Trust::of_file(Path::new("/nowhere/ca.pem")).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/ca.pem: "), "{error}");
         assert!(Trust::only("-----BEGIN CERTIFICATE-----\n%\n-----END CERTIFICATE-----\n").is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_cut_off() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let error = Trust::of_file(file.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: has more than 4 MiB, and is no bundle of certificates", file.path().display()));
     }
 }

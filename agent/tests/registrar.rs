@@ -7,9 +7,12 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use castgate_agent::Agent;
 use castgate_agent::roles::database::Database;
 use castgate_agent::roles::registrar::Direct;
-use castgate_control::{EntryType, Parent, Protocol, RegistrarSnapshot, Registration};
+use castgate_control::{
+    AgentSnapshot, EntryType, Parent, Protocol, RegistrarSnapshot, Registration, RoutesSnapshot, SystemsSnapshot,
+};
 use parents::{PATIENCE, becomes, database};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -100,6 +103,43 @@ async fn entries_are_refreshed_in_the_interval_that_the_parent_names() {
 async fn a_parent_that_is_no_address_is_named_by_its_field() {
     let error = Direct::start(registrar("a b", &["BE"]), &Arc::default()).unwrap_err().to_string();
     assert!(error.starts_with("parents[0].url: database `http://a b`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_route_table_that_changes_is_announced_as_it_is_now() {
+    let state = TempDir::new().unwrap();
+    let database = Database::start(database("127.0.0.1:0"), state.path()).await.unwrap();
+    let table = state.path().join("routes.csv");
+    let write = |rows: &str| {
+        let fresh = state.path().join("routes.fresh");
+        std::fs::write(&fresh, rows).unwrap();
+        std::fs::rename(&fresh, &table).unwrap();
+    };
+    write("192.0.2.0/24,64500\n");
+    let mut part = registrar(&database.local_address().to_string(), &["BE"]);
+    part.entries[0].country = None;
+    let routes = RoutesSnapshot { file: Some(table.clone()), rows: Vec::new() };
+    part.systems = Some(SystemsSnapshot { asns: vec![64_500], routes });
+    let snapshot =
+        AgentSnapshot { agent: "test/systems".to_owned(), registrar: Some(part), ..AgentSnapshot::default() };
+    let agent = Agent::start(snapshot, &state.path().join("agent")).await.unwrap();
+    let stands = async |wanted: &str| {
+        let seen = async {
+            while !agent.report().registrations.iter().any(|report| report.state == wanted) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{:?}", agent.report().registrations));
+    };
+    stands("refused").await;
+    write("134.184.0.0/16,64500\n");
+    becomes(&database, 1).await;
+    stands("registered").await;
+    // One that cannot be read changes nothing, and the next one is read again.
+    write("134.184.0.0;16\n");
+    write("198.51.100.0/24,64500\n");
+    stands("refused").await;
+    agent.stop().await;
 }
 
 /// Waits until the first registration stands so.

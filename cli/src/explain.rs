@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use castgate_agent::roles::database::read_routes;
+use castgate_agent::roles::routes::read_routes;
 use castgate_control::{AgentSnapshot, DatabaseSnapshot, EntryType, Registration, RouteTable, RoutesSnapshot};
 use castgate_endpoint::hierarchy::clock::UnixMillis;
 use castgate_endpoint::hierarchy::database::{Caller, Config, Considered, Database, Explanation, Tier};

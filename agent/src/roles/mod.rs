@@ -10,6 +10,7 @@ pub mod interface;
 pub mod pattern;
 pub mod peering;
 pub mod registrar;
+pub mod routes;
 pub mod server;
 
 use castgate_control::{AdapterSnapshot, DatabaseSnapshot, FrontSnapshot, RegistrarSnapshot, ServerSnapshot};
@@ -149,11 +150,11 @@ impl Role for registrar::Registrar {
     const NAME: &str = "registrar";
 
     async fn start(part: &RegistrarSnapshot, around: &Surroundings) -> Result<Self, Self::Error> {
-        Self::start(registrar::resolved(part.clone()).await?, around)
+        Self::start_following(part.clone(), around).await
     }
 
     async fn apply(&mut self, part: &RegistrarSnapshot) -> Result<(), Self::Error> {
-        self.apply(registrar::resolved(part.clone()).await?)
+        self.apply(part.clone()).await
     }
 
     async fn stop(self) {

@@ -9,30 +9,23 @@
 //! changed. One that cannot be read is said, and the one before stays in force.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use castgate_control::{
     DatabaseSnapshot, Policy, PolicySnapshot, RouteTable, RouteTableError, RoutesSnapshot, SnapshotError,
 };
 use castgate_endpoint::hierarchy::accounts::Account;
 use castgate_endpoint::hierarchy::database::{self as endpoint, Config};
-use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::DatabaseError;
 use super::audit::Act;
 use super::service::Service;
-use crate::config::watch::{Watch, changed};
-
-/// How often a file is read that changes while it is read.
-const READS_MAX: u32 = 3;
-/// What a file packed with gzip begins with (RFC 1952 §2.3.1).
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+use crate::config::watch::changed;
+use crate::roles::routes::{Stamp, read_stamped, stamp, watched};
 
 /// Why there are no such policies: one sentence that names the field or the file.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +155,8 @@ pub(super) async fn follow(
         let named = files.borrow_and_update().clone();
         let watch = watched(&named);
         loop {
+            // Also once at first: a file may have changed after it was read and before it was watched.
+            read_again(&rules, &named, &service).await;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 named = files.changed() => match named {
@@ -170,34 +165,22 @@ pub(super) async fn follow(
                 },
                 () = changed(watch.as_ref(), "route tables") => {}
             }
-            match Rules::read_again(&rules).await {
-                Ok(None) => {}
-                Ok(Some((_in_force, ready))) => {
-                    put(&service, ready);
-                    tracing::info!(files = ?named, "a route table changed and is in force");
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a route table changed and cannot be read: the one before stays in force");
-                }
-            }
         }
     }
 }
 
-fn watched(files: &[PathBuf]) -> Option<Watch> {
-    let (first, others) = files.split_first()?;
-    let watch = Watch::new(first).map(|mut watch| {
-        watch.also(others.to_vec());
-        watch
-    });
-    let unseen = |error: &io::Error| {
-        tracing::warn!(file = %first.display(), %error, "changes of route tables are seen with the next snapshot only");
-    };
-    watch.inspect_err(unseen).ok()
+async fn read_again(rules: &Arc<Mutex<Rules>>, files: &[PathBuf], service: &Service) {
+    match Rules::read_again(rules).await {
+        Ok(None) => {}
+        Ok(Some((_in_force, ready))) => {
+            put(service, ready);
+            tracing::info!(?files, "a route table changed and is in force");
+        }
+        Err(error) => {
+            tracing::error!(%error, "a route table changed and cannot be read: the one before stays in force");
+        }
+    }
 }
-
-/// What tells one state of a file from another.
-type Stamp = (SystemTime, u64);
 
 /// Tables that are in memory.
 #[derive(Debug, Default)]
@@ -255,19 +238,11 @@ impl Tables {
     }
 
     fn table(&self, path: &Path) -> Result<(Stamp, Arc<RouteTable>), RouteTableError> {
-        let mut before = stamp(path)?;
-        if let Some(kept) = self.files.get(path).filter(|(stamp, _)| *stamp == before) {
+        let now = stamp(path)?;
+        if let Some(kept) = self.files.get(path).filter(|(stamp, _)| *stamp == now) {
             return Ok(kept.clone());
         }
-        for _ in 0..READS_MAX {
-            let table = read_routes(path);
-            let after = stamp(path)?;
-            if before == after {
-                return Ok((after, Arc::new(table?)));
-            }
-            before = after;
-        }
-        Err(io::Error::other("it changes while it is read").into())
+        read_stamped(path).map(|(stamp, table)| (stamp, Arc::new(table)))
     }
 
     /// Whether a file is not the one that was read.
@@ -277,11 +252,6 @@ impl Tables {
 }
 
 type Files = HashMap<PathBuf, (Stamp, Arc<RouteTable>)>;
-
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    let about = std::fs::metadata(path)?;
-    Ok((about.modified()?, about.len()))
-}
 
 fn config(snapshot: &DatabaseSnapshot) -> Result<Config, DatabaseError> {
     let bound = |value: std::num::NonZeroU32| usize::try_from(value.get()).unwrap_or(usize::MAX);
@@ -294,18 +264,6 @@ fn config(snapshot: &DatabaseSnapshot) -> Result<Config, DatabaseError> {
         regions: Arc::new(snapshot.compile_regions()?),
         ..Config::default()
     })
-}
-
-/// Reads a route table from a file: `TABLE_DUMP_V2` of MRT, or lines of `prefix,asn`; packed with gzip or as it is.
-///
-/// # Errors
-/// [`RouteTableError`], which names the line or the record.
-pub fn read_routes(path: &Path) -> Result<RouteTable, RouteTableError> {
-    let mut file = BufReader::new(File::open(path)?);
-    if file.fill_buf()?.starts_with(&GZIP) {
-        return RouteTable::read(BufReader::new(MultiGzDecoder::new(file)));
-    }
-    RouteTable::read(file)
 }
 
 #[cfg(test)]

@@ -9,14 +9,16 @@
 mod adapter;
 mod direct;
 mod lookups;
+mod systems;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use castgate_control::{EntryType, Protocol, RegistrarSnapshot, RouteTableError, SnapshotError};
 use castgate_endpoint::hierarchy::address::AddressError;
+use tokio::task::JoinSet;
 
 pub use adapter::Through;
 pub use direct::Direct;
@@ -24,7 +26,6 @@ pub(crate) use direct::register_of;
 pub(crate) use lookups::find_out;
 
 use crate::report::RegistrationReport;
-use crate::roles::database::read_routes;
 use crate::surroundings::Surroundings;
 
 /// Why the role does not run, or not like this.
@@ -59,8 +60,18 @@ pub enum RegistrarError {
 /// The running role.
 #[derive(Debug)]
 pub struct Registrar {
-    way: Way,
+    running: Arc<Mutex<Running>>,
     around: Surroundings,
+    /// Reads the route table again when its file changes.
+    follower: JoinSet<()>,
+}
+
+/// What runs, and the snapshot that it follows from.
+#[derive(Debug)]
+struct Running {
+    snapshot: RegistrarSnapshot,
+    /// `None`: it has ended.
+    way: Option<Way>,
 }
 
 #[derive(Debug)]
@@ -70,47 +81,96 @@ enum Way {
 }
 
 impl Registrar {
-    /// Announces everything at once and goes on refreshing it.
+    /// Announces everything at once and goes on refreshing it. A file of routes is not read: whoever names one begins with
+    /// [`start_following`](Self::start_following).
     ///
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.
     pub fn start(snapshot: RegistrarSnapshot, around: &Surroundings) -> Result<Self, RegistrarError> {
         let around = around.clone();
-        Ok(Self { way: Way::start(snapshot, &around)?, around })
+        let way = Way::start(snapshot.clone(), &around)?;
+        let running = Arc::new(Mutex::new(Running { snapshot, way: Some(way) }));
+        Ok(Self { running, around, follower: JoinSet::new() })
+    }
+
+    /// The same with the networks of its Autonomous Systems, as its route table has them now and whenever the file changes.
+    ///
+    /// # Errors
+    /// [`RegistrarError`]; nothing runs then.
+    pub(crate) async fn start_following(
+        snapshot: RegistrarSnapshot,
+        around: &Surroundings,
+    ) -> Result<Self, RegistrarError> {
+        let (resolved, routes) = systems::resolved(snapshot.clone()).await?;
+        let mut started = Self::start(resolved, around)?;
+        lock(&started.running).snapshot = snapshot;
+        started.follow(routes);
+        Ok(started)
     }
 
     /// Announces what is new or changed, takes back what is gone, leaves the rest in peace.
     ///
     /// # Errors
     /// [`RegistrarError`]; the role goes on as before.
-    pub fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
-        match (&mut self.way, &snapshot.adapter) {
-            (Way::Direct(direct), None) => direct.apply(snapshot)?,
-            (Way::Through(through), Some(adapter)) => {
-                through.apply(adapter.clone(), snapshot.entries);
-            }
-            // The other way would be another start, which says goodbye on the old one first.
-            (way, _) => *way = Way::start(snapshot, &self.around)?,
+    pub async fn apply(&mut self, snapshot: RegistrarSnapshot) -> Result<(), RegistrarError> {
+        let (resolved, routes) = systems::resolved(snapshot.clone()).await?;
+        {
+            let mut running = lock(&self.running);
+            running.put(resolved, &self.around)?;
+            running.snapshot = snapshot;
         }
+        self.follow(routes);
         Ok(())
+    }
+
+    /// Follows this file from now on, and no other one.
+    fn follow(&mut self, routes: Option<systems::Routes>) {
+        self.follower = JoinSet::new();
+        if let Some(routes) = routes {
+            self.follower.spawn(systems::follow(routes, self.running.clone(), self.around.clone()));
+        }
     }
 
     /// How every entry stands at every parent.
     #[must_use]
     pub fn report(&self) -> Vec<RegistrationReport> {
-        match &self.way {
-            Way::Direct(direct) => direct.report(),
-            Way::Through(through) => through.report(),
+        match &lock(&self.running).way {
+            Some(Way::Direct(direct)) => direct.report(),
+            Some(Way::Through(through)) => through.report(),
+            None => Vec::new(),
         }
     }
 
     /// Takes everything back and ends; who does not answer is given 3 seconds.
     pub async fn stop(self) {
-        match self.way {
-            Way::Direct(direct) => direct.stop().await,
-            Way::Through(through) => through.stop().await,
+        let way = lock(&self.running).way.take();
+        match way {
+            Some(Way::Direct(direct)) => direct.stop().await,
+            Some(Way::Through(through)) => through.stop().await,
+            None => {}
         }
     }
+}
+
+impl Running {
+    /// Goes over to a snapshot whose systems are resolved.
+    fn put(&mut self, resolved: RegistrarSnapshot, around: &Surroundings) -> Result<(), RegistrarError> {
+        match (&mut self.way, &resolved.adapter) {
+            (Some(Way::Direct(direct)), None) => direct.apply(resolved)?,
+            (Some(Way::Through(through)), Some(adapter)) => {
+                through.apply(adapter.clone(), resolved.entries);
+            }
+            // The other way would be another start, which says goodbye on the old one first.
+            (Some(way), _) => *way = Way::start(resolved, around)?,
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    // What is inside is whole between any two statements that can panic.
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Way {
@@ -120,24 +180,6 @@ impl Way {
             None => Direct::start_beside(snapshot, around).map(Self::Direct),
         }
     }
-}
-
-/// The snapshot with the networks of its Autonomous Systems in its entries. A file of routes is read where a long one keeps nobody
-/// waiting.
-///
-/// # Errors
-/// [`RegistrarError`]
-pub(crate) async fn resolved(snapshot: RegistrarSnapshot) -> Result<RegistrarSnapshot, RegistrarError> {
-    let resolve = move || {
-        let file = snapshot.systems.as_ref().and_then(|systems| systems.routes.file.as_ref());
-        let table = file.map(|file| match read_routes(file) {
-            Ok(table) => Ok(Arc::new(table)),
-            Err(error) => Err(RegistrarError::Routes(file.clone(), error)),
-        });
-        let table = table.transpose()?;
-        Ok(snapshot.resolve(table)?)
-    };
-    tokio::task::spawn_blocking(resolve).await.expect("nobody cancels it")
 }
 
 /// An entry as reports name it: `TS 127.0.2.1:10100 UDP`.

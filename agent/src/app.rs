@@ -142,13 +142,14 @@ impl Agent {
     /// One sentence that names the field, the address or the interface; the agent then runs as before.
     pub async fn apply(&mut self, new: AgentSnapshot) -> Result<(), Refusal> {
         new.check()?;
-        if let Some(database) = &new.database {
-            let named =
-                [("accountsFile", database.accounts_file.is_some()), ("tlsFiles", database.tls_files.is_some())];
-            if let Some((field, _)) = named.into_iter().find(|(_, is_named)| *is_named) {
-                let reason = "is for an agent whose snapshot is a file";
-                return Err(SnapshotError::new(format!("database.{field}"), reason).into());
-            }
+        let (database, front) = (new.database.as_ref(), new.front.as_ref());
+        let named = [
+            ("database.accountsFile", database.is_some_and(|database| database.accounts_file.is_some())),
+            ("database.tlsFiles", database.is_some_and(|database| database.tls_files.is_some())),
+            ("front.tlsFiles", front.is_some_and(|front| front.tls_files.is_some())),
+        ];
+        if let Some((field, _)) = named.into_iter().find(|(_, is_named)| *is_named) {
+            return Err(SnapshotError::new(field, "is for an agent whose snapshot is a file").into());
         }
         let old = self.snapshot.clone();
         let changes = diff::between(&old, &new);

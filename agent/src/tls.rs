@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// The identity that new connections are shown.
@@ -66,6 +67,52 @@ impl fmt::Debug for Acceptor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Acceptor").finish_non_exhaustive()
     }
+}
+
+/// What a port speaks: https as this identity, or http. It changes while connections live.
+#[derive(Debug)]
+pub(crate) struct Port {
+    identity: Option<TlsIdentity>,
+    acceptor: watch::Sender<Option<Acceptor>>,
+}
+
+/// What a port is to speak from some moment on.
+#[derive(Debug)]
+pub(crate) struct Change {
+    identity: Option<TlsIdentity>,
+    acceptor: Option<Acceptor>,
+}
+
+impl Port {
+    /// An error is a sentence that names the part.
+    pub(crate) fn new(identity: Option<&TlsIdentity>) -> Result<Self, String> {
+        Ok(Self { identity: identity.cloned(), acceptor: watch::Sender::new(http_acceptor(identity)?) })
+    }
+
+    /// What makes TLS of new connections; `None`: http is spoken.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Acceptor>> {
+        self.acceptor.subscribe()
+    }
+
+    /// Reads another identity. The same one is left alone: it remembers those who come again.
+    pub(crate) fn prepare(&self, identity: Option<&TlsIdentity>) -> Result<Option<Change>, String> {
+        if identity == self.identity.as_ref() {
+            return Ok(None);
+        }
+        Ok(Some(Change { identity: identity.cloned(), acceptor: http_acceptor(identity)? }))
+    }
+
+    /// Shows it from now on; connections that exist keep theirs.
+    pub(crate) fn put(&mut self, Change { identity, acceptor }: Change) {
+        tracing::info!(https = identity.is_some(), "new connections are shown another certificate");
+        self.identity = identity;
+        self.acceptor.send_replace(acceptor);
+    }
+}
+
+fn http_acceptor(identity: Option<&TlsIdentity>) -> Result<Option<Acceptor>, String> {
+    let made = identity.map(|identity| Arc::new(Identities::new(identity)?).acceptor(b"http/1.1"));
+    made.transpose().map(|made| made.map(Acceptor))
 }
 
 /// Certificate and key, which must belong together.

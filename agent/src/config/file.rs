@@ -1,4 +1,4 @@
-//! A snapshot from a YAML file, and from others the accounts and the certificate of its database: no Kubernetes needed.
+//! A snapshot from a YAML file, and from others the accounts of its database and the certificates: no Kubernetes needed.
 
 use std::fs::File;
 use std::io::Read;
@@ -50,7 +50,7 @@ pub struct Loaded {
     pub also: Vec<PathBuf>,
 }
 
-/// Reads a snapshot from a file, and accounts and certificate of its database from the files that it names.
+/// Reads a snapshot from a file, and the accounts of its database and certificates from the files that it names.
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
     let mut snapshot = match load_one(path) {
@@ -60,22 +60,35 @@ pub fn load(path: &Path) -> Loaded {
     let beside = |named: &Path| path.parent().unwrap_or(Path::new("")).join(named);
     let accounts = snapshot.database.as_mut().and_then(|database| database.accounts_file.take());
     let accounts = accounts.map(|named| beside(&named));
-    let tls = snapshot.database.as_mut().and_then(|database| database.tls_files.take());
-    let tls = tls.map(|TlsFiles { certificate, key }| [beside(&certificate), beside(&key)]);
-    let also = accounts.iter().chain(tls.iter().flatten()).cloned().collect();
-    let add = || {
-        if let Some([certificate, key]) = &tls
-            && let Some(database) = &mut snapshot.database
-        {
-            database.tls = Some(TlsIdentity { certificate: read(certificate)?, key: read(key)? });
+    // Whatever speaks https, in the order of the roles.
+    let mut ports: [Option<(&mut Option<TlsIdentity>, &mut Option<TlsFiles>)>; 2] = [
+        snapshot.database.as_mut().map(|database| (&mut database.tls, &mut database.tls_files)),
+        snapshot.front.as_mut().map(|front| (&mut front.tls, &mut front.tls_files)),
+    ];
+    let mut also: Vec<PathBuf> = accounts.iter().cloned().collect();
+    let mut missing = Ok(());
+    for (tls, files) in ports.iter_mut().flatten() {
+        let Some(TlsFiles { certificate, key }) = files.take() else { continue };
+        let [certificate, key] = [beside(&certificate), beside(&key)];
+        match identity(&certificate, &key) {
+            Ok(read) => **tls = Some(read),
+            Err(error) => missing = missing.and(Err(error)),
         }
+        also.extend([certificate, key]);
+    }
+    let add = || {
+        missing?;
         match &accounts {
             Some(file) => add_accounts(snapshot, path, file),
-            None if tls.is_some() => checked(snapshot, path),
-            None => Ok(snapshot),
+            None if also.is_empty() => Ok(snapshot),
+            None => checked(snapshot, path),
         }
     };
     Loaded { snapshot: add(), also }
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<TlsIdentity, FileError> {
+    Ok(TlsIdentity { certificate: read(certificate)?, key: read(key)? })
 }
 
 /// Reads a snapshot from a file that names no other.
@@ -115,5 +128,43 @@ fn read(path: &Path) -> Result<String, FileError> {
         Ok(_) if text.len() as u64 > FILE_BYTES_MAX => Err(FileError::TooLarge(path.to_owned())),
         Ok(_) => Ok(text),
         Err(source) => Err(FileError::Read { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_of_all_ports_are_read_and_all_files_are_followed_whether_or_not_they_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = "agent: demo/both\n\
+            database: {listen: '127.0.4.1:5632', tlsFiles: {certificate: a.crt, key: a.key}}\n\
+            front: {listen: '127.0.4.2:5632', upstream: {endpoint: 'https://adapter:8444', key: k}, \
+            tlsFiles: {certificate: b.crt, key: b.key}}\n";
+        std::fs::write(at("agent.yaml"), text).unwrap();
+        let all = ["a.crt", "a.key", "b.crt", "b.key"].map(at);
+        let Loaded { snapshot, also } = load(&at("agent.yaml"));
+        assert_eq!(also, all);
+        let sentence = snapshot.unwrap_err().to_string();
+        assert!(sentence.starts_with(&at("a.crt").display().to_string()), "{sentence}");
+
+        for name in ["a", "b"] {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            std::fs::write(at(&format!("{name}.crt")), made.cert.pem()).unwrap();
+            std::fs::write(at(&format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        }
+        let Loaded { snapshot, also } = load(&at("agent.yaml"));
+        let snapshot = snapshot.unwrap();
+        assert_eq!(also, all);
+        let (database, front) = (snapshot.database.unwrap(), snapshot.front.unwrap());
+        assert_eq!(database.tls.unwrap().certificate, std::fs::read_to_string(at("a.crt")).unwrap());
+        assert_eq!(front.tls.unwrap().key, std::fs::read_to_string(at("b.key")).unwrap());
+        assert!(database.tls_files.is_none() && front.tls_files.is_none());
+
+        std::fs::write(at("b.key"), "nonsense").unwrap();
+        let sentence = load(&at("agent.yaml")).snapshot.unwrap_err().to_string();
+        assert!(sentence.ends_with("front.tls.key: holds no private key in PEM"), "{sentence}");
     }
 }

@@ -1,10 +1,14 @@
 //! The draft's HTTP in front of the service: what old servers, databases and clients speak, answered by an adapter behind.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use castgate_agent::roles::adapter::Adapter;
 use castgate_agent::roles::front::Front;
-use castgate_control::{AdapterClient, AdapterPeers, AdapterRef, FrontSnapshot, PeersSnapshot};
+use castgate_agent::roles::registrar::Direct;
+use castgate_control::{
+    AdapterClient, AdapterPeers, AdapterRef, FrontSnapshot, Parent, PeersSnapshot, RegistrarSnapshot, TlsIdentity,
+};
 use tempfile::TempDir;
 
 use crate::bed::{Bed, OTHER, SERVER, connected, eventually, key, wide};
@@ -201,10 +205,57 @@ async fn guesses_of_passwords_are_slowed_down() {
     assert_eq!(get(front.local_address(), "ACTION=QUERY&TYPE=TS&COUNTRY=BE", None).await.status, 200);
 }
 
-async fn start(bed: &Bed, adapter: &Adapter, edit: impl FnOnce(&mut FrontSnapshot)) -> Front {
+#[tokio::test]
+async fn a_front_speaks_https_and_goes_back_to_http_without_a_restart() {
+    let bed = Bed::new().await;
+    let adapter = bed.adapter(&[bed.client(SERVER, &["BE"]), bed.client(FRONT, &[])]).await;
+    let (certificate, its_key) = bed.authority.vouch_for("127.0.0.1");
+    let tls = TlsIdentity { certificate, key: its_key };
+    let mut snapshot = of(&adapter);
+    snapshot.tls = Some(TlsIdentity { key: "nonsense".to_owned(), ..tls.clone() });
+    let error = Front::start(&snapshot, &bed.around(FRONT)).await.unwrap_err().to_string();
+    assert!(error.starts_with("tls.key: "), "{error}");
+    snapshot.tls = Some(tls);
+    let mut front = Front::start(&snapshot, &bed.around(FRONT)).await.unwrap();
+    let address = front.local_address();
+    let login = format!("{SERVER}:{}", key(SERVER));
+
+    let parent = |ca: &str| Parent {
+        url: format!("https://{address}"),
+        login: SERVER.to_owned(),
+        password: key(SERVER),
+        ca: Some(ca.to_owned()),
+    };
+    let entries = bed.client(SERVER, &["BE"]).entries;
+    let stranger = RegistrarSnapshot::new(entries.clone(), vec![parent(&crate::fleet::Authority::new().pem)]);
+    let stranger = Direct::start(stranger, &Arc::default()).unwrap();
+    eventually("it is not believed", || {
+        let said = stranger.report()[0].last_refusal.clone().unwrap_or_default();
+        said.contains("has a certificate that cannot be used: ")
+    })
+    .await;
+    stranger.stop().await;
+    let server = Direct::start(RegistrarSnapshot::new(entries, vec![parent(&bed.authority.pem)]), &Arc::default());
+    becomes(&bed.database, 1).await;
+    server.unwrap().stop().await;
+    becomes(&bed.database, 0).await;
+
+    let in_the_clear = get(address, &format!("ACTION=REGISTER&{ENTRY}"), Some(&login)).await;
+    assert_eq!(in_the_clear.status, 400);
+    assert!(in_the_clear.body.contains("https is spoken here"), "{}", in_the_clear.body);
+    snapshot.tls = None;
+    front.apply(&snapshot).unwrap();
+    assert_eq!(get(address, &format!("ACTION=REGISTER&{ENTRY}"), Some(&login)).await.status, 200);
+    front.stop().await;
+}
+
+fn of(adapter: &Adapter) -> FrontSnapshot {
     let endpoint = format!("https://{}", adapter.local_address());
-    let upstream = AdapterRef { endpoint, key: key(FRONT) };
-    let mut snapshot = FrontSnapshot::new("127.0.0.1:0".parse().unwrap(), upstream);
+    FrontSnapshot::new("127.0.0.1:0".parse().unwrap(), AdapterRef { endpoint, key: key(FRONT) })
+}
+
+async fn start(bed: &Bed, adapter: &Adapter, edit: impl FnOnce(&mut FrontSnapshot)) -> Front {
+    let mut snapshot = of(adapter);
     edit(&mut snapshot);
     Front::start(&snapshot, &bed.around(FRONT)).await.unwrap()
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::check_credentials;
 use crate::registrar::{Parent, RegistrarDiscovery, Registration, check_discovery, check_entries, check_parents};
+use crate::tls::{TlsIdentity, check_ca};
 use crate::{SnapshotError, integer};
 
 /// Most agents that one adapter registers.
@@ -26,48 +27,6 @@ pub struct AdapterSnapshot {
     /// How long an agent may be gone, in seconds, before its entries are taken back. Default: 15.
     #[serde(default = "default_grace", deserialize_with = "integer::read")]
     pub grace_seconds: std::num::NonZeroU32,
-}
-
-/// A certificate and its key, both as PEM.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TlsIdentity {
-    /// The certificate, then those that signed it.
-    pub certificate: String,
-    /// Its private key, PKCS #8.
-    pub key: String,
-}
-
-/// What every certificate and key in PEM begins with.
-const PEM_BEGIN: &str = "-----BEGIN ";
-
-impl TlsIdentity {
-    /// Whether both are PEM; that they belong together, the agent finds out.
-    pub(crate) fn check(&self) -> Result<(), SnapshotError> {
-        let Self { certificate, key } = self;
-        check_ca(Some(certificate)).map_err(|_| SnapshotError::new("certificate", "holds no certificate in PEM"))?;
-        if !(key.contains(PEM_BEGIN) && key.contains("PRIVATE KEY-----")) {
-            return Err(SnapshotError::new("key", "holds no private key in PEM"));
-        }
-        Ok(())
-    }
-}
-
-/// Certificates that vouch for a database, where some are given.
-pub(crate) fn check_ca(ca: Option<&String>) -> Result<(), SnapshotError> {
-    match ca {
-        Some(ca) if !ca.contains("-----BEGIN CERTIFICATE-----") => {
-            Err(SnapshotError::new("ca", "holds no certificate in PEM"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Without the key: a snapshot may end up in a log.
-impl fmt::Debug for TlsIdentity {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.debug_struct("TlsIdentity").finish_non_exhaustive()
-    }
 }
 
 /// One agent that may announce entries through the adapter.

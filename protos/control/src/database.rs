@@ -15,8 +15,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::check_changed_by;
-use crate::adapter::{TlsIdentity, check_ca};
 use crate::store::StoreSnapshot;
+use crate::tls::{TlsFiles, TlsIdentity, check_ca, check_tls};
 use crate::{PolicySnapshot, RoutesSnapshot, SnapshotError, integer, words};
 
 /// A tunnel database.
@@ -82,16 +82,6 @@ pub struct DatabaseSnapshot {
     /// Where its entries are kept. Default: in the agent's state directory.
     #[serde(default, skip_serializing_if = "StoreSnapshot::is_embedded")]
     pub store: StoreSnapshot,
-}
-
-/// Files with what proves a database, each relative to the folder of the file with the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TlsFiles {
-    /// The certificate, then those that signed it, as PEM.
-    pub certificate: PathBuf,
-    /// Its private key, as PEM.
-    pub key: PathBuf,
 }
 
 /// Nobody waits longer for a process that was told to end.
@@ -223,17 +213,7 @@ impl DatabaseSnapshot {
         if matches!(self.listen.ip(), ip if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255])) {
             return Err(SnapshotError::new("listen", format_args!("{} is not an address of a host", self.listen.ip())));
         }
-        self.tls.as_ref().map_or(Ok(()), TlsIdentity::check).map_err(|error| error.within("tls"))?;
-        if let Some(TlsFiles { certificate, key }) = &self.tls_files {
-            if self.tls.is_some() {
-                return Err(SnapshotError::new("tlsFiles", "are there beside tls: name one of the two"));
-            }
-            for (field, file) in [("certificate", certificate), ("key", key)] {
-                if file.as_os_str().is_empty() {
-                    return Err(SnapshotError::new(field, "is empty").within("tlsFiles"));
-                }
-            }
-        }
+        check_tls(self.tls.as_ref(), self.tls_files.as_ref())?;
         if let Some(peers) = &self.peers {
             peers.check().map_err(|error| error.within("peers"))?;
         }

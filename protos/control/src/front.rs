@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterRef, SnapshotError, integer};
+use crate::tls::check_tls;
+use crate::{AdapterRef, SnapshotError, TlsFiles, TlsIdentity, integer};
 
 /// A front: where it answers, and who is behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,13 @@ use crate::{AdapterRef, SnapshotError, integer};
 pub struct FrontSnapshot {
     /// Address and TCP port of its HTTP.
     pub listen: SocketAddr,
+    /// What proves it to those who ask: then it is https that it speaks there, and nothing else. Default: it speaks http.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsIdentity>,
+    /// The same in two files: only an agent that takes its snapshot from a file has them. What runs holds what was in them.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_files: Option<TlsFiles>,
     /// The service behind it, and what this agent shows there when it asks where servers are. Whoever registers shows his own:
     /// his login is the name of an agent, his password its key.
     pub upstream: AdapterRef,
@@ -34,6 +42,8 @@ impl FrontSnapshot {
     pub fn new(listen: SocketAddr, upstream: AdapterRef) -> Self {
         Self {
             listen,
+            tls: None,
+            tls_files: None,
             upstream,
             update_interval_seconds: crate::registrar::default_interval(),
             requests_per_minute_max: default_requests_per_minute_max(),
@@ -45,6 +55,7 @@ impl FrontSnapshot {
         if matches!(self.listen.ip(), ip if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255])) {
             return Err(SnapshotError::new("listen", format_args!("{} is not an address of a host", self.listen.ip())));
         }
+        check_tls(self.tls.as_ref(), self.tls_files.as_ref())?;
         self.upstream.check().map_err(|error| error.within("upstream"))
     }
 }
@@ -69,6 +80,15 @@ mod tests {
             ("127.0.4.1:1", "http://adapter", "front.upstream.endpoint: \"http://adapter\" is not https://HOST:PORT"),
         ] {
             let error = AgentSnapshot::from_yaml(&text(listen, endpoint)).unwrap_err().to_string();
+            assert_eq!(error, sentence);
+        }
+        for (field, sentence) in [
+            ("tls: {certificate: x, key: y}", "front.tls.certificate: holds no certificate in PEM"),
+            ("tlsFiles: {certificate: tls.crt, key: ''}", "front.tlsFiles.key: is empty"),
+        ] {
+            let text =
+                text("127.0.4.1:5632", "https://adapter:8444").replace("front: {", &format!("front: {{{field}, "));
+            let error = AgentSnapshot::from_yaml(&text).unwrap_err().to_string();
             assert_eq!(error, sentence);
         }
     }

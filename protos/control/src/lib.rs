@@ -20,14 +20,15 @@ mod registrar;
 mod server;
 mod snapshot;
 mod store;
+mod tls;
 mod upstream;
 mod words;
 mod yaml;
 
 pub use accounts::AccountsFile;
-pub use adapter::{AdapterClient, AdapterPeers, AdapterRef, AdapterSnapshot, TlsIdentity};
+pub use adapter::{AdapterClient, AdapterPeers, AdapterRef, AdapterSnapshot};
 pub use amt::{AMT_PORT, AmtLimits, AmtSnapshot, AmtTimers, AnycastSnapshot};
-pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot, TlsFiles};
+pub use database::{Account, Allow, DatabaseSnapshot, PeersSnapshot};
 pub use error::SnapshotError;
 pub use front::FrontSnapshot;
 pub use pattern::PatternSource;
@@ -42,6 +43,7 @@ pub use registrar::{
 pub use server::{ChannelRule, LoopCheck, Ports, PortsError, ServerLimits, ServerSnapshot, ServerTimers};
 pub use snapshot::AgentSnapshot;
 pub use store::{EtcdSnapshot, StoreSnapshot};
+pub use tls::{TlsFiles, TlsIdentity};
 pub use upstream::{
     AnycastDiscovery, DeliverySnapshot, Discovery, DriadDiscovery, GatewaySnapshot, HierarchyDiscovery, MapDiscovery,
     MapRow, StaticDiscovery, UpstreamProtocol, UpstreamSnapshot,

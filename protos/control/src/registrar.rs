@@ -10,7 +10,8 @@ use castgate_wire::registry::{Country, EntryType, Protocol, Scheme};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{AdapterRef, check_ca};
+use crate::adapter::AdapterRef;
+use crate::tls::check_ca;
 use crate::{RoutesSnapshot, SnapshotError, integer, words};
 
 /// Entries that are announced to every parent, refreshed, and taken back at the end.

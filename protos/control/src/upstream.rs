@@ -9,8 +9,8 @@ use castgate_wire::registry::Country;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::check_ca;
 use crate::server::check_interface;
+use crate::tls::check_ca;
 use crate::{Place, SnapshotError, integer, words};
 
 /// Most places, rows or resolvers that one list of an upstream names.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
-use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot, TlsIdentity};
+use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot};
 use castgate_endpoint::hierarchy::accounts::AccountError;
 use castgate_endpoint::hierarchy::address::AddressError;
 use castgate_endpoint::hierarchy::database::{self as endpoint, StoredEntry};
@@ -40,12 +40,12 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 pub use rotations::RotationReport;
-pub use rules::{PolicyError, RuleReport, read_routes};
+pub use rules::{PolicyError, RuleReport};
 pub use store::StoreError;
 
 use crate::http::server;
 use crate::roles::peering::Peering;
-use crate::tls::{Acceptor, Identities};
+use crate::tls::Port;
 use audit::Act;
 use peers::{Peers, Settings};
 use rotations::Rotations;
@@ -137,8 +137,7 @@ pub struct Database {
     /// Where the route tables are that the rules need.
     files: watch::Sender<Vec<PathBuf>>,
     rotations: Rotations,
-    identity: Option<TlsIdentity>,
-    tls: watch::Sender<Option<Acceptor>>,
+    tls: Port,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -169,8 +168,8 @@ impl Database {
         board: Peering,
     ) -> Result<Self, DatabaseError> {
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
-        let tls = watch::Sender::new(acceptor(snapshot.tls.as_ref())?);
-        let (store, identity) = (snapshot.store.clone(), snapshot.tls.clone());
+        let tls = Port::new(snapshot.tls.as_ref()).map_err(DatabaseError::Tls)?;
+        let store = snapshot.store.clone();
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| DatabaseError::Random(error.to_string()))?;
         let asked_for = snapshot.listen;
@@ -192,8 +191,7 @@ impl Database {
         let peers = watch::Sender::new(peer_settings);
         let (stop, stopped) = watch::channel(false);
         let tasks = Vec::new();
-        let mut role =
-            Self { listen, asked_for, store, service, peers, rules, files, rotations, identity, tls, stop, tasks };
+        let mut role = Self { listen, asked_for, store, service, peers, rules, files, rotations, tls, stop, tasks };
         match role.store.clone() {
             StoreSnapshot::Embedded => role.run_embedded(listener, stopped, state_dir, board).await?,
             StoreSnapshot::Etcd(etcd) => role.run_shared(listener, stopped, &etcd, board)?,
@@ -281,9 +279,7 @@ impl Database {
             return Err(DatabaseError::OtherStore);
         }
         let (peer_login, peer_settings) = peers_of(&snapshot)?;
-        // The same one is left alone: it remembers those who come again.
-        let fresh = (snapshot.tls != self.identity).then(|| acceptor(snapshot.tls.as_ref())).transpose()?;
-        let identity = snapshot.tls.clone();
+        let tls = self.tls.prepare(snapshot.tls.as_ref()).map_err(DatabaseError::Tls)?;
         let (requests_per_minute, trusted_proxies) =
             (snapshot.requests_per_minute_max.get(), snapshot.trusted_proxies.clone());
         let (in_force, ready) = Rules::take(&self.rules, snapshot).await?;
@@ -296,10 +292,8 @@ impl Database {
             changed
         });
         drop(in_force);
-        if let Some(fresh) = fresh {
-            self.tls.send_replace(fresh);
-            tracing::info!(https = identity.is_some(), "new connections are shown another certificate");
-            self.identity = identity;
+        if let Some(tls) = tls {
+            self.tls.put(tls);
         }
         self.service.set_peer_login(peer_login);
         self.peers.send_if_modified(|before| {
@@ -464,10 +458,4 @@ fn peers_of(snapshot: &DatabaseSnapshot) -> Result<(Option<PeerLogin>, Option<Se
     let Some(peers) = &snapshot.peers else { return Ok((None, None)) };
     let login = PeerLogin::new(&peers.login, &peers.password, peers.serve);
     Ok((Some(login), Some(Settings::read(peers)?)))
-}
-
-/// What makes TLS of connections, where it is spoken.
-fn acceptor(identity: Option<&TlsIdentity>) -> Result<Option<Acceptor>, DatabaseError> {
-    let made = identity.map(|identity| Arc::new(Identities::new(identity)?).acceptor(b"http/1.1"));
-    made.transpose().map(|made| made.map(Acceptor)).map_err(DatabaseError::Tls)
 }

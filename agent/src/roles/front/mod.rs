@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::http::server;
 use crate::surroundings::Surroundings;
+use crate::tls::Port;
 use service::Service;
 
 /// How often is looked for entries whose time is up.
@@ -35,6 +36,9 @@ pub enum FrontError {
     /// The address cannot be listened on.
     #[error("listen: {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// Certificate and key cannot be used.
+    #[error("tls.{0}")]
+    Tls(String),
     /// Another address needs another start.
     #[error("listen: a running front stays at {0}")]
     Moved(SocketAddr),
@@ -46,6 +50,7 @@ pub struct Front {
     listen: SocketAddr,
     asked_for: SocketAddr,
     service: Arc<Service>,
+    tls: Port,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -56,29 +61,28 @@ impl Front {
     /// # Errors
     /// [`FrontError`]; nothing runs then.
     pub async fn start(snapshot: &FrontSnapshot, around: &Surroundings) -> Result<Self, FrontError> {
+        let tls = Port::new(snapshot.tls.as_ref()).map_err(FrontError::Tls)?;
         let asked_for = snapshot.listen;
         let listener = TcpListener::bind(asked_for).await.map_err(|error| FrontError::Listen(asked_for, error))?;
         let listen = listener.local_addr().map_err(|error| FrontError::Listen(asked_for, error))?;
         let service = Arc::new(Service::new(snapshot, around));
         let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(server::serve(
-            listener,
-            watch::Sender::new(None).subscribe(),
-            service.clone(),
-            stopped.clone(),
-        ));
+        let server = tokio::spawn(server::serve(listener, tls.subscribe(), service.clone(), stopped.clone()));
         let sweeper = tokio::spawn(sweep(service.clone(), stopped));
         tracing::info!(%listen, upstream = snapshot.upstream.endpoint, "front started");
-        Ok(Self { listen, asked_for, service, stop, tasks: vec![server, sweeper] })
+        Ok(Self { listen, asked_for, service, tls, stop, tasks: vec![server, sweeper] })
     }
 
-    /// Goes over to another service behind it, other bounds and intervals; what is registered stays.
+    /// Goes over to another service behind it, another certificate, other bounds and intervals; what is registered stays.
     ///
     /// # Errors
     /// [`FrontError`]; the role goes on as before.
     pub fn apply(&mut self, snapshot: &FrontSnapshot) -> Result<(), FrontError> {
         if snapshot.listen != self.asked_for {
             return Err(FrontError::Moved(self.asked_for));
+        }
+        if let Some(tls) = self.tls.prepare(snapshot.tls.as_ref()).map_err(FrontError::Tls)? {
+            self.tls.put(tls);
         }
         self.service.set(snapshot);
         Ok(())

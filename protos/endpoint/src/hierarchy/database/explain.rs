@@ -6,8 +6,7 @@ use castgate_wire::registry::{EntryType, Query};
 
 use super::Database;
 use super::index::host;
-use super::matching::{Answer, Ask, Caller, Found, Tier};
-use super::slab::Slot;
+use super::matching::{Answer, Ask, Caller, Found, Slots, Tier};
 use crate::hierarchy::clock::UnixMillis;
 
 /// What a caller would get, and why.
@@ -48,7 +47,7 @@ impl Database {
     }
 
     fn lower_tiers(&self, ask: &Ask<'_>, considered: &mut Vec<Considered>) -> Option<Found> {
-        type Look = fn(&Database, &Ask<'_>) -> (Option<Vec<Slot>>, String);
+        type Look = fn(&Database, &Ask<'_>) -> (Option<Slots>, String);
         let looks: [(Tier, Look); 4] = [
             (Tier::Network, Self::look_at_networks),
             (Tier::Country, Self::look_at_country),
@@ -62,7 +61,7 @@ impl Database {
         })
     }
 
-    fn look_at_networks(&self, ask: &Ask<'_>) -> (Option<Vec<Slot>>, String) {
+    fn look_at_networks(&self, ask: &Ask<'_>) -> (Option<Slots>, String) {
         let address = ask.caller.address.to_canonical();
         if let Some((len, slots)) = self.by_network(ask) {
             return (Some(slots), format!("the longest network around {address} with servers for it has length {len}"));
@@ -73,14 +72,14 @@ impl Database {
         }
     }
 
-    fn look_at_country(&self, ask: &Ask<'_>) -> (Option<Vec<Slot>>, String) {
+    fn look_at_country(&self, ask: &Ask<'_>) -> (Option<Slots>, String) {
         match ask.query.country {
             Some(country) => noted(self.by_country(ask), country.to_string()),
             None => (None, "the country is not known".to_owned()),
         }
     }
 
-    fn look_at_region(&self, ask: &Ask<'_>) -> (Option<Vec<Slot>>, String) {
+    fn look_at_region(&self, ask: &Ask<'_>) -> (Option<Slots>, String) {
         let Some(country) = ask.query.country else { return (None, "without a country there is no region".to_owned()) };
         match self.config.regions.of(country) {
             Some(region) => noted(self.by_region(ask), region.name().to_owned()),
@@ -89,7 +88,7 @@ impl Database {
     }
 }
 
-fn noted(slots: Option<Vec<Slot>>, place: String) -> (Option<Vec<Slot>>, String) {
+fn noted(slots: Option<Slots>, place: String) -> (Option<Slots>, String) {
     let note = if slots.is_some() { place } else { format!("{place}: no server for this client") };
     (slots, note)
 }

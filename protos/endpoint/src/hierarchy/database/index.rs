@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use castgate_wire::registry::{Country, Prefix};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::bag::Bag;
 use super::entry::Held;
@@ -43,17 +44,20 @@ impl Index {
         let held = &entries[slot];
         let member = held.member(slot);
         for network in held.specific_networks() {
-            let value = self.networks.value_mut(network);
-            if *value == NONE {
-                *value = slot;
-                continue;
-            }
-            if *value & IS_BAG == 0 {
-                let mut bag = Bag::default();
-                bag.insert(entries[*value].member(*value));
-                *value = self.bags.insert(bag) | IS_BAG;
-            }
-            self.bags[*value & !IS_BAG].insert(member);
+            self.networks.update(network, |value| {
+                if value == NONE {
+                    return slot;
+                }
+                let number = if value & IS_BAG == 0 {
+                    let mut bag = Bag::default();
+                    bag.insert(entries[value].member(value));
+                    self.bags.insert(bag)
+                } else {
+                    value & !IS_BAG
+                };
+                self.bags[number].insert(member);
+                number | IS_BAG
+            });
         }
         if held.is_unspecific() {
             for country in held.countries() {
@@ -70,17 +74,16 @@ impl Index {
         let held = &entries[slot];
         let member = held.member(slot);
         for network in held.specific_networks() {
-            let value = self.networks.value_mut(network);
-            if *value & IS_BAG == 0 {
-                self.networks.remove(network);
-                continue;
-            }
-            let number = *value & !IS_BAG;
-            self.bags[number].remove(member);
-            if let Some(last) = self.bags[number].single() {
-                *value = last.slot();
+            self.networks.update(network, |value| {
+                if value & IS_BAG == 0 {
+                    return NONE;
+                }
+                let number = value & !IS_BAG;
+                self.bags[number].remove(member);
+                let Some(last) = self.bags[number].single() else { return value };
                 self.bags.remove(number);
-            }
+                last.slot()
+            });
         }
         if held.is_unspecific() {
             for country in held.countries() {
@@ -129,6 +132,9 @@ impl Index {
     }
 }
 
+/// Networks around a range, the longest last: length and value. There are hardly ever many.
+type Around = SmallVec<[(u8, u32); 4]>;
+
 /// A value for each network, whatever its family.
 #[derive(Debug, Default)]
 struct Networks {
@@ -137,23 +143,16 @@ struct Networks {
 }
 
 impl Networks {
-    fn value_mut(&mut self, network: &IpNet) -> &mut u32 {
+    fn update(&mut self, network: &IpNet, change: impl FnOnce(u32) -> u32) {
         match network {
-            IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
-            IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
-        }
-    }
-
-    fn remove(&mut self, network: &IpNet) {
-        match network {
-            IpNet::V4(net) => self.v4.remove(net.network().to_bits(), net.prefix_len()),
-            IpNet::V6(net) => self.v6.remove(net.network().to_bits(), net.prefix_len()),
+            IpNet::V4(net) => self.v4.update(net.network().to_bits(), net.prefix_len(), change),
+            IpNet::V6(net) => self.v6.update(net.network().to_bits(), net.prefix_len(), change),
         }
     }
 
     /// Those around a range that are found quickly, the longest last.
-    fn near(&self, range: IpNet) -> Vec<(u8, u32)> {
-        let mut found = Vec::new();
+    fn near(&self, range: IpNet) -> Around {
+        let mut found = Around::new();
         let each = |len, value| found.push((len, value));
         match range {
             IpNet::V4(net) => self.v4.near(net.network().to_bits(), net.prefix_len(), each),
@@ -163,8 +162,8 @@ impl Networks {
     }
 
     /// The others.
-    fn far(&self, range: IpNet) -> Vec<(u8, u32)> {
-        let mut found = Vec::new();
+    fn far(&self, range: IpNet) -> Around {
+        let mut found = Around::new();
         let each = |len, value| found.push((len, value));
         match range {
             IpNet::V4(net) => self.v4.far(net.network().to_bits(), net.prefix_len(), each),

@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use castgate_wire::registry::{EntryType, ProtocolFilter, Query, Server};
+use smallvec::{SmallVec, smallvec};
 
 use super::Database;
 use super::bag::{Kind, Member, Ticket};
@@ -82,14 +83,15 @@ pub(super) struct Ask<'a> {
     now: u64,
     pub(super) caller: Caller,
     pub(super) query: &'a Query,
-    /// Where the caller stands on the ring of every bag.
-    start: Ticket,
     /// What the policies say about the caller.
     pub(super) decision: Decision<'a>,
 }
 
 /// What a tier found.
-pub(super) type Found = (Tier, Vec<Slot>, Option<u8>);
+pub(super) type Found = (Tier, Slots, Option<u8>);
+
+/// Entries of an answer: most have a handful.
+pub(super) type Slots = SmallVec<[Slot; 4]>;
 
 impl Database {
     pub(super) fn find(&self, now: u64, wall: UnixMillis, caller: Caller, query: &Query) -> Answer {
@@ -114,7 +116,6 @@ impl Database {
         query: &'a Query,
         note: &mut Note<'_>,
     ) -> Ask<'a> {
-        let start = Ticket::new(self.hash(caller.address.to_canonical(), 0));
         let client = Client { address: caller.address.to_canonical(), country: query.country, at: wall };
         let entry = |place: &ServerPlace, registers: bool| {
             let wanted = query.protocol.matches(Some(&place.protocol));
@@ -124,7 +125,7 @@ impl Database {
             EntryType::TunnelServer => self.policies.decide(client, ANSWER_SERVERS_MAX, entry, note),
             EntryType::TunnelDatabase => Decision::default(),
         };
-        Ask { now, caller, query, start, decision }
+        Ask { now, caller, query, decision }
     }
 
     /// The server that is registered at a place.
@@ -157,24 +158,24 @@ impl Database {
     }
 
     /// The entries of the longest network that has some, and its length.
-    pub(super) fn by_network(&self, ask: &Ask<'_>) -> Option<(u8, Vec<Slot>)> {
+    pub(super) fn by_network(&self, ask: &Ask<'_>) -> Option<(u8, Slots)> {
         let serves = |held: &Held| held.serves(ask.query.country);
         let mut around = self.index.around(host(ask.caller.address));
         around.find_map(|(len, posting)| Some((len, self.servers(ask, &[posting], serves)?)))
     }
 
     // A caller that does not know its country has no region either (castgate UMTP notes).
-    pub(super) fn by_country(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+    pub(super) fn by_country(&self, ask: &Ask<'_>) -> Option<Slots> {
         self.servers(ask, &[Posting::Many(self.index.in_country(ask.query.country?)?)], |_| true)
     }
 
-    pub(super) fn by_region(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+    pub(super) fn by_region(&self, ask: &Ask<'_>) -> Option<Slots> {
         let region = self.config.regions.of(ask.query.country?)?;
         let bags: Vec<Posting<'_>> = self.index.in_region(region).map(Posting::Many).collect();
         self.servers(ask, &bags, |_| true)
     }
 
-    pub(super) fn public(&self, ask: &Ask<'_>) -> Option<Vec<Slot>> {
+    pub(super) fn public(&self, ask: &Ask<'_>) -> Option<Slots> {
         self.servers(ask, &[Posting::Many(self.index.public())], |_| true)
     }
 
@@ -192,7 +193,7 @@ impl Database {
     }
 
     /// Where a tier has both kinds, only the databases count; `None` for a tier without entries.
-    fn servers(&self, ask: &Ask<'_>, bags: &[Posting<'_>], accept: impl Fn(&Held) -> bool) -> Option<Vec<Slot>> {
+    fn servers(&self, ask: &Ask<'_>, bags: &[Posting<'_>], accept: impl Fn(&Held) -> bool) -> Option<Slots> {
         self.pick(ask, bags, &[Kind::Database], &accept).or_else(|| {
             // PROTOCOL filters tunnel servers only: what a database below has, it says itself.
             let protocol = &ask.query.protocol;
@@ -212,7 +213,7 @@ impl Database {
         bags: &[Posting<'_>],
         kinds: &[Kind],
         accept: impl Fn(&Held) -> bool,
-    ) -> Option<Vec<Slot>> {
+    ) -> Option<Slots> {
         let wanted = |slot: Slot| {
             let held = &self.held[slot];
             let excluded = held.key.entry_type == EntryType::TunnelServer
@@ -221,8 +222,10 @@ impl Database {
         };
         if let [Posting::One(slot)] = bags {
             // As most networks are: nothing to put in order.
-            return (kinds.contains(&Kind::of(&self.held[*slot].key)) && wanted(*slot)).then(|| vec![*slot]);
+            return (kinds.contains(&Kind::of(&self.held[*slot].key)) && wanted(*slot)).then(|| smallvec![*slot]);
         }
+        // Where the caller stands on the ring of every bag.
+        let start = Ticket::new(self.hash(ask.caller.address.to_canonical(), 0));
         let mut found: Vec<Member> = Vec::new();
         for bag in bags {
             match bag {
@@ -234,17 +237,17 @@ impl Database {
                 }
                 Posting::Many(bag) => {
                     for kind in kinds {
-                        let members = bag.of_kind(*kind, ask.start).filter(|member| wanted(member.slot()));
+                        let members = bag.of_kind(*kind, start).filter(|member| wanted(member.slot()));
                         found.extend(members.take(ANSWER_SERVERS_MAX));
                     }
                 }
             }
         }
         // An entry may be for several countries of a region.
-        found.sort_unstable_by_key(|member| (member.distance(ask.start), *member));
+        found.sort_unstable_by_key(|member| (member.distance(start), *member));
         found.dedup();
         found.truncate(ANSWER_SERVERS_MAX);
-        let mut slots: Vec<Slot> = found.into_iter().map(Member::slot).collect();
+        let mut slots: Slots = found.into_iter().map(Member::slot).collect();
         slots.sort_unstable_by(|one, other| self.held[*one].key.cmp(&self.held[*other].key));
         (!slots.is_empty()).then_some(slots)
     }

@@ -3,8 +3,9 @@
 //! Owns prefixes and one number for each; what the number means is the caller's. A node is a prefix that somebody put in, or the
 //! place where two of them part: at most twice as many nodes as prefixes, whatever their lengths.
 //!
-//! Each step down a trie of a million prefixes waits for memory. So a large one has shortcuts: for every value of the first bits, the
-//! node where those of at least so many bits begin.
+//! Each step down a trie of a million prefixes waits for memory. So a large one has shortcuts: for every value of the first bits, where
+//! the prefixes of at least so many bits begin. There are about four for each node: behind most of them is one prefix or none, and
+//! that stands in the shortcut itself.
 
 use std::fmt::Debug;
 use std::num::NonZeroU8;
@@ -14,10 +15,12 @@ use super::slab::{NONE, Slab, Slot};
 /// The bits of an address, the first one highest.
 pub(in crate::hierarchy) trait Bits: Copy + Eq + Debug {
     const LEN: u8;
-    /// Bits that a shortcut leads past; 0: there are none.
-    const SHORTCUT_LEN: u8;
-    /// The first [`SHORTCUT_LEN`](Self::SHORTCUT_LEN) bits.
-    fn first(self) -> usize;
+    /// Most bits that a shortcut leads past; 0: there are none.
+    const SHORTCUT_LEN_MAX: u8;
+    /// The first `len` bits as a number; at most so many.
+    fn first(self, len: u8) -> usize;
+    /// The 16 bits behind them.
+    fn after(self, len: u8) -> u16;
     /// How many bits from the first on are the same, up to all.
     fn common(self, other: Self) -> u8;
     fn bit(self, at: u8) -> bool;
@@ -26,14 +29,18 @@ pub(in crate::hierarchy) trait Bits: Copy + Eq + Debug {
 }
 
 macro_rules! bits {
-    ($type:ty, $len:literal, $shortcut_len:expr) => {
+    ($type:ty, $len:literal, $shortcut_len_max:literal) => {
         impl Bits for $type {
             const LEN: u8 = $len;
-            const SHORTCUT_LEN: u8 = $shortcut_len;
+            const SHORTCUT_LEN_MAX: u8 = $shortcut_len_max;
 
-            fn first(self) -> usize {
-                usize::try_from(self.checked_shr($len - u32::from(Self::SHORTCUT_LEN)).unwrap_or(0))
-                    .expect("20 bits at most")
+            fn first(self, len: u8) -> usize {
+                usize::try_from(self.checked_shr($len - u32::from(len)).unwrap_or(0)).expect("few bits")
+            }
+
+            fn after(self, len: u8) -> u16 {
+                let rest = self.checked_shl(len.into()).unwrap_or(0);
+                u16::try_from(rest >> ($len - 16)).expect("16 bits")
             }
 
             fn common(self, other: Self) -> u8 {
@@ -52,11 +59,14 @@ macro_rules! bits {
     };
 }
 // Of IPv6 the first bits are nearly always the same: it has none.
-bits!(u32, 32, if cfg!(test) { 4 } else { 20 });
+bits!(u32, 32, 24);
 bits!(u128, 128, 0);
 
-/// Nodes from which on a trie has shortcuts: their table is smaller than these are.
-const SHORTCUTS_FROM: usize = if cfg!(test) { 8 } else { 1 << 18 };
+/// Nodes from which on a trie has shortcuts.
+const SHORTCUTS_FROM: usize = if cfg!(test) { 4 } else { 1 << 18 };
+/// Shortcuts for each node when their table is made, as a power of two: 32 octets. With as many nodes as shortcuts a larger one is
+/// made.
+const SHORTCUTS_PER_NODE_BITS: u32 = 2;
 
 /// A number for each prefix that is in it.
 #[derive(Debug)]
@@ -64,7 +74,23 @@ pub(in crate::hierarchy) struct Trie<B> {
     nodes: Slab<Node<B>>,
     root: Slot,
     /// By the first bits; empty while there are few nodes.
-    shortcuts: Vec<Slot>,
+    shortcuts: Vec<Shortcut>,
+    /// How many bits these are.
+    shortcut_len: u8,
+}
+
+/// What has the same first bits, and at least so many.
+#[derive(Debug, Clone, Copy)]
+enum Shortcut {
+    Nothing,
+    One {
+        len: u8,
+        /// The bits behind the first ones.
+        after: u16,
+        value: u32,
+    },
+    /// They begin at this node.
+    Many(Slot),
 }
 
 #[derive(Debug)]
@@ -96,7 +122,7 @@ enum Link {
 
 impl<B> Default for Trie<B> {
     fn default() -> Self {
-        Self { nodes: Slab::default(), root: NONE, shortcuts: Vec::new() }
+        Self { nodes: Slab::default(), root: NONE, shortcuts: Vec::new(), shortcut_len: 0 }
     }
 }
 
@@ -107,10 +133,31 @@ impl<B: Bits> Trie<B> {
         self.root == NONE && self.nodes.len() == 0
     }
 
-    /// The number of a prefix, to be read and changed; put in as [`NONE`] when it was not there. Whoever leaves [`NONE`] behind has
-    /// to [`remove`](Self::remove) it.
-    pub(in crate::hierarchy) fn value_mut(&mut self, bits: B, len: u8) -> &mut u32 {
+    /// Changes the number of a prefix. `change` is given the one of now and returns the one from now on; [`NONE`] stands for a prefix
+    /// that is not in it.
+    pub(in crate::hierarchy) fn update(&mut self, bits: B, len: u8, change: impl FnOnce(u32) -> u32) {
+        let (at, start) = self.put(bits, len);
+        let value = change(self.nodes[at].value);
+        self.nodes[at].value = value;
+        if value == NONE {
+            self.take_out(bits, len);
+        } else if let Some(start) = start {
+            self.lead_to(bits, start);
+        }
+        if self.shortcut_len < B::SHORTCUT_LEN_MAX && self.nodes.len() >= self.shortcuts.len().max(SHORTCUTS_FROM) {
+            self.make_shortcuts();
+        }
+    }
+
+    /// The node of a prefix, which is there from now on, and the one on the way to it that its shortcut leads to.
+    fn put(&mut self, bits: B, len: u8) -> (Slot, Option<Slot>) {
         let mut link = Link::Root;
+        let mut start = None;
+        let mut pass = |at: Slot, len: u8, shortcut_len: u8| {
+            if len >= shortcut_len {
+                start.get_or_insert(at);
+            }
+        };
         let slot = loop {
             let at = self.follow(link);
             if at == NONE {
@@ -122,6 +169,7 @@ impl<B: Bits> Trie<B> {
                 if common == len {
                     break at;
                 }
+                pass(at, common, self.shortcut_len);
                 link = Link::Child(at, bits.bit(common));
                 continue;
             }
@@ -129,20 +177,18 @@ impl<B: Bits> Trie<B> {
             let side = node.bits.bit(common);
             let above = self.hang(link, Node::new(bits, common, NONE));
             self.nodes[above].children[usize::from(side)] = at;
-            break if common == len {
-                above
-            } else {
-                self.hang(Link::Child(above, bits.bit(common)), Node::new(bits, len, NONE))
-            };
+            if common == len {
+                break above;
+            }
+            pass(above, common, self.shortcut_len);
+            break self.hang(Link::Child(above, bits.bit(common)), Node::new(bits, len, NONE));
         };
-        if B::SHORTCUT_LEN > 0 && self.shortcuts.is_empty() && self.nodes.len() >= SHORTCUTS_FROM {
-            self.make_shortcuts();
-        }
-        &mut self.nodes[slot].value
+        pass(slot, len, self.shortcut_len);
+        (slot, start)
     }
 
     /// Takes a prefix out, and the node where it parted from another one.
-    pub(super) fn remove(&mut self, bits: B, len: u8) {
+    fn take_out(&mut self, bits: B, len: u8) {
         let (mut above, mut link) = (None, Link::Root);
         let at = loop {
             let at = self.follow(link);
@@ -155,10 +201,12 @@ impl<B: Bits> Trie<B> {
             }
             (above, link) = (Some((link, at)), Link::Child(at, bits.bit(node.len())));
         };
-        self.nodes[at].value = NONE;
         self.shorten(link, at);
         if let Some((link, parent)) = above {
             self.shorten(link, parent);
+        }
+        if len >= self.shortcut_len {
+            self.lead_to(bits, self.start_of(bits));
         }
     }
 
@@ -168,15 +216,22 @@ impl<B: Bits> Trie<B> {
     }
 
     /// Those of them that a shortcut leads to: the longest ones, quickly.
-    pub(super) fn near(&self, bits: B, len: u8, each: impl FnMut(u8, u32)) {
-        if let Some(start) = self.shortcut(bits, len) {
-            self.walk(start, B::LEN + 1, bits, len, each);
+    pub(super) fn near(&self, bits: B, len: u8, mut each: impl FnMut(u8, u32)) {
+        match self.shortcut(bits, len) {
+            None | Some(Shortcut::Nothing) => {}
+            Some(Shortcut::One { len: its, after, value }) => {
+                let common = (bits.after(self.shortcut_len) ^ after).leading_zeros();
+                if its <= len && u32::from(its - self.shortcut_len) <= common {
+                    each(its, value);
+                }
+            }
+            Some(Shortcut::Many(start)) => self.walk(start, B::LEN + 1, bits, len, each),
         }
     }
 
     /// All others.
     pub(super) fn far(&self, bits: B, len: u8, each: impl FnMut(u8, u32)) {
-        let end = if self.shortcut(bits, len).is_some() { B::SHORTCUT_LEN } else { B::LEN + 1 };
+        let end = if self.shortcut(bits, len).is_some() { self.shortcut_len } else { B::LEN + 1 };
         self.walk(self.root, end, bits, len, each);
     }
 
@@ -204,21 +259,55 @@ impl<B: Bits> Trie<B> {
         all.filter(|(_, _, value)| *value != NONE)
     }
 
-    fn shortcut(&self, bits: B, len: u8) -> Option<Slot> {
-        self.shortcuts.get(bits.first()).copied().filter(|_| len >= B::SHORTCUT_LEN)
+    fn shortcut(&self, bits: B, len: u8) -> Option<Shortcut> {
+        self.shortcuts.get(bits.first(self.shortcut_len)).copied().filter(|_| len >= self.shortcut_len)
     }
 
     fn make_shortcuts(&mut self) {
-        self.shortcuts = vec![NONE; 1 << B::SHORTCUT_LEN];
+        let bits = (self.nodes.len().ilog2() + SHORTCUTS_PER_NODE_BITS).min(B::SHORTCUT_LEN_MAX.into());
+        self.shortcuts = vec![Shortcut::Nothing; 1 << bits];
+        self.shortcut_len = u8::try_from(bits).expect("24 at most");
         let mut open = vec![self.root];
         while let Some(at) = open.pop() {
             let Some(node) = (at != NONE).then(|| &self.nodes[at]) else { continue };
-            if node.len() >= B::SHORTCUT_LEN {
-                self.shortcuts[node.bits.first()] = at;
+            if node.len() >= self.shortcut_len {
+                self.lead_to(node.bits, at);
             } else {
                 open.extend(node.children);
             }
         }
+    }
+
+    /// The node that the shortcut of an address leads to, or [`NONE`].
+    fn start_of(&self, bits: B) -> Slot {
+        let mut at = self.root;
+        while at != NONE {
+            let node = &self.nodes[at];
+            if node.bits.common(bits) < node.len().min(self.shortcut_len) {
+                return NONE;
+            }
+            if node.len() >= self.shortcut_len {
+                break;
+            }
+            at = node.children[usize::from(bits.bit(node.len()))];
+        }
+        at
+    }
+
+    /// From now on the shortcut of an address leads to this node.
+    fn lead_to(&mut self, bits: B, at: Slot) {
+        let Some(shortcut) = self.shortcuts.get_mut(bits.first(self.shortcut_len)) else { return };
+        if at == NONE {
+            *shortcut = Shortcut::Nothing;
+            return;
+        }
+        let node = &self.nodes[at];
+        let is_known_by_its_bits = node.len() - self.shortcut_len <= 16;
+        *shortcut = if node.children == [NONE; 2] && is_known_by_its_bits {
+            Shortcut::One { len: node.len(), after: node.bits.after(self.shortcut_len), value: node.value }
+        } else {
+            Shortcut::Many(at)
+        };
     }
 
     fn follow(&self, link: Link) -> Slot {
@@ -235,38 +324,19 @@ impl<B: Bits> Trie<B> {
     }
 
     fn point(&mut self, link: Link, slot: Slot) {
-        let is_short = match link {
-            Link::Root => {
-                self.root = slot;
-                true
-            }
-            Link::Child(parent, side) => {
-                let parent = &mut self.nodes[parent];
-                parent.children[usize::from(side)] = slot;
-                parent.len() < B::SHORTCUT_LEN
-            }
-        };
-        if is_short && slot != NONE && !self.shortcuts.is_empty() {
-            let node = &self.nodes[slot];
-            if node.len() >= B::SHORTCUT_LEN {
-                self.shortcuts[node.bits.first()] = slot;
-            }
+        match link {
+            Link::Root => self.root = slot,
+            Link::Child(parent, side) => self.nodes[parent].children[usize::from(side)] = slot,
         }
     }
 
     /// A node without a value stands only where two prefixes part.
     fn shorten(&mut self, link: Link, at: Slot) {
-        let Node { value, children, bits, .. } = self.nodes[at];
+        let Node { value, children, .. } = self.nodes[at];
         if value != NONE {
             return;
         }
         let ([NONE, below] | [below, NONE]) = children else { return };
-        if let Some(shortcut) = self.shortcuts.get_mut(bits.first())
-            && *shortcut == at
-        {
-            // What is below has the same first bits, and takes its place.
-            *shortcut = NONE;
-        }
         self.point(link, below);
         self.nodes.remove(at);
     }
@@ -294,10 +364,10 @@ mod tests {
             for (put, bits, len, value) in ops {
                 let key = (bits.cut(len), len);
                 if put {
-                    *trie.value_mut(bits, len) = value;
+                    trie.update(bits, len, |_| value);
                     model.insert(key, value);
                 } else {
-                    trie.remove(bits, len);
+                    trie.update(bits, len, |_| NONE);
                     model.remove(&key);
                 }
                 prop_assert!(trie.nodes.len() <= model.len() * 2);
@@ -322,7 +392,7 @@ mod tests {
             let all: BTreeMap<_, _> = trie.iter().map(|(bits, len, value)| ((bits, len), value)).collect();
             prop_assert_eq!(&all, &model);
             for ((bits, len), _) in model {
-                trie.remove(bits, len);
+                trie.update(bits, len, |_| NONE);
             }
             prop_assert!(trie.is_empty());
         }
@@ -332,5 +402,6 @@ mod tests {
     fn a_node_is_as_small_as_promised() {
         assert_eq!(size_of::<Option<Node<u32>>>(), 20);
         assert_eq!(size_of::<Option<Node<u128>>>(), 32);
+        assert_eq!(size_of::<Shortcut>(), 8);
     }
 }

@@ -18,14 +18,18 @@ pub(super) struct Prefixes {
 impl Prefixes {
     /// Puts a network in; the number it had before, which then stays.
     pub(super) fn insert(&mut self, network: IpNet, number: u32) -> Option<u32> {
-        let value = match network {
-            IpNet::V4(net) => self.v4.value_mut(net.network().to_bits(), net.prefix_len()),
-            IpNet::V6(net) => self.v6.value_mut(net.network().to_bits(), net.prefix_len()),
+        let mut before = NONE;
+        let put = |known| {
+            before = known;
+            if known == NONE { number } else { known }
         };
-        if *value != NONE {
-            return Some(*value);
+        match network {
+            IpNet::V4(net) => self.v4.update(net.network().to_bits(), net.prefix_len(), put),
+            IpNet::V6(net) => self.v6.update(net.network().to_bits(), net.prefix_len(), put),
         }
-        *value = number;
+        if before != NONE {
+            return Some(before);
+        }
         self.len += 1;
         None
     }

@@ -11,13 +11,37 @@ use std::string::FromUtf8Error;
 /// The pairs of `text` in order, names and values decoded, without empty values. A value that is no UTF-8 is an error that
 /// the owner of the name reports. What has no escapes is not copied.
 pub(super) fn parse(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Result<Cow<'_, str>, NotUtf8>)> {
-    text.split(['&', ';']).filter_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let is_plain = is_plain(text);
+    let mut rest = Some(text);
+    let pairs = std::iter::from_fn(move || {
+        let (pair, after) = cut(rest?, |octet| matches!(octet, b'&' | b';'));
+        rest = after;
+        Some(pair)
+    });
+    pairs.filter_map(move |pair| {
+        let (name, value) = cut(pair, |octet| octet == b'=');
+        let value = value.unwrap_or_default();
+        if is_plain {
+            return (!value.is_empty()).then_some((name.into(), Ok(value.into())));
+        }
         let name = decode(name).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned().into());
         let value = decode(value).map(|value| part(value, unquote)).map_err(|_| NotUtf8);
         let said = value.as_ref().map_or(true, |value| !value.trim().is_empty());
         said.then(|| (part(name, str::trim), value))
     })
+}
+
+/// What stands before an octet of ASCII, and what stands behind it.
+fn cut(text: &str, at: impl Fn(u8) -> bool) -> (&str, Option<&str>) {
+    match text.bytes().position(at) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Whether there is nothing to decode, to strip or to trim, as in what programs send: every part is what it says.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'+' | b'%' | b'"' | b'\''))
 }
 
 /// A value that is no UTF-8 after decoding.

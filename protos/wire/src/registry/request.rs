@@ -194,7 +194,7 @@ const LOGIN: Name = (9, "LOGIN");
 const PASSWORD: Name = (10, "PASSWORD");
 pub(super) const FEDBY: Name = (11, "FEDBY");
 pub(super) const SCHEME: Name = (12, "SCHEME");
-const NAMES: [Name; 13] =
+static NAMES: [Name; 13] =
     [ACTION, TYPE, SOURCE, PORT, PROTOCOL, NETWORKS, NETWORK, COUNTRY, STRICT, LOGIN, PASSWORD, FEDBY, SCHEME];
 
 const A_NETWORK: &str = "a network such as 134.184.0.0/16";
@@ -207,17 +207,17 @@ impl<'a> Parameters<'a> {
     fn parse(text: &'a str) -> Self {
         let mut parameters = Self::default();
         for (name, value) in pairs::parse(text) {
-            let Some(known) = NAMES.into_iter().find(|known| known.1.eq_ignore_ascii_case(&name)) else { continue };
+            let Some(known) = NAMES.iter().find(|known| known.1.eq_ignore_ascii_case(&name)) else { continue };
             let slot = &mut parameters.0[known.0];
             match (slot.as_mut(), value) {
                 (None, value) => *slot = Some(value),
-                (Some(Ok(list)), Ok(value)) if known == NETWORKS => {
+                (Some(Ok(list)), Ok(value)) if *known == NETWORKS => {
                     let list = list.to_mut();
                     list.push(',');
                     list.push_str(&value);
                 }
                 // The first counts; a list with a part that is no text is none.
-                (Some(_), Err(NotUtf8)) if known == NETWORKS => *slot = Some(Err(NotUtf8)),
+                (Some(_), Err(NotUtf8)) if *known == NETWORKS => *slot = Some(Err(NotUtf8)),
                 (Some(_), _) => {}
             }
         }

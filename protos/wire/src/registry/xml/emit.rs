@@ -147,7 +147,7 @@ fn push_number(xml: &mut String, value: u32) {
             break;
         }
     }
-    xml.extend(digits[at..].iter().copied().map(char::from));
+    xml.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
 }
 
 fn leaf(xml: &mut String, name: &str, value: &str) {

@@ -1,20 +1,23 @@
 //! The body of an answer.
 
+use std::io::Cursor;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::pace::Sending;
 
+/// What is sent once and nobody shares.
+type Octets = Cursor<Vec<u8>>;
+
 /// The body of an answer: whole, or part by part as it is made.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// What most answers are.
-    Whole(Full<Bytes>),
+    Whole(Full<Octets>),
     /// One that may be long; it is broken off when its maker goes without [`Part::End`].
     Parts(mpsc::Receiver<Part>, Option<Sending>),
     /// All parts are sent.
@@ -25,7 +28,7 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) enum Part {
     /// Octets.
-    Data(Bytes),
+    Data(String),
     /// That was all.
     End,
 }
@@ -43,18 +46,18 @@ impl Default for Content {
 
 impl From<String> for Content {
     fn from(text: String) -> Self {
-        Self::Whole(Full::new(Bytes::from(text)))
+        Self::Whole(Full::new(Cursor::new(text.into_bytes())))
     }
 }
 
 impl Body for Content {
-    type Data = Bytes;
+    type Data = Octets;
     type Error = Incomplete;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+    ) -> Poll<Option<Result<Frame<Octets>, Incomplete>>> {
         let (outcome, ended) = match &mut *self {
             Self::Whole(body) => {
                 return Pin::new(body)
@@ -63,7 +66,7 @@ impl Body for Content {
             }
             Self::Ended => return Poll::Ready(None),
             Self::Parts(parts, _) => match std::task::ready!(parts.poll_recv(context)) {
-                Some(Part::Data(data)) => (Some(Ok(Frame::data(data))), false),
+                Some(Part::Data(data)) => (Some(Ok(Frame::data(Cursor::new(data.into_bytes())))), false),
                 Some(Part::End) => (None, true),
                 // Without its end, whoever reads it shall not take it for the whole.
                 None => (Some(Err(Incomplete)), true),

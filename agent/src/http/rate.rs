@@ -1,140 +1,133 @@
-//! How many requests an address may make, and how many wrong passwords a login may get: a bucket that fills with time, in tables
-//! of fixed size.
+//! How many requests an address may make, and how many wrong passwords a login may get, in tables of fixed size.
+//!
+//! A bucket is a moment: that at which it is full again. Each request puts it off by the time that one request takes to be earned
+//! anew; one that would put it off beyond a minute from now has to wait (the generic cell rate algorithm of ITU-T I.371).
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashTable;
-
-/// Addresses remembered. When a flood from more than these comes, those beyond share one bucket.
+/// Addresses remembered. When a flood from more than these comes, those beyond share a few buckets.
 const SOURCES_MAX: usize = 65_536;
-/// The table is searched for buckets that filled up again no more often than this: a flood cannot make us search for each
-/// of its packets.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// In so long, as many requests may be made as are allowed a minute, at once or one by one.
+const MINUTE_NANOS: u64 = 60_000_000_000;
 /// A host holds a whole IPv6 network of this length.
 const IPV6_PREFIX_LEN: u32 = 64;
 
 /// Tables side by side, so that requests of different sources do not wait for each other.
 const SHARDS: usize = 16;
+/// Buckets that one key can have, one of which it gets.
+const WAYS: usize = 8;
+/// So many of these in each shard.
+const SETS: usize = SOURCES_MAX / SHARDS / WAYS;
 
 /// A limit for each key: an address, or a login.
 #[derive(Debug)]
 pub(crate) struct Rate<K> {
-    per_minute: AtomicU32,
-    shards: Box<[Mutex<Shard<K>>]>,
+    /// What one request costs: a minute, divided by how many may be made in it.
+    cost_nanos: AtomicU64,
+    origin: Instant,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    keys: PhantomData<fn(K)>,
 }
 
-#[derive(Debug)]
-struct Shard<K> {
-    buckets: HashTable<(K, Bucket)>,
-    overflow: Bucket,
-    swept_at: Instant,
+/// Moments are nanoseconds since the origin.
+#[derive(Debug, Default)]
+struct Shard {
+    /// None until somebody asks.
+    sets: Vec<Set>,
+    /// When that of all others is full.
+    overflow_full_at: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Two lines of a cache, which come together: whoever was not here for long waits for memory once.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(128))]
+struct Set([Bucket; WAYS]);
+
+/// A bucket that is full is as good as none: its place is free.
+#[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
-    /// In sixtieths of a request: so many are added a second as are allowed a minute.
-    level: u64,
-    at: Instant,
+    /// Of the key, which is known by it alone. It is a secret hash of 64 bits: nobody can have two keys share a bucket.
+    hash: u64,
+    full_at: u64,
 }
 
-impl<K: Hash + Eq + Copy> Rate<K> {
+impl<K: Hash> Rate<K> {
     /// So many requests at once, and as many in each minute.
     pub(crate) fn new(per_minute: u32, now: Instant) -> Self {
-        let shard = || {
-            let overflow = Bucket { level: full(per_minute), at: now };
-            Mutex::new(Shard { buckets: HashTable::new(), overflow, swept_at: now })
-        };
-        let shards = (0..SHARDS).map(|_| shard()).collect();
-        Self { per_minute: AtomicU32::new(per_minute), shards, hasher: RandomState::new() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let cost_nanos = AtomicU64::new(cost_nanos(per_minute));
+        Self { cost_nanos, origin: now, shards, hasher: RandomState::new(), keys: PhantomData }
     }
 
     pub(crate) fn set(&self, per_minute: u32) {
-        self.per_minute.store(per_minute, Ordering::Relaxed);
+        self.cost_nanos.store(cost_nanos(per_minute), Ordering::Relaxed);
     }
 
     /// Takes one request, or says how long to wait for it.
     pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
-        let per_minute = self.per_minute.load(Ordering::Relaxed);
-        self.bucket(key, per_minute, now, |bucket| bucket.take(per_minute, now))
+        self.look_and(key, now, |full_at, put_off_to| *full_at = put_off_to)
     }
 
     /// Whether a request would be taken.
     pub(crate) fn look(&self, key: K, now: Instant) -> Result<(), Duration> {
-        let per_minute = self.per_minute.load(Ordering::Relaxed);
-        let mut bucket = self.bucket(key, per_minute, now, |bucket| *bucket);
-        bucket.take(per_minute, now)
+        self.look_and(key, now, |_, _| {})
     }
 
     /// The key is hashed once, for the table and for its place in it.
-    fn bucket<T>(&self, key: K, per_minute: u32, now: Instant, then: impl FnOnce(&mut Bucket) -> T) -> T {
+    fn look_and(&self, key: K, now: Instant, then: impl FnOnce(&mut u64, u64)) -> Result<(), Duration> {
+        let now = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
         let hash = self.hasher.hash_one(key);
-        // The table itself looks at the lowest and the highest bits.
-        let number = usize::try_from(hash >> 32 & (SHARDS as u64 - 1)).expect("below 16");
+        let number = usize::try_from(hash % SHARDS as u64).expect("below 16");
         // What is inside is whole between any two statements that can panic.
         let mut shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
-        then(shard.bucket(key, hash, &self.hasher, per_minute, now))
+        let full_at = shard.full_at(hash, now);
+        let put_off_to = (*full_at).max(now).saturating_add(self.cost_nanos.load(Ordering::Relaxed));
+        match put_off_to.saturating_sub(now.saturating_add(MINUTE_NANOS)) {
+            0 => {
+                then(full_at, put_off_to);
+                Ok(())
+            }
+            beyond => Err(Duration::from_nanos(beyond)),
+        }
     }
 
     /// Buckets that are not full: for tests.
     #[cfg(test)]
-    fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap().buckets.len()).sum()
-    }
-}
-
-impl<K: Hash + Eq + Copy> Shard<K> {
-    fn bucket(&mut self, key: K, hash: u64, hasher: &RandomState, per_minute: u32, now: Instant) -> &mut Bucket {
-        let absent = match self.buckets.find_entry(hash, |(known, _)| *known == key) {
-            Ok(found) => return &mut found.into_mut().1,
-            Err(absent) => absent,
+    fn len(&self, now: Instant) -> usize {
+        let now = u64::try_from(now.duration_since(self.origin).as_nanos()).unwrap();
+        let of_shard = |shard: &Mutex<Shard>| {
+            let shard = shard.lock().unwrap();
+            shard.sets.iter().flat_map(|Set(set)| set).filter(|bucket| bucket.full_at > now).count()
         };
-        let buckets = absent.into_table();
-        if buckets.len() >= SOURCES_MAX / SHARDS {
-            if now.duration_since(self.swept_at) >= SWEEP_INTERVAL {
-                self.swept_at = now;
-                buckets.retain(|(_, bucket)| {
-                    bucket.fill(per_minute, now);
-                    bucket.level < full(per_minute)
-                });
-            }
-            if buckets.len() >= SOURCES_MAX / SHARDS {
-                return &mut self.overflow;
-            }
-        }
-        let fresh = Bucket { level: full(per_minute), at: now };
-        &mut buckets.insert_unique(hash, (key, fresh), |(known, _)| hasher.hash_one(known)).into_mut().1
+        self.shards.iter().map(of_shard).sum()
     }
 }
 
-const fn full(per_minute: u32) -> u64 {
-    per_minute as u64 * 60
+impl Shard {
+    fn full_at(&mut self, hash: u64, now: u64) -> &mut u64 {
+        if self.sets.is_empty() {
+            self.sets = vec![Set::default(); SETS];
+        }
+        let number = usize::try_from(hash / SHARDS as u64 % SETS as u64).expect("few sets");
+        let Set(set) = &mut self.sets[number];
+        let known = set.iter().position(|bucket| bucket.hash == hash);
+        let Some(at) = known.or_else(|| set.iter().position(|bucket| bucket.full_at <= now)) else {
+            return &mut self.overflow_full_at;
+        };
+        set[at].hash = hash;
+        &mut set[at].full_at
+    }
 }
 
-impl Bucket {
-    fn fill(&mut self, per_minute: u32, now: Instant) {
-        let per_minute = u64::from(per_minute.max(1));
-        let nanos = u64::try_from(now.saturating_duration_since(self.at).as_nanos()).unwrap_or(u64::MAX);
-        let gained = nanos / (NANOS_PER_SECOND / per_minute).max(1);
-        self.level = self.level.saturating_add(gained).min(per_minute * 60);
-        // Only the time that was paid for: whoever asks often does not round the rest away.
-        self.at += Duration::from_nanos(gained.saturating_mul(NANOS_PER_SECOND / per_minute).min(nanos));
-    }
-
-    fn take(&mut self, per_minute: u32, now: Instant) -> Result<(), Duration> {
-        self.fill(per_minute, now);
-        if self.level >= 60 {
-            self.level -= 60;
-            return Ok(());
-        }
-        let missing = 60 - self.level;
-        Err(Duration::from_millis((missing * 1_000).div_ceil(u64::from(per_minute.max(1)))))
-    }
+/// Rounded down: all requests of a minute fit into it. There is nobody who may never ask.
+const fn cost_nanos(per_minute: u32) -> u64 {
+    MINUTE_NANOS / (if per_minute == 0 { 1 } else { per_minute as u64 })
 }
 
 /// The key of an address. Whoever has an IPv6 network has as many addresses as he likes.
@@ -169,25 +162,53 @@ mod tests {
     }
 
     #[test]
+    fn so_many_may_come_at_once_whatever_the_number_and_another_number_holds_at_once() {
+        let start = Instant::now();
+        let source = IpAddr::from([192, 0, 2, 1]);
+        for per_minute in [1, 7, 59, 600, 1_000_000] {
+            let rate = Rate::new(per_minute, start);
+            let taken = (0..=per_minute).filter(|_| rate.take(source, start).is_ok());
+            assert_eq!(taken.count(), usize::try_from(per_minute).unwrap());
+            assert!(rate.take(source, start + 60 * SECOND / per_minute).is_ok(), "{per_minute}");
+        }
+        let rate = Rate::new(1, start);
+        assert!(rate.take(source, start).is_ok() && rate.take(source, start).is_err());
+        rate.set(600);
+        assert_eq!(rate.take(source, start), Err(SECOND / 10));
+        assert!(rate.take(source, start + SECOND / 10).is_ok());
+        let never = Rate::new(0, start);
+        assert!(never.take(source, start).is_ok() && never.take(source, start + 60 * SECOND).is_ok());
+        // What came before the table was made is as if it came then.
+        assert!(never.take(source, start.checked_sub(SECOND).unwrap()).is_err());
+    }
+
+    #[test]
     fn the_table_is_bounded_and_strangers_beyond_it_share_a_bucket() {
         let start = Instant::now();
         let rate = Rate::new(60, start);
-        // So many that every shard is full.
-        for n in 0..2 * SOURCES_MAX {
-            let source = IpAddr::V4(u32::try_from(n).unwrap().into());
+        let flood = || (0..4 * SOURCES_MAX).map(|n| IpAddr::V4(u32::try_from(n).unwrap().into()));
+        // So many that every place is taken.
+        for source in flood() {
             let _ = rate.take(source, start);
         }
-        assert_eq!(rate.len(), SOURCES_MAX);
+        assert_eq!(rate.len(start), SOURCES_MAX);
         let strangers = (0..=255_u8).filter(|n| rate.take(IpAddr::from([192, 0, 2, *n]), start).is_ok());
         assert_eq!(strangers.count(), 0, "others came before them");
-        assert_eq!(rate.len(), SOURCES_MAX);
-        let later = start + 2 * SECOND;
+        let again = flood().filter(|source| rate.take(*source, start).is_ok());
+        assert_eq!(again.count(), SOURCES_MAX, "who has a place keeps it");
+        let later = start + 3 * SECOND;
+        assert_eq!(rate.len(later), 0, "those who were quiet are forgotten");
         assert!(rate.take(IpAddr::from([192, 0, 2, 200]), later).is_ok());
-        assert_eq!(
-            rate.len(),
-            SOURCES_MAX - SOURCES_MAX / SHARDS + 1,
-            "those of its shard who were quiet are forgotten"
-        );
+        assert_eq!(rate.len(later), 1);
+    }
+
+    /// A few thousand customers are far from a flood.
+    #[test]
+    fn hardly_anybody_shares_a_bucket_while_a_third_of_the_places_is_taken() {
+        let start = Instant::now();
+        let rate = Rate::new(1, start);
+        let taken = (0..20_000_u32).filter(|n| rate.take(IpAddr::V4((*n).into()), start).is_ok()).count();
+        assert!(taken > 19_900, "{taken}");
     }
 
     #[test]

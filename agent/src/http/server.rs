@@ -10,7 +10,7 @@
 //! ```
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,10 +20,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
-use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode};
+use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,17 +54,30 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Wait after the kernel could not give us a connection (out of file descriptors), so that we do not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// What stands before the body of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a Uri,
+    pub(crate) fields: &'a HeaderMap,
+}
+
+impl<'a, B> From<&'a hyper::Request<B>> for Header<'a> {
+    fn from(request: &'a hyper::Request<B>) -> Self {
+        Self { method: request.method(), target: request.uri(), fields: request.headers() }
+    }
+}
+
 /// A complete request.
-#[derive(Debug)]
-pub(crate) struct Request {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
     /// When it came.
     pub(crate) at: std::time::Instant,
     /// Our address that it came to.
     pub(crate) local: SocketAddr,
-    /// Method, target, header.
-    pub(crate) parts: Parts,
+    pub(crate) header: Header<'a>,
     /// Empty for methods without one.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: &'a [u8],
 }
 
 /// An answer.
@@ -74,9 +86,26 @@ pub(crate) type Answer = Response<Content>;
 /// An answer, or where it will come from. What needs nobody else is answered at once, and costs no task of its own.
 pub(crate) enum Reply {
     /// Made.
-    Now(Answer),
+    Now(Ready<Answer>),
     /// Being made.
     Later(Making),
+}
+
+impl Reply {
+    pub(crate) fn now(answer: Answer) -> Self {
+        Self::Now(ready(answer))
+    }
+}
+
+impl Future for Reply {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        match self.get_mut() {
+            Self::Now(answer) => Pin::new(answer).poll(context),
+            Self::Later(making) => making.as_mut().poll(context),
+        }
+    }
 }
 
 /// An answer that is being made.
@@ -88,10 +117,15 @@ pub(crate) trait Handler: Send + Sync + 'static {
     type Admitted: Send + 'static;
 
     /// Decides by the header alone, which is there `now`; a refusal is answered without reading a body.
-    fn admit(&self, peer: SocketAddr, header: &Parts, now: std::time::Instant) -> Result<Self::Admitted, Box<Answer>>;
+    fn admit(
+        &self,
+        peer: SocketAddr,
+        header: Header<'_>,
+        now: std::time::Instant,
+    ) -> Result<Self::Admitted, Box<Answer>>;
 
     /// Answers one request.
-    fn handle(self: &Arc<Self>, admitted: Self::Admitted, request: Request) -> Reply;
+    fn handle(self: &Arc<Self>, admitted: Self::Admitted, request: Request<'_>) -> Reply;
 
     /// Answers a request whose body is not to be had.
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer;
@@ -196,11 +230,16 @@ async fn secured<H: Handler>(stream: TcpStream, Acceptor(acceptor): Acceptor, mu
 async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Connection<H>) {
     let (peer, pace, is_misled) = (shared.peer, shared.pace.clone(), shared.is_misled);
     let shared = Arc::new(shared);
-    let service = service_fn(move |request: hyper::Request<Incoming>| Replying::new(shared.answer(request)));
+    let service = service_fn(move |request| {
+        let reply = shared.answer(request);
+        async move { Ok::<_, Infallible>(reply.await) }
+    });
     let connection = http1::Builder::new()
         // hyper makes a timer for each request and takes it down again. Ours is one for all of them.
         .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX)
+        // Answers are short: to copy one behind its header costs less than to hand two pieces to the kernel.
+        .writev(false)
         .keep_alive(!is_misled)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -235,67 +274,39 @@ async fn connection<H: Handler>(stream: impl AsyncRead + AsyncWrite + Unpin, sha
     }
 }
 
-/// A [`Reply`] as hyper waits for it.
-enum Replying {
-    Now(Option<Answer>),
-    Later(Making),
-}
-
-impl Replying {
-    fn new(reply: Reply) -> Self {
-        match reply {
-            Reply::Now(answer) => Self::Now(Some(answer)),
-            Reply::Later(making) => Self::Later(making),
-        }
-    }
-}
-
-impl Future for Replying {
-    type Output = Result<Answer, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Now(answer) => Poll::Ready(Ok(answer.take().expect("polled once more after its end"))),
-            Self::Later(making) => making.as_mut().poll(context).map(Ok),
-        }
-    }
-}
-
 impl<H: Handler> Connection<H> {
     /// A header is there.
     fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> Reply {
         // Timers go by the clock of Tokio, which tests can turn; what the handler holds, by that of the machine.
         let (now, at) = (Instant::now(), std::time::Instant::now());
-        let (parts, body) = request.into_parts();
+        let header = Header::from(&request);
         if self.is_misled {
             let sentence = "https is spoken here, and the request came in the clear";
-            return Reply::Now(self.handler.refuse(StatusCode::BAD_REQUEST, sentence));
+            return Reply::now(self.handler.refuse(StatusCode::BAD_REQUEST, sentence));
         }
-        let admitted = match self.handler.admit(self.peer, &parts, at) {
+        let admitted = match self.handler.admit(self.peer, header, at) {
             Ok(admitted) => admitted,
             Err(answer) => {
                 self.pace.expect_header(now);
-                return Reply::Now(*answer);
+                return Reply::now(*answer);
             }
         };
         // Other methods have no body that we would look at; hyper drops what comes or closes the connection.
-        if parts.method != Method::POST {
-            return self.handle(admitted, Request { at, local: self.local, parts, body: Vec::new() }, now);
+        if *header.method != Method::POST {
+            return self.handle(admitted, Request { at, local: self.local, header, body: &[] }, now);
         }
         self.pace.has_header();
         let connection = self.clone();
-        Reply::Later(Box::pin(async move { connection.answer_post(admitted, parts, body).await }))
+        Reply::Later(Box::pin(async move { connection.answer_post(admitted, request).await }))
     }
 
-    async fn answer_post(self: &Arc<Self>, admitted: H::Admitted, parts: Parts, body: Incoming) -> Answer {
-        let (status, sentence) = match timeout(BODY_TIME, read(body, &self.large_bodies)).await {
+    async fn answer_post(self: &Arc<Self>, admitted: H::Admitted, mut request: hyper::Request<Incoming>) -> Answer {
+        let (status, sentence) = match timeout(BODY_TIME, read(request.body_mut(), &self.large_bodies)).await {
             // The room of a large body is given back after its answer.
             Ok(Ok((body, _room))) => {
-                let request = Request { at: std::time::Instant::now(), local: self.local, parts, body };
-                return match self.handle(admitted, request, Instant::now()) {
-                    Reply::Now(answer) => answer,
-                    Reply::Later(making) => making.await,
-                };
+                let (at, header) = (std::time::Instant::now(), Header::from(&request));
+                let request = Request { at, local: self.local, header, body: &body };
+                return self.handle(admitted, request, Instant::now()).await;
             }
             Ok(Err(BodyError::Broken)) => (StatusCode::BAD_REQUEST, "the body is broken off"),
             Ok(Err(BodyError::TooLong)) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB"),
@@ -307,11 +318,12 @@ impl<H: Handler> Connection<H> {
     }
 
     /// The request is there, whole.
-    fn handle(self: &Arc<Self>, admitted: H::Admitted, request: Request, now: Instant) -> Reply {
+    fn handle(self: &Arc<Self>, admitted: H::Admitted, request: Request<'_>, now: Instant) -> Reply {
         match self.handler.handle(admitted, request) {
-            Reply::Now(mut answer) => {
+            Reply::Now(made) => {
+                let mut answer = made.into_inner();
                 self.pace.answered(&mut answer, now);
-                Reply::Now(answer)
+                Reply::now(answer)
             }
             Reply::Later(making) => {
                 self.pace.place().busy();

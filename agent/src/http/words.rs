@@ -1,19 +1,19 @@
 //! What the server's side of the hierarchy's HTTP has in common, whoever is behind: which requests are looked at, where their pairs
 //! and passwords are, and how refusals and answers are told.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use castgate_wire::registry::{self, Login};
+use castgate_wire::registry::{self, Login, Request as Action};
 use hyper::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
 use super::content::Content;
-use super::server::Answer;
+use super::server::{Answer, Header, Request};
 
 /// Longest target of a GET; the caller switches to POST.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -91,21 +91,37 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
 }
 
 /// Whether the request is one for us at all.
-pub(crate) fn admit(header: &Parts) -> Result<(), Failure> {
-    if !registry::path_is_ours(header.uri.path()) {
+pub(crate) fn admit(header: Header<'_>) -> Result<(), Failure> {
+    let Header { method, target, fields: _ } = header;
+    if !registry::path_is_ours(target.path()) {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("only {} is served here", registry::PATH)));
     }
-    if header.method != Method::GET && header.method != Method::POST {
+    if *method != Method::GET && *method != Method::POST {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are answered"));
     }
-    if header.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
+    if target.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
         return Err(Failure::new(StatusCode::URI_TOO_LONG, "the request line is too long for GET, use POST"));
     }
     Ok(())
 }
 
+/// What is wanted, and who says that he is allowed to.
+pub(crate) fn read(request: Request<'_>) -> Result<(Action, Option<Login>), Failure> {
+    let Header { method, target, fields } = request.header;
+    let query = target.query().unwrap_or_default();
+    let is_post = *method == Method::POST;
+    let pairs = if is_post { Cow::Owned(pairs_of_post(fields, request.body, query)?) } else { Cow::Borrowed(query) };
+    let (action, login) = Action::parse(&pairs).map_err(|error| Failure::bad(error.to_string()))?;
+    if let Action::Query(_) = action {
+        // Nobody has to prove anything.
+        return Ok((action, None));
+    }
+    // A password in a URL ends up in logs and histories: there it is not taken.
+    Ok((action, basic(fields).or(login.filter(|_| is_post))))
+}
+
 /// Pairs of the body, then those of the query part. No type of the body is as good as the right one.
-pub(crate) fn pairs_of_post(header: &HeaderMap, body: &[u8], query: &str) -> Result<String, Failure> {
+fn pairs_of_post(header: &HeaderMap, body: &[u8], query: &str) -> Result<String, Failure> {
     let media_type = header.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let essence = media_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     if !matches!(essence.as_deref(), None | Some("" | "application/x-www-form-urlencoded")) {
@@ -116,7 +132,7 @@ pub(crate) fn pairs_of_post(header: &HeaderMap, body: &[u8], query: &str) -> Res
 }
 
 /// Login and password of `Authorization: Basic` (RFC 7617).
-pub(crate) fn basic(header: &HeaderMap) -> Option<Login> {
+fn basic(header: &HeaderMap) -> Option<Login> {
     let (scheme, coded) = header.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

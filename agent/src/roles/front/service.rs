@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use castgate_control::{FrontSnapshot, Registration};
 use castgate_rpc::v1::{LocateRequest, TransferEntry, TransferRequest};
 use castgate_wire::registry::{self, Bye, Login, Query, Register, Request as Action, Server, Transfer, xml};
-use hyper::header::{HeaderMap, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Streaming;
@@ -21,8 +19,8 @@ use super::sessions::{Outcome, Sessions};
 use super::upstream::Upstream;
 use crate::http::content::{Content, Part};
 use crate::http::rate::{Rate, host};
-use crate::http::server::{Answer, Handler, Reply, Request};
-use crate::http::words::{BUSY_RETRY, Failure, XML, admit, basic, empty, pairs_of_post, with};
+use crate::http::server::{Answer, Handler, Header, Reply, Request};
+use crate::http::words::{BUSY_RETRY, Failure, XML, admit, empty, read, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
 use crate::surroundings::Surroundings;
 
@@ -77,30 +75,21 @@ impl Service {
         self.sessions.expire(now);
     }
 
-    async fn act(&self, request: &Request, source: IpAddr) -> Result<Answer, Failure> {
-        let Request { parts, body, .. } = request;
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = match parts.method {
-            Method::GET => query.to_owned(),
-            _ => pairs_of_post(&parts.headers, body, query)?,
-        };
-        let (action, login) = Action::parse(&pairs).map_err(|error| Failure::bad(error.to_string()))?;
-        // A password in a URL ends up in logs and histories: there it is not taken.
-        let login = login.filter(|_| parts.method == Method::POST);
+    async fn act(&self, action: Action, login: Option<Login>, source: IpAddr) -> Result<Answer, Failure> {
         let _turn =
             self.waiting.try_acquire().map_err(|_| Failure::busy("too many requests wait for the service behind"))?;
         match action {
             Action::Query(query) => self.query(source, &query).await,
             Action::Register(register) => {
-                let login = self.prove(source, &parts.headers, login).await?;
+                let login = self.prove(source, login).await?;
                 self.register(&login, register).await
             }
             Action::Bye(bye) => {
-                let login = self.prove(source, &parts.headers, login).await?;
+                let login = self.prove(source, login).await?;
                 self.bye(&login, &bye).await
             }
             Action::Transfer(transfer) => {
-                let login = basic(&parts.headers).or(login).ok_or_else(Failure::unauthorized)?;
+                let login = login.ok_or_else(Failure::unauthorized)?;
                 self.wrong_passwords.look(host(source), Instant::now()).map_err(Failure::too_many)?;
                 self.transfer(login, &transfer).await.inspect_err(|failure| self.note_wrong(source, failure))
             }
@@ -129,8 +118,8 @@ impl Service {
     }
 
     /// Login and password of the caller, which the service behind knows as an agent and its key.
-    async fn prove(&self, source: IpAddr, header: &HeaderMap, body: Option<Login>) -> Result<Login, Failure> {
-        let login = basic(header).or(body).ok_or_else(Failure::unauthorized)?;
+    async fn prove(&self, source: IpAddr, login: Option<Login>) -> Result<Login, Failure> {
+        let login = login.ok_or_else(Failure::unauthorized)?;
         if self.sessions.knows(&login.login, &login.password) {
             return Ok(login);
         }
@@ -221,7 +210,7 @@ async fn hand_on(mut entries: Streaming<TransferEntry>, parts: mpsc::Sender<Part
             }
         };
         if is_last || xml.len() >= PART_BYTES {
-            let part = Part::Data(Bytes::from(std::mem::take(&mut xml)));
+            let part = Part::Data(std::mem::take(&mut xml));
             if parts.send(part).await.is_err() {
                 return;
             }
@@ -238,18 +227,22 @@ impl Handler for Service {
     /// The source of the request.
     type Admitted = IpAddr;
 
-    fn admit(&self, peer: SocketAddr, header: &Parts, now: Instant) -> Result<IpAddr, Box<Answer>> {
+    fn admit(&self, peer: SocketAddr, header: Header<'_>, now: Instant) -> Result<IpAddr, Box<Answer>> {
         let trusted = self.trusted_proxies.read().unwrap_or_else(PoisonError::into_inner);
-        let source = source::of(peer.ip(), &header.headers, &trusted);
+        let source = source::of(peer.ip(), header.fields, &trusted);
         drop(trusted);
         let admitted = admit(header).and_then(|()| self.rate.take(host(source), now).map_err(Failure::too_many));
         admitted.map(|()| source).map_err(|failure| Box::new(Self::failed(source, failure)))
     }
 
-    fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Reply {
+    fn handle(self: &Arc<Self>, source: IpAddr, request: Request<'_>) -> Reply {
+        let (action, login) = match read(request) {
+            Ok(read) => read,
+            Err(failure) => return Reply::now(Self::failed(source, failure)),
+        };
         let service = self.clone();
         Reply::Later(Box::pin(async move {
-            let outcome = service.act(&request, source).await;
+            let outcome = service.act(action, login, source).await;
             outcome.unwrap_or_else(|failure| Self::failed(source, failure))
         }))
     }

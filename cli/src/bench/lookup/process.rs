@@ -109,15 +109,15 @@ impl Process {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// Time that its threads have worked.
+    /// Time that its threads have worked, those that have ended included.
     pub(super) fn work(&self) -> Result<Duration> {
-        let mut nanos = 0;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end meanwhile.
-            let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanos += text.split_whitespace().next().context("no schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanos))
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in brackets, may hold anything; `utime` and `stime` are the 12th and 13th field behind it.
+        let (_, behind) = text.rsplit_once(')').context("no stat")?;
+        let mut fields = behind.split_whitespace().skip(11);
+        let mut ticks = || anyhow::Ok(fields.next().context("no time in stat")?.parse::<u64>()?);
+        let millis = (ticks()? + ticks()?) * 1_000 / rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_millis(millis))
     }
 
     /// As by `kill -9`.

@@ -11,7 +11,6 @@ mod answer;
 mod passwords;
 mod transfer;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -20,10 +19,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::database::{Caller, Change, Database, Doubt, Tier};
-use castgate_wire::registry::{Bye, Login, Query, Register, Request as Action, xml};
+use castgate_wire::registry::{Bye, Query, Register, Request as Action, xml};
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
 use ipnet::IpNet;
 use tokio::sync::{Notify, watch};
 
@@ -34,8 +32,8 @@ use super::shared::Shared;
 use super::standstill::Standstill;
 use super::store::{Committed, Store};
 use crate::http::rate::{Rate, host};
-use crate::http::server::{Answer, Handler, Reply, Request};
-use crate::http::words::{BUSY_RETRY, Failure, XML, admit, basic, empty, pairs_of_post, with};
+use crate::http::server::{Answer, Handler, Header, Reply, Request};
+use crate::http::words::{BUSY_RETRY, Failure, XML, admit, empty, read, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
 use passwords::Passwords;
 
@@ -240,23 +238,20 @@ impl Service {
     }
 
     /// What asks for something without proving who it is, is answered at once; the rest waits for passwords and the disk.
-    fn act(self: &Arc<Self>, request: Request, source: IpAddr) -> Result<Reply, Failure> {
-        let (action, login) = read(&request)?;
-        let Request { at, local, parts, body: _ } = request;
+    fn act(self: &Arc<Self>, request: Request<'_>, source: IpAddr) -> Result<Reply, Failure> {
+        let (action, login) = read(request)?;
         match action {
             Action::Query(query) => {
-                let caller = Caller { address: source, asked_at: Some(local) };
-                self.query(at, caller, &query).map(Reply::Now)
+                let caller = Caller { address: source, asked_at: Some(request.local) };
+                self.query(request.at, caller, &query).map(Reply::now)
             }
-            Action::Transfer(transfer) => {
-                self.transfer(source, basic(&parts.headers).or(login), transfer).map(Reply::Now)
-            }
+            Action::Transfer(transfer) => self.transfer(source, login, transfer).map(Reply::now),
             Action::Register(register) => Ok(self.later(source, |service| async move {
-                let login = service.authenticate(source, &parts.headers, login).await?;
+                let login = service.authenticate(source, login).await?;
                 service.register(source, &login, &register).await
             })),
             Action::Bye(bye) => Ok(self.later(source, |service| async move {
-                let login = service.authenticate(source, &parts.headers, login).await?;
+                let login = service.authenticate(source, login).await?;
                 service.bye(source, &login, &bye).await
             })),
         }
@@ -356,9 +351,9 @@ impl Handler for Service {
     /// The source of the request.
     type Admitted = IpAddr;
 
-    fn admit(&self, peer: SocketAddr, header: &Parts, now: Instant) -> Result<IpAddr, Box<Answer>> {
+    fn admit(&self, peer: SocketAddr, header: Header<'_>, now: Instant) -> Result<IpAddr, Box<Answer>> {
         let trusted = self.trusted_proxies.read().unwrap_or_else(PoisonError::into_inner);
-        let source = source::of(peer.ip(), &header.headers, &trusted);
+        let source = source::of(peer.ip(), header.fields, &trusted);
         drop(trusted);
         let admitted = admit(header).and_then(|()| {
             self.rate.take(host(source), now).map_err(Failure::too_many)?;
@@ -370,8 +365,8 @@ impl Handler for Service {
         admitted.map(|()| source).map_err(|failure| Box::new(self.failed(source, failure)))
     }
 
-    fn handle(self: &Arc<Self>, source: IpAddr, request: Request) -> Reply {
-        self.act(request, source).unwrap_or_else(|failure| Reply::Now(self.failed(source, failure)))
+    fn handle(self: &Arc<Self>, source: IpAddr, request: Request<'_>) -> Reply {
+        self.act(request, source).unwrap_or_else(|failure| Reply::now(self.failed(source, failure)))
     }
 
     fn refuse(&self, status: StatusCode, sentence: &str) -> Answer {
@@ -379,17 +374,6 @@ impl Handler for Service {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(BUSY_RETRY);
         Failure { retry_after, ..Failure::new(status, sentence) }.into_answer()
     }
-}
-
-/// What is wanted, and the login in the body.
-fn read(request: &Request) -> Result<(Action, Option<Login>), Failure> {
-    let Request { parts, body, .. } = request;
-    let query = parts.uri.query().unwrap_or_default();
-    let is_post = parts.method == Method::POST;
-    let pairs = if is_post { Cow::Owned(pairs_of_post(&parts.headers, body, query)?) } else { Cow::Borrowed(query) };
-    let (action, login) = Action::parse(&pairs).map_err(|error| Failure::bad(error.to_string()))?;
-    // A password in a URL ends up in logs and histories: there it is not taken.
-    Ok((action, login.filter(|_| is_post)))
 }
 
 /// Waits until what was changed cannot get lost.
@@ -441,7 +425,7 @@ mod tests {
         let mut statuses = Vec::new();
         for client in ["198.51.100.1", "198.51.100.2", "198.51.100.2"] {
             let mut request = request("/script/castgate.cgs?ACTION=QUERY&TYPE=TS");
-            request.parts.headers.insert("x-forwarded-for", client.parse().unwrap());
+            request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
             statuses.push(ask(&service, request).await.status().as_u16());
         }
         assert_eq!(statuses, [200, 200, 429]);
@@ -457,9 +441,8 @@ mod tests {
         let query = "/script/castgate.cgs?ACTION=QUERY&TYPE=TS";
         let mut transfer = request("/script/castgate.cgs?ACTION=TRANSFER");
         let coded = format!("Basic {}", STANDARD.encode("peer:s3cret"));
-        transfer.parts.headers.insert(AUTHORIZATION, coded.parse().unwrap());
-        let again =
-            || Request { at: transfer.at, local: transfer.local, parts: transfer.parts.clone(), body: Vec::new() };
+        transfer.headers_mut().insert(AUTHORIZATION, coded.parse().unwrap());
+        let again = || transfer.clone();
         assert_eq!(ask(&service, request(query)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         let put_off = ask(&service, again()).await;
         assert_eq!(
@@ -490,18 +473,18 @@ mod tests {
     }
 
     /// As the server does it.
-    async fn ask(service: &Arc<Service>, request: Request) -> Answer {
-        match service.admit("192.0.2.1:4711".parse().unwrap(), &request.parts, request.at) {
-            Ok(source) => match service.handle(source, request) {
-                Reply::Now(answer) => answer,
-                Reply::Later(making) => making.await,
-            },
+    async fn ask(service: &Arc<Service>, request: hyper::Request<()>) -> Answer {
+        let (at, header) = (Instant::now(), Header::from(&request));
+        match service.admit("192.0.2.1:4711".parse().unwrap(), header, at) {
+            Ok(source) => {
+                let request = Request { at, local: "192.0.2.2:5632".parse().unwrap(), header, body: &[] };
+                service.handle(source, request).await
+            }
             Err(answer) => *answer,
         }
     }
 
-    fn request(target: &str) -> Request {
-        let (parts, ()) = hyper::Request::builder().uri(target).body(()).unwrap().into_parts();
-        Request { at: Instant::now(), local: "192.0.2.2:5632".parse().unwrap(), parts, body: Vec::new() }
+    fn request(target: &str) -> hyper::Request<()> {
+        hyper::Request::builder().uri(target).body(()).unwrap()
     }
 }

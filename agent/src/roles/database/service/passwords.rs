@@ -9,12 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use castgate_endpoint::hierarchy::accounts::{Check, PasswordCheck, Shown};
 use castgate_wire::registry::Login;
-use hyper::header::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::Service;
 use crate::http::rate::{Rate, host};
-use crate::http::words::{Failure, basic};
+use crate::http::words::Failure;
 use crate::roles::database::audit::Act;
 
 /// Passwords checked at one time: each takes a core and tens of MiB.
@@ -84,13 +83,8 @@ impl Passwords {
 
 impl Service {
     /// The login of the caller, whose password proved right.
-    pub(super) async fn authenticate(
-        &self,
-        source: IpAddr,
-        header: &HeaderMap,
-        body: Option<Login>,
-    ) -> Result<String, Failure> {
-        let Login { login, password } = basic(header).or(body).ok_or_else(Failure::unauthorized)?;
+    pub(super) async fn authenticate(&self, source: IpAddr, login: Option<Login>) -> Result<String, Failure> {
+        let Login { login, password } = login.ok_or_else(Failure::unauthorized)?;
         let check = {
             let database = self.database();
             match database.accounts().check(&login, &password) {
@@ -174,12 +168,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
     use castgate_endpoint::hierarchy::accounts::{Account, Allow};
     use castgate_endpoint::hierarchy::database::{Config, Database};
     use hyper::StatusCode;
-    use hyper::header::AUTHORIZATION;
 
     use super::super::tests::fresh;
     use super::*;
@@ -202,10 +193,9 @@ mod tests {
         let allow = Allow { sources: vec!["10.0.0.0/8".parse().unwrap()], ..Allow::default() };
         let account = Account::new("be".to_owned(), hash.to_owned(), allow).unwrap();
         let service = fresh(Database::new(Config::default(), vec![account], [7; 16]), 600, Vec::new());
-        let mut header = HeaderMap::new();
-        header.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode("be:guess")).parse().unwrap());
         let guess = async |source: [u8; 4]| {
-            service.authenticate(IpAddr::from(source), &header, None).await.unwrap_err().status.as_u16()
+            let login = Login { login: "be".to_owned(), password: "guess".to_owned() };
+            service.authenticate(IpAddr::from(source), Some(login)).await.unwrap_err().status.as_u16()
         };
         for n in 0..WRONG_PASSWORDS_PER_LOGIN {
             let [.., high, low] = n.to_be_bytes();

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use castgate_wire::registry::{Login, Transfer, xml};
 use hyper::StatusCode;
 use sha2::{Digest as _, Sha256};
@@ -88,7 +87,7 @@ impl Service {
             if from.is_none() {
                 xml.push_str(xml::TRANSFER_END);
             }
-            if !xml.is_empty() && parts.blocking_send(Part::Data(Bytes::from(std::mem::take(&mut xml)))).is_err() {
+            if !xml.is_empty() && parts.blocking_send(Part::Data(std::mem::take(&mut xml))).is_err() {
                 return false;
             }
         }

@@ -17,6 +17,7 @@ pub mod config;
 mod dial;
 mod http;
 pub mod limits;
+mod news;
 pub mod report;
 pub mod roles;
 pub mod service;

@@ -1,12 +1,14 @@
 //! Running other programs: from the root of the workspace, with their output on ours.
 
 use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The root of the workspace, wherever the command was typed.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // As Cargo says when it runs it: several clones may share a target folder, and what was compiled in may be another one.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().expect("xtask/ lies in the workspace").to_path_buf()
 }
 

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use tokio::sync::watch;
 
+use crate::news::tell;
+
 /// Clones are the same board.
 #[derive(Debug, Clone)]
 pub struct Feeding(watch::Sender<Vec<IpAddr>>);
@@ -24,11 +26,7 @@ impl Default for Feeding {
 impl Feeding {
     /// The server: this is the chain now; empty when nobody feeds it.
     pub fn set(&self, chain: Vec<IpAddr>) {
-        self.0.send_if_modified(|before| {
-            let changed = *before != chain;
-            *before = chain;
-            changed
-        });
+        tell(&self.0, chain);
     }
 
     /// The registrar: what to announce.

@@ -11,6 +11,8 @@
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use tokio::sync::watch;
 
+use crate::news::tell;
+
 /// Clones are the same board.
 #[derive(Debug, Clone)]
 pub struct Peering {
@@ -51,12 +53,8 @@ impl Peering {
         if *self.peers.borrow() != peers {
             self.set_synchronised(peers.is_empty());
         }
-        self.peers.send_if_modified(|before| {
-            let changed = *before != peers;
-            *before = peers;
-            changed
-        });
-        self.searching.send_if_modified(|before| std::mem::replace(before, false));
+        tell(&self.peers, peers);
+        tell(&self.searching, false);
     }
 
     /// The database: whom to transfer from.
@@ -67,12 +65,12 @@ impl Peering {
 
     /// The database: whether it holds what its peers hold.
     pub fn set_synchronised(&self, synchronised: bool) {
-        self.synchronised.send_if_modified(|before| std::mem::replace(before, synchronised) != synchronised);
+        tell(&self.synchronised, synchronised);
     }
 
     /// The database: whether it can answer at all.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+        tell(&self.ready, ready);
     }
 
     /// The registrar: whether there is anything to announce. Until then nobody is told anything.

@@ -17,6 +17,7 @@ mod relays;
 mod security;
 mod serve;
 mod stage;
+mod tls;
 
 use castgate_e2e::cluster::runner::{self, Scenario};
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ const SCENARIOS: &[&[Scenario]] = &[
     commands::SCENARIOS,
     relays::SCENARIOS,
     policies::SCENARIOS,
+    tls::SCENARIOS,
     hierarchy::SCENARIOS,
     etcd::SCENARIOS,
     outages::SCENARIOS,

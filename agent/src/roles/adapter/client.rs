@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
+use crate::news::tell;
 use crate::report::ClientReport;
 use crate::roles::feeding::Feeding;
 use crate::roles::peering::Peering;
@@ -109,12 +110,7 @@ impl Client {
     }
 
     pub(super) fn set(&self, settings: Settings) {
-        let settings = Some(settings);
-        self.settings.send_if_modified(|before| {
-            let changed = *before != settings;
-            *before = settings;
-            changed
-        });
+        tell(&self.settings, Some(settings));
     }
 
     /// Has everything taken back.
@@ -365,12 +361,7 @@ impl Task {
             _ => registrations,
         };
         let report = ClientReport { agent: self.agent.clone(), connected: self.stream.is_some(), registrations };
-        let news = self.publisher.send_if_modified(|before| {
-            let news = *before != report;
-            *before = report;
-            news
-        });
-        if news {
+        if tell(&self.publisher, report) {
             self.changed.notify_one();
         }
     }

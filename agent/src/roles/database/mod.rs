@@ -44,6 +44,7 @@ pub use rules::{PolicyError, RuleReport};
 pub use store::StoreError;
 
 use crate::http::server;
+use crate::news::tell;
 use crate::roles::peering::Peering;
 use crate::tls::Port;
 use audit::Act;
@@ -286,21 +287,13 @@ impl Database {
         self.rotations.set(&ready.accounts);
         rules::put(&self.service, ready);
         let files = in_force.files();
-        self.files.send_if_modified(|before| {
-            let changed = *before != files;
-            *before = files;
-            changed
-        });
+        tell(&self.files, files);
         drop(in_force);
         if let Some(tls) = tls {
             self.tls.put(tls);
         }
         self.service.set_peer_login(peer_login);
-        self.peers.send_if_modified(|before| {
-            let changed = *before != peer_settings;
-            *before = peer_settings;
-            changed
-        });
+        tell(&self.peers, peer_settings);
         self.service.set_limits(requests_per_minute, trusted_proxies);
         Ok(())
     }

@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::entry_name;
 use crate::dial::{self, Backoff};
+use crate::news::tell;
 use crate::report::RegistrationReport;
 use crate::roles::feeding::Feeding;
 use crate::roles::peering::Peering;
@@ -207,7 +208,7 @@ impl Client {
                         let is_news = self.take_peers(&current, &state, &mut peers);
                         let number = state.number;
                         self.publish(reports(endpoint, state));
-                        self.numbers.send_if_modified(|before| std::mem::replace(before, number) != number);
+                        tell(&self.numbers, number);
                         is_news
                     }
                     Ok(None) if current.bye => return Ok(End::Bye),
@@ -271,12 +272,7 @@ impl Client {
     }
 
     fn publish(&self, reports: Vec<RegistrationReport>) {
-        let news = self.statuses.send_if_modified(|before| {
-            let changed = *before != reports;
-            *before = reports;
-            changed
-        });
-        if news {
+        if tell(&self.statuses, reports) {
             self.changed.notify_one();
         }
     }

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use super::{RegistrarError, entry_name, lookups};
 use crate::http::client::{self, trust_of};
+use crate::news::tell;
 use crate::report::RegistrationReport;
 use crate::roles::feeding::Feeding;
 use crate::roles::peering::Peering;
@@ -363,15 +364,10 @@ impl Publisher {
     /// Statuses first: who sees that an order was carried out sees what came of it.
     fn publish(&self, machine: &endpoint::Registrar, carried_out: u64) {
         let reports: Vec<RegistrationReport> = machine.statuses().map(|status| report(&status)).collect();
-        let news = self.statuses.send_if_modified(|before| {
-            let changed = *before != reports;
-            *before = reports;
-            changed
-        });
-        if news {
+        if tell(&self.statuses, reports) {
             self.changed.notify_one();
         }
-        self.carried_out.send_if_modified(|before| std::mem::replace(before, carried_out) != carried_out);
+        tell(&self.carried_out, carried_out);
     }
 }
 

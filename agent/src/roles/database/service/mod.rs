@@ -35,6 +35,7 @@ use crate::http::rate::{Rate, host};
 use crate::http::server::{Answer, Handler, Header, Reply, Request};
 use crate::http::words::{BUSY_RETRY, Failure, XML, admit, empty, read, with};
 use crate::http::{MATCH, UPDATE_INTERVAL, source};
+use crate::news::tell;
 use passwords::Passwords;
 
 const NOT_SYNCHRONISED: &str = "this database does not know yet what its peers know";
@@ -220,9 +221,9 @@ impl Service {
         }
         let committed = store.and_then(|store| store.follow(changes.into_iter()));
         let entries = database.len();
-        self.entries.send_if_modified(|before| std::mem::replace(before, entries) != entries);
+        tell(&self.entries, entries);
         let doubt = database.doubt();
-        self.doubt.send_if_modified(|before| std::mem::replace(before, doubt) != doubt);
+        tell(&self.doubt, doubt);
         let same_deadline = deadline == database.next_timeout();
         drop(database);
         if !same_deadline {

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::demand::Demand;
 use super::{runtime, settings};
+use crate::news::tell;
 use crate::report::UpstreamReport;
 use crate::roles::feeding::Feeding;
 
@@ -106,7 +107,7 @@ impl UmtpAbove {
     pub(super) fn want(&self, demand: &Demand) {
         let channels = channels(demand, &self.rules);
         if let Some(wanted) = &self.wanted {
-            wanted.send_if_modified(|before| std::mem::replace(before, channels.clone()) != channels);
+            tell(wanted, channels);
         }
     }
 

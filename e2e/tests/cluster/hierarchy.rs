@@ -18,6 +18,7 @@ use std::time::Duration;
 pub const SCENARIOS: &[Scenario] = &[
     scenario!(a_root_a_country_and_an_isp_of_another_namespace_find_each_other_by_kubectl_apply),
     scenario!(a_database_is_scaled_up_and_down_under_registrations_without_a_lost_entry).needs_own_cluster(),
+    scenario!(a_port_that_is_taken_is_named_in_the_status_until_it_is_another_one),
     scenario!(a_password_is_changed_without_turning_anybody_away_and_the_hierarchy_goes),
 ];
 
@@ -37,6 +38,8 @@ const GUESTS_MAX: usize = 75;
 const PACE: Duration = Duration::from_secs(1);
 /// Port of the root on the nodes that run it.
 pub const ROOT: u16 = 30_650;
+/// One that nobody has.
+const FREE: u16 = 30_654;
 /// Ports of the servers.
 pub const PUBLIC: u16 = 10_201;
 pub const BELGIAN: u16 = 10_202;
@@ -121,6 +124,31 @@ fn a_database_is_scaled_up_and_down_under_registrations_without_a_lost_entry(wor
     let servers = located(&customer, place(cluster, "root", ROOT)?, "BE")?;
     ensure!(servers.iter().any(|server| server.port() == ISP_SERVER), "{servers:?}");
     Ok(())
+}
+
+fn a_port_that_is_taken_is_named_in_the_status_until_it_is_another_one(world: &mut World) -> Result<()> {
+    hierarchy(world)?;
+    let cluster = &world.cluster;
+    cluster.make_volumes(&["late"])?;
+    let database = |port: u16| {
+        json!({
+            "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelDatabase",
+            "metadata": {"name": "late", "namespace": NAMESPACE},
+            "spec": {"service": {"type": "NodePort", "nodePort": port}},
+        })
+    };
+    cluster.kubectl_stdin(&["apply", "-f", "-"], &database(ROOT).to_string())?;
+    until("the sentence that names the port", SOON, || {
+        let (status, reason, message) = condition(&cluster.get(&["tdb", "late", "-n", NAMESPACE]).ok()?, "Ready");
+        let is_named =
+            message.contains("the API server refuses Service tdb-late") && message.contains(&ROOT.to_string());
+        (status == "False" && reason == "NotReady" && is_named).then_some(())
+    })
+    .with_context(|| cluster.kubectl(&["get", "tdb", "late", "-n", NAMESPACE, "-o", "yaml"]).unwrap_or_default())?;
+    cluster.kubectl_stdin(&["apply", "-f", "-"], &database(FREE).to_string())?;
+    ready(cluster, "tdb/late")?;
+    cluster.kubectl(&["delete", "-n", NAMESPACE, "tdb/late"])?;
+    cluster.kubectl(&["delete", "-n", NAMESPACE, "pvc/state-tdb-late-0"]).map(drop)
 }
 
 /// Somebody who registers servers from outside of the cluster, and what a database promised him.

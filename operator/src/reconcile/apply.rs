@@ -45,6 +45,19 @@ enum Decision {
     Apply,
 }
 
+impl ApplyError {
+    /// What the API server will go on to refuse until somebody does something, in its words; `None`: it may be better soon.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match &self.source {
+            kube::Error::Api(answer) if matches!(answer.code, 400 | 403 | 422) => {
+                Some(format!("the API server refuses {} {}: {}", self.kind, self.name, answer.message))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// How an object was after we applied it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Remembered {
@@ -265,6 +278,26 @@ mod tests {
 
     fn remembered(generation: u64, hash: &str) -> Remembered {
         Remembered { hash: hash.to_owned(), mark: mark(&live(generation, hash)) }
+    }
+
+    #[test]
+    fn what_nobody_but_a_person_can_mend_is_told_in_the_words_of_the_api_server() {
+        let error = |code| {
+            let answer = json!({"code": code, "message": "spec.ports[0].nodePort: provided port is already allocated"});
+            let source = kube::Error::Api(serde_json::from_value(answer).unwrap());
+            ApplyError {
+                verb: "apply",
+                kind: "Service".to_owned(),
+                namespace: "isp".to_owned(),
+                name: "tdb-isp".to_owned(),
+                source,
+            }
+        };
+        let sentence =
+            "the API server refuses Service tdb-isp: spec.ports[0].nodePort: provided port is already allocated";
+        for (code, told) in [(422, true), (403, true), (400, true), (409, false), (429, false), (500, false)] {
+            assert_eq!(error(code).refusal().as_deref(), told.then_some(sentence), "{code}");
+        }
     }
 
     #[test]

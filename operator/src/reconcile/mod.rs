@@ -27,6 +27,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use self::apply::{Applier, ApplyError, Key, key_of};
+use self::objects::Refusals;
 use self::withdraw::Withdrawal;
 use crate::events::Events;
 use crate::index::{ADAPTER_SECRET, FINALIZER, Index, name_of};
@@ -165,6 +166,7 @@ impl Reconciler {
         self.write_trust(view, authority, &mut planned, again).await;
         self.write_peers(view, again).await;
         self.hold_objects(view, again).await;
+        let mut refusals = Refusals::default();
         for workload in &view.plan.workloads {
             let key = key_of(&workload.object);
             let live = view.index.applied(&key.0, &key.1, &key.2);
@@ -172,11 +174,16 @@ impl Reconciler {
             match self.applier.apply(workload.manager, &workload.object, live).await {
                 Ok(true) => tracing::info!(object = ?key_of(&workload.object), "applied"),
                 Ok(false) => {}
-                Err(error) => Self::complain(&error, again),
+                Err(error) => {
+                    if let Some(sentence) = error.refusal() {
+                        objects::note_refusal(&mut refusals, &workload.object, &sentence);
+                    }
+                    Self::complain(&error, again);
+                }
             }
         }
         self.remove_unplanned(view, &planned, again).await;
-        self.write_statuses(view, again).await;
+        self.write_statuses(view, &refusals, again).await;
         self.let_go(view, again).await;
         self.tidy_endpoints(view, again).await;
     }
@@ -256,8 +263,8 @@ impl Reconciler {
         }
     }
 
-    async fn write_statuses(&mut self, view: &View<'_>, again: &mut Duration) {
-        for told in objects::statuses(view) {
+    async fn write_statuses(&mut self, view: &View<'_>, refusals: &Refusals, again: &mut Duration) {
+        for told in objects::statuses(view, refusals) {
             let Some((status, flips)) = told.change() else { continue };
             let object = json!({
                 "apiVersion": castgate_crds::API_VERSION, "kind": told.object["kind"],

@@ -132,36 +132,54 @@ impl Told<'_> {
     }
 }
 
+/// What the API server refuses, one sentence each, by kind and name of whom it is for.
+pub type Refusals = BTreeMap<(String, ObjectName), String>;
+
+/// Notes that an object is refused, for everybody who owns it.
+pub fn note_refusal(refusals: &mut Refusals, object: &Value, sentence: &str) {
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    for owner in object["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
+        let (Some(kind), Some(name)) = (owner["kind"].as_str(), owner["name"].as_str()) else { continue };
+        let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        refusals.entry((kind.to_owned(), name)).or_insert_with(|| sentence.to_owned());
+    }
+}
+
 /// What every object of ours is told.
 #[must_use]
-pub fn statuses<'a>(view: &View<'a>) -> Vec<Told<'a>> {
+pub fn statuses<'a>(view: &View<'a>, refusals: &Refusals) -> Vec<Told<'a>> {
     let ours = view.index.objects.iter().filter(|object| object["kind"] != "Secret" && object["kind"] != "ConfigMap");
     ours.filter(|object| !object["metadata"]["deletionTimestamp"].is_string())
-        .map(|object| told(view, object))
+        .map(|object| told(view, object, refusals))
         .collect()
 }
 
-fn told<'a>(view: &View<'a>, object: &'a Value) -> Told<'a> {
+fn told<'a>(view: &View<'a>, object: &'a Value, refusals: &Refusals) -> Told<'a> {
     let name = name_of(object);
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let refused = refusals.get(&(kind.to_owned(), name.clone()));
     let generation = object["metadata"]["generation"].as_i64();
     let acceptance = acceptance(view, object, &name);
     let now = Timestamp::from_second(view.now.as_second()).unwrap_or_default();
     match object["kind"].as_str() {
         Some(names::SERVER) => {
             let before: TunnelServerStatus = status_of(object);
-            let status =
-                status::server(&carrier(view, EndpointRole::Server, &name, object, (&before, &acceptance)), now);
+            let status = status::server(
+                &carrier(view, EndpointRole::Server, &name, object, (&before, &acceptance), refused),
+                now,
+            );
             said(object, &status, status.conditions.clone())
         }
         Some(names::RELAY) => {
             let before: TunnelRelayStatus = status_of(object);
-            let facts = carrier(view, EndpointRole::Relay, &name, object, (&before.tunnels, &acceptance));
+            let facts = carrier(view, EndpointRole::Relay, &name, object, (&before.tunnels, &acceptance), refused);
             let status = status::relay(&facts, now);
             said(object, &status, status.tunnels.conditions.clone())
         }
         Some(names::DATABASE) => {
             let plan = view.plan.databases.get(&name);
-            let problems: Vec<String> = plan.and_then(|plan| plan.problem.clone()).into_iter().collect();
+            let problem = plan.and_then(|plan| plan.problem.clone());
+            let problems: Vec<String> = refused.cloned().into_iter().chain(problem).collect();
             let before: TunnelDatabaseStatus = status_of(object);
             let facts = DatabaseFacts {
                 generation,
@@ -207,6 +225,7 @@ fn carrier<'a>(
     name: &ObjectName,
     object: &'a Value,
     (before, acceptance): (&'a TunnelServerStatus, &'a Acceptance),
+    refused: Option<&String>,
 ) -> ServerFacts<'a> {
     let plan = kind_of(role).and_then(|kind| view.plan.servers.get(&(kind, name.clone())));
     ServerFacts {
@@ -216,7 +235,11 @@ fn carrier<'a>(
         active: plan.map(|plan| plan.active.clone()).unwrap_or_default(),
         wanted: plan.map_or(0, |plan| plan.wanted),
         pool: plan.map_or(0, |plan| plan.pool.len()),
-        node_problems: plan.map(|plan| plan.problems.values().cloned().collect()).unwrap_or_default(),
+        problems: refused
+            .into_iter()
+            .chain(plan.into_iter().flat_map(|plan| plan.problems.values()))
+            .cloned()
+            .collect(),
         endpoints: endpoints_of(view.index, role, name),
         registers: registers(object),
         selector: format!("{COMPONENT}={},{OWNER}={}", component_of(role), name.name),
@@ -336,6 +359,17 @@ mod tests {
     use castgate_crds::tunnel_endpoint::{PolicyRuleStatus, TunnelEndpoint, TunnelEndpointSpec, TunnelEndpointStatus};
 
     use super::*;
+
+    #[test]
+    fn a_refusal_is_noted_for_every_owner_and_the_first_one_stands() {
+        let owners = json!([{"kind": "TunnelServer", "name": "a"}, {"kind": "TunnelDatabase", "name": "b"}]);
+        let object = json!({"metadata": {"namespace": "isp", "name": "shared", "ownerReferences": owners}});
+        let mut refusals = Refusals::default();
+        note_refusal(&mut refusals, &object, "first");
+        note_refusal(&mut refusals, &object, "second");
+        let noted: Vec<_> = refusals.iter().map(|((kind, name), said)| format!("{kind} {name}: {said}")).collect();
+        assert_eq!(noted, ["TunnelDatabase isp/b: first", "TunnelServer isp/a: first"]);
+    }
 
     #[test]
     fn a_policy_is_told_what_each_rule_did_at_all_of_its_databases() {

@@ -54,8 +54,8 @@ pub struct ServerFacts<'a> {
     pub wanted: usize,
     /// Nodes of the pool.
     pub pool: usize,
-    /// What is wrong with single nodes, one sentence each.
-    pub node_problems: Vec<String>,
+    /// What is wrong with its workload or with single nodes, one sentence each.
+    pub problems: Vec<String>,
     /// Its endpoints.
     pub endpoints: Vec<&'a TunnelEndpoint>,
     /// Whether it wants to be registered anywhere.
@@ -78,18 +78,8 @@ pub fn relay(facts: &ServerFacts, now: Timestamp) -> TunnelRelayStatus {
 }
 
 fn carrier(facts: &ServerFacts, above: Option<&Above>, now: Timestamp) -> TunnelServerStatus {
-    let ServerFacts {
-        generation,
-        before,
-        acceptance,
-        active,
-        wanted,
-        pool,
-        node_problems,
-        endpoints,
-        registers,
-        selector,
-    } = facts;
+    let ServerFacts { generation, before, acceptance, active, wanted, pool, problems, endpoints, registers, selector } =
+        facts;
     let states = || endpoints.iter().filter_map(|endpoint| endpoint.status.as_ref());
     let ready: Vec<&str> = endpoints
         .iter()
@@ -107,7 +97,7 @@ fn carrier(facts: &ServerFacts, above: Option<&Above>, now: Timestamp) -> Tunnel
             (true, "ScaledToZero", "no node carries tunnels, as asked".to_owned())
         } else if let Some((node, refusal)) = refusal(endpoints) {
             (false, "AgentRefused", format!("the agent on {node} refused its snapshot: {refusal}"))
-        } else if let Some(problem) = node_problems.first() {
+        } else if let Some(problem) = problems.first() {
             (false, "NotReady", problem.clone())
         } else if let Some(node) = missing.first() {
             let why = reason_of(endpoints, node);
@@ -148,7 +138,7 @@ pub struct DatabaseFacts<'a> {
     pub before: &'a TunnelDatabaseStatus,
     /// Whether it can be served.
     pub acceptance: &'a Acceptance,
-    /// What is wrong with its place, one sentence each.
+    /// What is wrong with its workload or its place, one sentence each.
     pub problems: &'a [String],
     /// How many replicas there should be.
     pub wanted: usize,
@@ -441,7 +431,7 @@ mod tests {
                 active: self.active.clone(),
                 wanted: self.wanted,
                 pool: self.pool,
-                node_problems: self.problems.clone(),
+                problems: self.problems.clone(),
                 endpoints: self.endpoints.iter().collect(),
                 registers: true,
                 selector: "a=b".to_owned(),

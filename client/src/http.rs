@@ -103,7 +103,7 @@ pub enum HttpError {
         after: std::time::Duration,
     },
     /// No TLS, or not with the one who was asked for.
-    #[error("{database} at {peer} {error}")]
+    #[error("{} {error}", place(database, *peer))]
     Tls {
         /// The database as it was named.
         database: String,
@@ -144,6 +144,11 @@ pub enum HttpError {
         /// What the resolver said.
         error: DnsError,
     },
+}
+
+/// A database that was called by its address is named once.
+fn place(database: &str, peer: SocketAddr) -> String {
+    if peer.to_string() == database { database.to_owned() } else { format!("{database} at {peer}") }
 }
 
 impl<'a> Exchange<'a> {
@@ -318,6 +323,16 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+
+    #[test]
+    fn a_database_without_a_name_is_named_once() {
+        let said = |database: &str| {
+            let (database, peer) = (database.to_owned(), "192.0.2.1:5632".parse().unwrap());
+            HttpError::Tls { database, peer, error: TlsError::Expired }.to_string()
+        };
+        assert_eq!(said("192.0.2.1:5632"), "192.0.2.1:5632 has a certificate that has expired");
+        assert_eq!(said("tds.example:5632"), "tds.example:5632 at 192.0.2.1:5632 has a certificate that has expired");
+    }
 
     #[tokio::test]
     async fn a_query_is_a_get_from_the_local_address_and_its_body_comes_back() {

@@ -1,7 +1,7 @@
 //! Route tables in files: how they are read, and how a change of one is seen.
 //!
 //! A table of the whole Internet takes seconds to read: whoever needs one reads it on a thread that may wait, and again only when
-//! its [`Stamp`] is another one.
+//! the file is another one.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};

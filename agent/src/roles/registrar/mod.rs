@@ -81,8 +81,8 @@ enum Way {
 }
 
 impl Registrar {
-    /// Announces everything at once and goes on refreshing it. A file of routes is not read: whoever names one begins with
-    /// [`start_following`](Self::start_following).
+    /// Announces everything at once and goes on refreshing it. A file of routes is not read here: an agent reads it before, and
+    /// again when it changes.
     ///
     /// # Errors
     /// [`RegistrarError`]; nothing runs then.

@@ -38,13 +38,6 @@ pub struct ApplyError {
     pub source: kube::Error,
 }
 
-/// What is done with one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Decision {
-    Keep,
-    Apply,
-}
-
 impl ApplyError {
     /// What the API server will go on to refuse until somebody does something, in its words; `None`: it may be better soon.
     #[must_use]
@@ -56,6 +49,13 @@ impl ApplyError {
             _ => None,
         }
     }
+}
+
+/// What is done with one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Keep,
+    Apply,
 }
 
 /// How an object was after we applied it.

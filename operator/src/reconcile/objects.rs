@@ -159,10 +159,10 @@ fn told<'a>(view: &View<'a>, object: &'a Value, refusals: &Refusals) -> Told<'a>
     let kind = object["kind"].as_str().unwrap_or_default();
     let refused = refusals.get(&(kind.to_owned(), name.clone()));
     let generation = object["metadata"]["generation"].as_i64();
-    let acceptance = acceptance(view, object, &name);
+    let acceptance = acceptance(view, kind, &name);
     let now = Timestamp::from_second(view.now.as_second()).unwrap_or_default();
-    match object["kind"].as_str() {
-        Some(names::SERVER) => {
+    match kind {
+        names::SERVER => {
             let before: TunnelServerStatus = status_of(object);
             let status = status::server(
                 &carrier(view, EndpointRole::Server, &name, object, (&before, &acceptance), refused),
@@ -170,13 +170,13 @@ fn told<'a>(view: &View<'a>, object: &'a Value, refusals: &Refusals) -> Told<'a>
             );
             said(object, &status, status.conditions.clone())
         }
-        Some(names::RELAY) => {
+        names::RELAY => {
             let before: TunnelRelayStatus = status_of(object);
             let facts = carrier(view, EndpointRole::Relay, &name, object, (&before.tunnels, &acceptance), refused);
             let status = status::relay(&facts, now);
             said(object, &status, status.tunnels.conditions.clone())
         }
-        Some(names::DATABASE) => {
+        names::DATABASE => {
             let plan = view.plan.databases.get(&name);
             let problem = plan.and_then(|plan| plan.problem.clone());
             let problems: Vec<String> = refused.cloned().into_iter().chain(problem).collect();
@@ -196,21 +196,21 @@ fn told<'a>(view: &View<'a>, object: &'a Value, refusals: &Refusals) -> Told<'a>
             let status = status::database(&facts, now);
             said(object, &status, status.conditions.clone())
         }
-        kind => {
+        _ => {
             let before: Vec<Condition> =
                 serde_json::from_value(object["status"]["conditions"].clone()).unwrap_or_default();
-            let rotation = (kind == Some("TunnelAccount")).then(|| rotating(view, object, &name, now)).flatten();
+            let rotation = (kind == "TunnelAccount").then(|| rotating(view, object, &name, now)).flatten();
             let (saying, last_used) = rotation.unzip();
             let conditions = status::acceptance_alone(&before, &acceptance, saying, generation, now);
             let mut status = json!({ "observedGeneration": generation, "conditions": conditions });
             if let Some(last_used) = last_used.flatten() {
                 status["previousPasswordLastUsed"] = json!(last_used);
             }
-            if kind == Some("ChannelBundle") {
+            if kind == "ChannelBundle" {
                 status["servers"] = json!(carriers(view.index, &name));
                 status["channels"] = json!(object["spec"]["channels"].as_array().map_or(0, Vec::len));
             }
-            if kind == Some("TunnelAssignmentPolicy") {
+            if kind == "TunnelAssignmentPolicy" {
                 status["rules"] = json!(moved(view.index, object, &name));
             }
             Told { object, status, conditions }
@@ -255,8 +255,7 @@ fn status_of<T: DeserializeOwned + Default>(object: &Value) -> T {
     serde_json::from_value(object["status"].clone()).unwrap_or_default()
 }
 
-fn acceptance(view: &View, object: &Value, name: &ObjectName) -> Acceptance {
-    let kind = object["kind"].as_str().unwrap_or_default();
+fn acceptance(view: &View, kind: &str, name: &ObjectName) -> Acceptance {
     let problems = view.judged.problems.iter().find(|((of, whose), _)| *of == kind && whose == name);
     if let Some((_, problems)) = problems {
         return Acceptance::Refused("Invalid", sentence(problems));

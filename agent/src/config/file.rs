@@ -61,17 +61,17 @@ pub fn load(path: &Path) -> Loaded {
     let accounts = snapshot.database.as_mut().and_then(|database| database.accounts_file.take());
     let accounts = accounts.map(|named| beside(&named));
     // Whatever speaks https, in the order of the roles.
-    let mut ports: [Option<(&mut Option<TlsIdentity>, &mut Option<TlsFiles>)>; 2] = [
+    let ports = [
         snapshot.database.as_mut().map(|database| (&mut database.tls, &mut database.tls_files)),
         snapshot.front.as_mut().map(|front| (&mut front.tls, &mut front.tls_files)),
     ];
     let mut also: Vec<PathBuf> = accounts.iter().cloned().collect();
     let mut missing = Ok(());
-    for (tls, files) in ports.iter_mut().flatten() {
+    for (tls, files) in ports.into_iter().flatten() {
         let Some(TlsFiles { certificate, key }) = files.take() else { continue };
         let [certificate, key] = [beside(&certificate), beside(&key)];
         match identity(&certificate, &key) {
-            Ok(read) => **tls = Some(read),
+            Ok(read) => *tls = Some(read),
             Err(error) => missing = missing.and(Err(error)),
         }
         also.extend([certificate, key]);

@@ -361,10 +361,15 @@ pub fn place(cluster: &Cluster, database: &str, port: u16) -> Result<SocketAddr>
 
 /// The servers that a client gets, in their order.
 pub fn located(host: &Host, tds: SocketAddr, country: &str) -> Result<Vec<SocketAddr>> {
-    let mut command = host.command(program("castgate")?);
-    command.args(["locate", "--tds", &tds.to_string(), "--country", country, "--json"]);
-    let printed = host.run("castgate locate", command, LONG)?;
-    let found: Value = serde_json::from_str(printed.lines().last().context("it prints nothing")?)?;
+    let found = locate(host, &["--tds", &tds.to_string(), "--country", country])?;
     let servers = found["servers"].as_array().context("no servers")?;
     servers.iter().map(|server| Ok(server["server"].as_str().context("a server without address")?.parse()?)).collect()
+}
+
+/// What `castgate locate` prints.
+pub fn locate(host: &Host, words: &[&str]) -> Result<Value> {
+    let mut command = host.command(program("castgate")?);
+    command.arg("locate").args(words).arg("--json");
+    let printed = host.run("castgate locate", command, LONG)?;
+    Ok(serde_json::from_str(printed.lines().last().context("it prints nothing")?)?)
 }

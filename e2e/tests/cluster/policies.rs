@@ -1,15 +1,13 @@
 //! Policies on Kubernetes: one `kubectl apply` moves clients, and no pod notices.
 
 use crate::hierarchy::{BELGIAN, PUBLIC, ROOT, hierarchy, located, place};
-use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, pods, until};
+use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, every_pod, until};
 use anyhow::{Context, Result, ensure};
-use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
 use castgate_e2e::lab::Host;
 use castgate_e2e::registry::ask;
 use castgate_e2e::scenario;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
@@ -85,15 +83,4 @@ fn ports(host: &Host, database: SocketAddr) -> Result<Vec<u16>> {
     ensure!(answer.status == 200, "{database} answers {}: {}", answer.status, answer.body.trim());
     let ports = answer.body.split("<PORT>").skip(1);
     ports.map(|rest| rest.split('<').next().and_then(|port| port.parse().ok()).context("a port")).collect()
-}
-
-/// Uid and restarts of everything that runs for the fleet.
-fn every_pod(cluster: &Cluster) -> Result<BTreeSet<(String, String, u64)>> {
-    let mut all = BTreeSet::new();
-    for component in ["database", "server", "adapter", "operator"] {
-        let found = pods(cluster, component)?;
-        ensure!(!found.is_empty(), "no pod is a {component}");
-        all.extend(found.into_iter().map(|(name, uid, _, restarts)| (name, uid, restarts)));
-    }
-    Ok(all)
 }

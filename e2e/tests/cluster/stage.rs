@@ -7,6 +7,7 @@ use castgate_e2e::lab::{Host, Process, wait};
 use castgate_e2e::programs::program;
 use castgate_e2e::receive::Receive;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,6 +154,17 @@ pub fn pods(cluster: &Cluster, component: &str) -> Result<Vec<(String, String, S
         .collect();
     pods.sort();
     Ok(pods)
+}
+
+/// Uid and restarts of everything that runs for the fleet.
+pub fn every_pod(cluster: &Cluster) -> Result<BTreeSet<(String, String, u64)>> {
+    let mut all = BTreeSet::new();
+    for component in ["database", "server", "adapter", "operator"] {
+        let found = pods(cluster, component)?;
+        ensure!(!found.is_empty(), "no pod is a {component}");
+        all.extend(found.into_iter().map(|(name, uid, _, restarts)| (name, uid, restarts)));
+    }
+    Ok(all)
 }
 
 /// Address of a node.

@@ -1,12 +1,11 @@
 //! Databases over https on Kubernetes: a Secret is all it takes, and a new one disturbs nobody.
 
-use crate::hierarchy::{hierarchy, place};
-use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, pods, ready, until};
+use crate::hierarchy::{hierarchy, locate, place};
+use crate::stage::{CUSTOMER, LONG, NAMESPACE, SOON, every_pod, ready, until};
 use anyhow::{Context, Result, ensure};
 use castgate_e2e::cluster::runner::{Scenario, World};
 use castgate_e2e::cluster::{Cluster, Node};
 use castgate_e2e::lab::Host;
-use castgate_e2e::programs::program;
 use castgate_e2e::registry::ask;
 use castgate_e2e::scenario;
 use serde_json::{Value, json};
@@ -37,7 +36,7 @@ fn a_database_speaks_https_by_its_secret_and_another_certificate_restarts_nothin
     finds_the_server(&customer, database, &first)?;
     let in_the_clear = ask(&customer, database, "ACTION=QUERY&TYPE=TS&COUNTRY=BE")?;
     ensure!(in_the_clear.status == 400 && in_the_clear.body.contains("https is spoken here"), "{in_the_clear:?}");
-    let before = all_pods(cluster)?;
+    let before = every_pod(cluster)?;
 
     // From somebody else altogether: whoever goes by the old one is told so, and the server goes by the new one with its Secret.
     let second = Certificate::by_authority("second", cluster)?;
@@ -61,7 +60,7 @@ fn a_database_speaks_https_by_its_secret_and_another_certificate_restarts_nothin
     finds_the_server(&customer, database, &second)?;
     apply(cluster, &second.secret())?;
     ready(cluster, "tdb/guarded")?;
-    let after = all_pods(cluster)?;
+    let after = every_pod(cluster)?;
     ensure!(after == before, "pods before: {before:?}\nafter: {after:?}");
 
     cluster.kubectl(&["delete", "-n", NAMESPACE, "ts/guarded", "tdb/guarded", "tacc/guarded", "secret/guarded"])?;
@@ -169,16 +168,6 @@ fn finds_the_server(host: &Host, database: SocketAddr, believed: &Certificate) -
 
 /// What `castgate locate` prints.
 fn located(host: &Host, database: SocketAddr, believed: &Certificate) -> Result<Value> {
-    let mut command = host.command(program("castgate")?);
     let ca = believed.file.path().display().to_string();
-    command.args(["locate", "--tds", &format!("https://{database}"), "--tds-ca", &ca, "--country", "BE", "--json"]);
-    let printed = host.run("castgate locate", command, LONG)?;
-    Ok(serde_json::from_str(printed.lines().last().context("it prints nothing")?)?)
-}
-
-/// Everything of the fleet that runs: name, uid, restarts.
-fn all_pods(cluster: &Cluster) -> Result<Vec<(String, String, String, u64)>> {
-    let components = ["database", "server", "adapter", "operator"];
-    let found = components.into_iter().map(|component| pods(cluster, component)).collect::<Result<Vec<_>>>()?;
-    Ok(found.concat())
+    locate(host, &["--tds", &format!("https://{database}"), "--tds-ca", &ca, "--country", "BE"])
 }

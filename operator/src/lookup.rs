@@ -6,7 +6,7 @@ use castgate_crds::tunnel_endpoint::EndpointRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
-use crate::fleet::{Controller, Owners, PodFacts, Pods};
+use crate::fleet::{Controller, Objects, PodFacts, Pods};
 use crate::index::{SERVED, kind_of, owner_reference};
 use crate::watch::World;
 use crate::watch::kinds::Kind;
@@ -27,7 +27,7 @@ impl Pods for Lookup {
     }
 }
 
-impl Owners for Lookup {
+impl Objects for Lookup {
     fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference> {
         match kind_of(role) {
             Some(kind) => self.owner(kind, namespace, name).into_iter().collect(),
@@ -38,6 +38,11 @@ impl Owners for Lookup {
                 .filter_map(|(kind, object)| reference(kind, &object, false))
                 .collect(),
         }
+    }
+
+    fn epoch(&self, namespace: &str, name: &str) -> Option<i64> {
+        let endpoint = self.0.object(Kind::Own("TunnelEndpoint"), namespace, name)?;
+        Some(endpoint["status"]["stream"]["epoch"].as_i64().unwrap_or_default())
     }
 }
 

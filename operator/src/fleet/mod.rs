@@ -17,7 +17,7 @@ mod server;
 mod service;
 mod token;
 
-pub use endpoint::{KubeStore, Owners, Pace, Store, StoreError, Writer};
+pub use endpoint::{KubeStore, Objects, Pace, Store, StoreError, Writer};
 pub use identity::{Controller, Identity, PodFacts, Pods, Refusal};
 pub use registry::{AgentView, Fleet, Published};
 pub use server::{Limits, ServeError, serve};

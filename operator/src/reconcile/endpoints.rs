@@ -1,10 +1,11 @@
 //! Endpoints that nobody looks after any more: their agent is gone, or the operator replica that held its stream. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use castgate_crds::tunnel_endpoint::{EndpointRole, TunnelEndpoint};
 use castgate_planner::cluster::Facts;
 use jiff::Timestamp;
+use k8s_openapi::jiff::Timestamp as KubeTimestamp;
 use serde_json::{Value, json};
 
 use super::conditions::{Saying, conditions};
@@ -19,15 +20,38 @@ pub enum Step {
     TakeOver(Value),
 }
 
-/// Looks at every endpoint. `replicas` are the pods of the operator that live.
+/// The pods of the operator, each with when its node ceased to be ready; `None`: it is ready.
+pub type Replicas = BTreeMap<String, Option<KubeTimestamp>>;
+
+/// Since when a node is not ready; `None`: it is. A node that does not say when is taken for one that failed just now.
 #[must_use]
-pub fn tidy(index: &Index, facts: &Facts, replicas: &BTreeSet<String>, me: &str, now: Timestamp) -> Vec<Step> {
+pub fn away_since(node: &Value) -> Option<KubeTimestamp> {
+    let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null);
+    if ready["status"] == "True" {
+        return None;
+    }
+    let since = ready["lastTransitionTime"].as_str().and_then(|time| time.parse().ok());
+    Some(since.unwrap_or(KubeTimestamp::MAX))
+}
+
+/// Looks at every endpoint.
+#[must_use]
+pub fn tidy(index: &Index, facts: &Facts, replicas: &Replicas, me: &str, now: Timestamp) -> Vec<Step> {
     let mut steps = Vec::new();
     for endpoint in &index.endpoints {
         let status = endpoint.status.clone().unwrap_or_default();
-        let connected = status.conditions.iter().any(|one| one.type_ == "Connected" && one.status == "True");
+        let connected = status.conditions.iter().find(|one| one.type_ == "Connected" && one.status == "True");
+        let connected = connected.map(|condition| condition.last_transition_time.0);
         let holder = status.stream.unwrap_or_default();
-        let orphaned = !replicas.contains(&holder.replica);
+        let orphaned = match replicas.get(&holder.replica) {
+            None => true,
+            Some(None) => false,
+            // One that has taken its endpoint back meanwhile lives: its node is only not heard of, as all are when the API
+            // server was away.
+            Some(Some(away)) => connected.is_none_or(|since| since < *away),
+        };
+        let connected = connected.is_some();
         let pod_is_there = index.pods.iter().any(|pod| works_for(pod, endpoint));
         if !pod_is_there && (!connected || orphaned) {
             let mut object = serde_json::to_value(endpoint).unwrap_or_default();
@@ -62,8 +86,8 @@ pub fn tidy(index: &Index, facts: &Facts, replicas: &BTreeSet<String>, me: &str,
     steps
 }
 
-fn kube_time(now: Timestamp) -> k8s_openapi::jiff::Timestamp {
-    k8s_openapi::jiff::Timestamp::from_second(now.as_second()).unwrap_or_default()
+fn kube_time(now: Timestamp) -> KubeTimestamp {
+    KubeTimestamp::from_second(now.as_second()).unwrap_or_default()
 }
 
 fn works_for(pod: &Value, endpoint: &TunnelEndpoint) -> bool {
@@ -89,7 +113,7 @@ mod tests {
         endpoint.metadata.namespace = Some("castgate".to_owned());
         let sayings = [Saying::new("Connected", connected, "X", "x")];
         endpoint.status = Some(TunnelEndpointStatus {
-            conditions: conditions(&[], &sayings, None, k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+            conditions: conditions(&[], &sayings, None, second(100)),
             stream: Some(StreamHolder { replica: replica.to_owned(), epoch: 4 }),
             ..TunnelEndpointStatus::default()
         });
@@ -100,10 +124,20 @@ mod tests {
         json!({"metadata": {"namespace": "castgate", "labels": {COMPONENT: "server", OWNER: "edge"}}, "spec": {"nodeName": node}})
     }
 
-    fn look(endpoint: TunnelEndpoint, pods: Vec<Value>) -> Vec<Step> {
+    fn second(second: i64) -> KubeTimestamp {
+        KubeTimestamp::from_second(second).unwrap()
+    }
+
+    /// Two replicas on nodes that are ready, one on a node that is not since the given second.
+    fn look_when(away: i64, endpoint: TunnelEndpoint, pods: Vec<Value>) -> Vec<Step> {
         let index = Index { endpoints: vec![endpoint], pods, ..Index::default() };
-        let replicas = BTreeSet::from(["op-1".to_owned(), "op-2".to_owned()]);
+        let replicas = [("op-1", None), ("op-2", None), ("away", Some(second(away)))];
+        let replicas = replicas.map(|(name, away)| (name.to_owned(), away)).into();
         tidy(&index, &Facts::default(), &replicas, "op-1", Timestamp::UNIX_EPOCH)
+    }
+
+    fn look(endpoint: TunnelEndpoint, pods: Vec<Value>) -> Vec<Step> {
+        look_when(100, endpoint, pods)
     }
 
     #[test]
@@ -125,5 +159,27 @@ mod tests {
         let [Step::TakeOver(object)] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!(object["status"]["stream"], json!({"replica": "op-1", "epoch": 5}));
         assert_eq!(object["status"]["conditions"][0]["status"], "False");
+    }
+    #[test]
+    fn a_replica_whose_node_is_not_ready_is_gone_unless_it_wrote_since() {
+        // The endpoint says since second 100 that its stream is there.
+        let steps = look_when(101, endpoint("away", true), vec![pod("n1")]);
+        assert!(matches!(steps[..], [Step::TakeOver(_)]), "{steps:?}");
+        assert_eq!(look_when(100, endpoint("away", true), vec![pod("n1")]), [], "taken back in the same second");
+        assert_eq!(look_when(99, endpoint("away", true), vec![pod("n1")]), []);
+    }
+
+    #[test]
+    fn a_node_is_away_since_it_says_so() {
+        let node = |conditions: Value| json!({"status": {"conditions": conditions}});
+        let ready =
+            |status: &str| json!({"type": "Ready", "status": status, "lastTransitionTime": "1970-01-01T00:01:40Z"});
+        let pressed = json!({"type": "MemoryPressure", "status": "True"});
+        assert_eq!(away_since(&node(json!([pressed, ready("True")]))), None);
+        assert_eq!(away_since(&node(json!([pressed, ready("Unknown")]))), Some(second(100)));
+        assert_eq!(away_since(&node(json!([ready("False")]))), Some(second(100)));
+        for silent in [node(json!([])), Value::Null, node(json!([{"type": "Ready", "status": "False"}]))] {
+            assert_eq!(away_since(&silent), Some(KubeTimestamp::MAX), "{silent}");
+        }
     }
 }

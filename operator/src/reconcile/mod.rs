@@ -23,6 +23,7 @@ use castgate_control::AgentSnapshot;
 use castgate_planner::cluster::{self, Facts, Fleet as Plan, Settings};
 use castgate_planner::{Judged, ObjectName};
 use jiff::Timestamp;
+use k8s_openapi::jiff::Timestamp as KubeTimestamp;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -314,19 +315,20 @@ impl Reconciler {
 
     /// Endpoints whose agent or whose operator replica is gone.
     async fn tidy_endpoints(&mut self, view: &View<'_>, again: &mut Duration) {
-        let replicas: BTreeSet<String> = self
-            .world
-            .objects(Kind::Pod)
+        let away_since = |node: &str| {
+            let node = self.world.object(Kind::Node, "", node);
+            // A pod of a node that is gone stays in the list for minutes.
+            node.map_or(Some(KubeTimestamp::MAX), |node| endpoints::away_since(&node))
+        };
+        let pods = self.world.objects(Kind::Pod);
+        let replicas = pods
             .iter()
             .filter(|pod| pod["metadata"]["namespace"] == *self.place.namespace)
-            // A pod of a node that is gone stays in the list for minutes.
-            .filter(|pod| {
-                pod["spec"]["nodeName"]
-                    .as_str()
-                    .is_some_and(|node| view.facts.nodes.get(node).is_some_and(|node| node.ready))
+            .filter_map(|pod| {
+                let name = pod["metadata"]["name"].as_str()?.to_owned();
+                Some((name, away_since(pod["spec"]["nodeName"].as_str()?)))
             })
-            .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
-            .chain([self.place.pod.clone()])
+            .chain([(self.place.pod.clone(), None)])
             .collect();
         for step in endpoints::tidy(view.index, view.facts, &replicas, &self.place.pod, view.now) {
             let outcome = match step {

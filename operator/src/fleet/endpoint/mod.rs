@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use self::plan::{Bucket, Memory, is_settling, plan_write};
+use self::plan::{Bucket, Claim, Memory, is_settling, plan_write};
 use self::write::{Outcome, Task};
 use super::registry::Fleet;
 use crate::observe::Metrics;
@@ -33,15 +33,20 @@ use crate::observe::Metrics;
 pub use self::plan::Pace;
 pub use self::store::{KubeStore, Store, StoreError};
 
-/// Knows the objects that agents work for.
-pub trait Owners: Send + Sync + 'static {
+/// What the API server shows of endpoints and of the objects that agents work for.
+pub trait Objects: Send + Sync + 'static {
     /// The owners of an agent's endpoint: its `TunnelServer`, `TunnelRelay` or `TunnelDatabase`; for an adapter, whose name is its
     /// namespace, all objects that register through it. Empty: not known yet.
     fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference>;
+    /// The newest epoch in an endpoint; `None`: there is no such endpoint. May be a moment old.
+    fn epoch(&self, namespace: &str, name: &str) -> Option<i64>;
 }
 
 /// Writes under way at once.
 const WRITES_AT_ONCE: usize = 8;
+/// Holds are compared with what the API server shows this often. An agent with nothing new to say, such as an adapter, gives no
+/// other reason to look, and its endpoint would stay as somebody else has written it.
+const HOLDS_LOOK: Duration = Duration::from_secs(5);
 /// A fenced agent whose stream still lives here is looked at again: the other replica may have lost it since.
 const FENCED_LOOK: Duration = Duration::from_secs(15);
 /// After a failure: the API server is away, or the owner not known yet.
@@ -55,7 +60,7 @@ const RETRY_LATE: Duration = Duration::from_secs(10);
 pub struct Writer<S, O> {
     fleet: Arc<Fleet>,
     store: Arc<S>,
-    owners: Arc<O>,
+    objects: Arc<O>,
     metrics: Arc<Metrics>,
     pace: Pace,
     replica: String,
@@ -70,18 +75,18 @@ struct Desk {
     bucket: Bucket,
 }
 
-impl<S: Store, O: Owners> Writer<S, O> {
+impl<S: Store, O: Objects> Writer<S, O> {
     /// A writer in the name of this replica.
     #[must_use]
     pub fn new(
         fleet: Arc<Fleet>,
         store: Arc<S>,
-        owners: Arc<O>,
+        objects: Arc<O>,
         metrics: Arc<Metrics>,
         pace: Pace,
         replica: String,
     ) -> Self {
-        Self { fleet, store, owners, metrics, pace, replica }
+        Self { fleet, store, objects, metrics, pace, replica }
     }
 
     /// Writes until it is dropped.
@@ -93,6 +98,7 @@ impl<S: Store, O: Owners> Writer<S, O> {
             bucket: Bucket::full(Instant::now(), &self.pace),
         };
         let mut writes: FuturesUnordered<BoxFuture<'static, (String, Outcome)>> = FuturesUnordered::new();
+        let mut holds = tokio::time::interval(HOLDS_LOOK);
         loop {
             while writes.len() < WRITES_AT_ONCE
                 && let Some(agent) = desk.next_due(Instant::now())
@@ -113,8 +119,28 @@ impl<S: Store, O: Owners> Writer<S, O> {
                     self.conclude(&mut desk, &agent, outcome);
                     self.look(&mut desk, &agent);
                 }
+                _ = holds.tick() => self.look_at_holds(&mut desk),
                 () = sleep_until(wake) => {}
             }
+        }
+    }
+
+    /// Doubts every hold that the API server shows otherwise: written over by another replica, or gone with its object.
+    fn look_at_holds(&self, desk: &mut Desk) {
+        let is_shown = |claim: &Claim| {
+            let metadata = &claim.object.metadata;
+            let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return true };
+            self.objects.epoch(namespace, name).is_some_and(|epoch| epoch <= claim.epoch)
+        };
+        let mut doubted = Vec::new();
+        for (agent, memory) in &mut desk.memories {
+            if let Some(claim) = memory.claim.as_mut().filter(|claim| !is_shown(claim)) {
+                claim.doubt();
+                doubted.push(agent.clone());
+            }
+        }
+        for agent in doubted {
+            self.look(desk, &agent);
         }
     }
 
@@ -149,7 +175,7 @@ impl<S: Store, O: Owners> Writer<S, O> {
         }
         desk.bucket.take(Instant::now(), &self.pace);
         desk.busy.insert(agent.to_owned());
-        let owners = self.owners.owners(view.identity.role, &view.identity.namespace, &view.identity.owner);
+        let owners = self.objects.owners(view.identity.role, &view.identity.namespace, &view.identity.owner);
         Some(Task {
             store: Arc::clone(&self.store),
             owners,

@@ -55,7 +55,18 @@ impl Default for Pace {
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) epoch: i64,
+    /// Without a resource version it is doubtful, and read again before anything is written.
     pub(super) object: TunnelEndpoint,
+}
+
+impl Claim {
+    pub(super) fn doubt(&mut self) {
+        self.object.metadata.resource_version = None;
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.object.metadata.resource_version.is_none()
+    }
 }
 
 /// What the writer remembers of one endpoint.
@@ -130,6 +141,7 @@ pub(super) fn plan_write(memory: &Memory, now: Instant, view: &AgentView, pace: 
             (view.since + pace.first_report).max(earliest(memory, now, pace.matter))
         }
         None => earliest(memory, now, pace.matter),
+        Some(claim) if claim.is_doubtful() => earliest(memory, now, pace.matter),
         Some(Claim { epoch, object }) => {
             let written = object.status.clone().unwrap_or_default();
             let holder = written.stream.clone().unwrap_or_default();

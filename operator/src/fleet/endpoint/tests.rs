@@ -195,6 +195,11 @@ async fn an_endpoint_that_somebody_deletes_comes_back_while_its_agent_is_here() 
     pass(3).await;
     assert_eq!(held(&api.status("n1")), ("a", 1, "True"));
 
+    // Although its agent has nothing new to say.
+    api.objects.lock().unwrap().clear();
+    pass(6).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "True"));
+
     api.objects.lock().unwrap().clear();
     drop(stream);
     pass(60).await;
@@ -202,14 +207,48 @@ async fn an_endpoint_that_somebody_deletes_comes_back_while_its_agent_is_here() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_the_leader_has_written_off_is_taken_back_although_its_agent_says_nothing_new() {
+    let api = Arc::new(FakeApi::default());
+    let a = Replica::start("a", &api);
+    let stream = a.agent("n1");
+    pass(1).await;
+    api.write_off("n1", "leader");
+    assert_eq!(held(&api.status("n1")), ("leader", 2, "False"));
+    pass(6).await;
+    assert_eq!(held(&api.status("n1")), ("a", 3, "True"));
+    let writes = api.writes();
+    pass(60).await;
+    assert_eq!(api.writes(), writes, "nobody writes against anybody");
+    assert!(a.metrics.text().contains("castgate_endpoint_fenced_total 0"), "{}", a.metrics.text());
+
+    // The end of a stream that was written off is news to nobody.
+    api.write_off("n1", "leader");
+    drop(stream);
+    pass(60).await;
+    assert_eq!(held(&api.status("n1")), ("leader", 4, "False"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_quiet_agent_is_elsewhere_learns_it() {
+    let api = Arc::new(FakeApi::default());
+    let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
+    let _half_open = a.agent("n1");
+    pass(1).await;
+    let _new = b.agent("n1");
+    pass(6).await;
+    assert_eq!(held(&api.status("n1")), ("b", 2, "True"));
+    assert!(a.metrics.text().contains("castgate_endpoint_fenced_total 1"), "{}", a.metrics.text());
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_endpoint_is_made_before_its_owner_is_known() {
     let api = Arc::new(FakeApi::default());
     let a = Replica::start("a", &api);
-    *a.owners.known.lock().unwrap() = false;
+    *a.objects.owners_known.lock().unwrap() = false;
     let _stream = a.agent("n1");
     pass(20).await;
     assert!(api.endpoint("n1").is_none());
-    *a.owners.known.lock().unwrap() = true;
+    *a.objects.owners_known.lock().unwrap() = true;
     pass(6).await;
     assert!(api.endpoint("n1").is_some());
 }
@@ -264,7 +303,7 @@ async fn names_that_join_to_the_same_do_not_share_an_object() {
 struct Replica {
     fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
-    owners: Arc<FakeOwners>,
+    objects: Arc<FakeObjects>,
     writer: JoinHandle<()>,
 }
 
@@ -272,16 +311,16 @@ impl Replica {
     fn start(name: &str, api: &Arc<FakeApi>) -> Self {
         let metrics = Arc::new(Metrics::new());
         let fleet = Fleet::new(Arc::clone(&metrics), 1000);
-        let owners = Arc::new(FakeOwners { known: Mutex::new(true) });
+        let objects = Arc::new(FakeObjects { owners_known: Mutex::new(true), api: Arc::clone(api) });
         let writer = Writer::new(
             Arc::clone(&fleet),
             Arc::clone(api),
-            Arc::clone(&owners),
+            Arc::clone(&objects),
             Arc::clone(&metrics),
             Pace::default(),
             name.to_owned(),
         );
-        Self { fleet, metrics, owners, writer: tokio::spawn(writer.run()) }
+        Self { fleet, metrics, objects, writer: tokio::spawn(writer.run()) }
     }
 
     /// An agent that comes and reports.
@@ -304,14 +343,21 @@ async fn drop_after(replica: &Replica, node: &str, seconds: u64) {
     drop(stream);
 }
 
-struct FakeOwners {
-    known: Mutex<bool>,
+struct FakeObjects {
+    owners_known: Mutex<bool>,
+    api: Arc<FakeApi>,
 }
 
-impl Owners for FakeOwners {
+impl Objects for FakeObjects {
     fn owners(&self, _: EndpointRole, _: &str, name: &str) -> Vec<OwnerReference> {
         let owner = OwnerReference { name: name.to_owned(), ..OwnerReference::default() };
-        if *self.known.lock().unwrap() { vec![owner] } else { Vec::new() }
+        if *self.owners_known.lock().unwrap() { vec![owner] } else { Vec::new() }
+    }
+
+    fn epoch(&self, namespace: &str, name: &str) -> Option<i64> {
+        let objects = self.api.objects.lock().unwrap();
+        let status = objects.get(&format!("{namespace}/{name}"))?.status.clone();
+        Some(status.and_then(|status| status.stream).map_or(0, |stream| stream.epoch))
     }
 }
 
@@ -346,6 +392,19 @@ impl FakeApi {
 
     fn status(&self, node: &str) -> TunnelEndpointStatus {
         self.endpoint(node).expect("there is an endpoint").status.expect("it has a status")
+    }
+
+    /// What a leader does with the endpoint of a replica that it takes for gone.
+    fn write_off(&self, node: &str, leader: &str) {
+        let mut object = self.endpoint(node).expect("there is an endpoint");
+        let status = object.status.as_mut().expect("it has a status");
+        let holder = status.stream.as_mut().expect("somebody holds it");
+        *holder = StreamHolder { replica: leader.to_owned(), epoch: holder.epoch + 1 };
+        for condition in &mut status.conditions {
+            "False".clone_into(&mut condition.status);
+        }
+        let object = self.stamp(object);
+        self.objects.lock().unwrap().insert(key(&object), object);
     }
 
     /// Writes of statuses so far.

@@ -74,12 +74,12 @@ impl<S: Store> Task<S> {
         let stream = self.view.stream;
         let connected = self.view.connected;
         let mine = self.claim.as_ref().map(|claim| claim.epoch);
-        let seen = self.claim.as_ref().map(|claim| claim.object.clone());
+        let seen = self.claim.as_ref().filter(|claim| !claim.is_doubtful()).map(|claim| claim.object.clone());
         // Whatever goes wrong from here: an epoch that we hold stays ours, and the object is read again.
         if let Some(claim) = &mut self.claim {
-            claim.object.metadata.resource_version = None;
+            claim.doubt();
         }
-        let object = match seen.filter(|object| object.metadata.resource_version.is_some()) {
+        let object = match seen {
             Some(object) => object,
             None => match self.read_or_create().await? {
                 Ok(object) => object,
@@ -135,6 +135,8 @@ impl<S: Store> Task<S> {
         let lost = is_lost(&status);
         let holder = status.stream.unwrap_or_default();
         match mine {
+            // Somebody has written our stream off, and it lives: a replica is taken for gone while its node is not ready.
+            Some(mine) if holder.epoch > mine && lost && self.view.connected => Ok(holder.epoch.saturating_add(1)),
             // Of two that took the same number the first one to write has it.
             Some(mine) if holder.epoch > mine || (holder.epoch == mine && holder.replica != self.replica) => {
                 Err(holder)

@@ -206,6 +206,7 @@ impl Desk {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let mut object = TunnelEndpoint::new("ts-edge-n1", spec);
         object.status = Some(desired(&self.view, &before, holder, now, false));
+        object.metadata.resource_version = Some("1".to_owned());
         self.memory.wrote(1, Claim { epoch: 1, object }, true, self.at(second));
     }
 

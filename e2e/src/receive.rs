@@ -6,6 +6,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
 
+/// How long one that nobody waits for has to leave.
+const LEAVES: Duration = Duration::from_secs(2);
+
 /// A `castgate receive --json` that runs.
 #[derive(Debug)]
 pub struct Receive {
@@ -78,6 +81,17 @@ impl Receive {
         let status = self.process.interrupt(Duration::from_secs(10))?;
         ensure!(status.success(), "castgate receive ended with {status}: {}", self.process.stderr());
         self.latest().context("castgate receive printed no total")
+    }
+}
+
+/// A scenario that fails leaves as its user would: a server keeps the tunnel of one that was killed for minutes, and the
+/// scenarios after it would count that tunnel.
+impl Drop for Receive {
+    fn drop(&mut self) {
+        if !self.process.is_ended() {
+            // One that does not end is killed with its process.
+            self.process.interrupt(LEAVES).ok();
+        }
     }
 }
 

@@ -44,6 +44,16 @@ impl Objects for Lookup {
         let endpoint = self.0.object(Kind::Own("TunnelEndpoint"), namespace, name)?;
         Some(endpoint["status"]["stream"]["epoch"].as_i64().unwrap_or_default())
     }
+
+    fn held(&self, replica: &str) -> Vec<(String, String)> {
+        let all = self.0.objects(Kind::Own("TunnelEndpoint"));
+        let held = all.iter().filter(|endpoint| endpoint["status"]["stream"]["replica"] == replica);
+        let name = |endpoint: &Value| {
+            let metadata = &endpoint["metadata"];
+            Some((metadata["namespace"].as_str()?.to_owned(), metadata["name"].as_str()?.to_owned()))
+        };
+        held.filter_map(name).collect()
+    }
 }
 
 impl Lookup {

@@ -7,19 +7,21 @@
 //! epoch in the object, every write carries the resource version that it has seen, and whoever then meets an epoch above its
 //! own stops.
 
+mod former;
 mod plan;
 mod status;
 mod store;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castgate_crds::tunnel_endpoint::{EndpointRole, StreamHolder};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tokio::time::Instant;
@@ -40,6 +42,8 @@ pub trait Objects: Send + Sync + 'static {
     fn owners(&self, role: EndpointRole, namespace: &str, name: &str) -> Vec<OwnerReference>;
     /// The newest epoch in an endpoint; `None`: there is no such endpoint. May be a moment old.
     fn epoch(&self, namespace: &str, name: &str) -> Option<i64>;
+    /// Namespace and name of every endpoint that says that this replica holds the stream.
+    fn held(&self, replica: &str) -> Vec<(String, String)>;
 }
 
 /// Writes under way at once.
@@ -99,6 +103,7 @@ impl<S: Store, O: Objects> Writer<S, O> {
         };
         let mut writes: FuturesUnordered<BoxFuture<'static, (String, Outcome)>> = FuturesUnordered::new();
         let mut holds = tokio::time::interval(HOLDS_LOOK);
+        let mut former = pin!(self.settle_former().fuse());
         loop {
             while writes.len() < WRITES_AT_ONCE
                 && let Some(agent) = desk.next_due(Instant::now())
@@ -119,6 +124,7 @@ impl<S: Store, O: Objects> Writer<S, O> {
                     self.conclude(&mut desk, &agent, outcome);
                     self.look(&mut desk, &agent);
                 }
+                () = &mut former => {}
                 _ = holds.tick() => self.look_at_holds(&mut desk),
                 () = sleep_until(wake) => {}
             }

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::super::registry::AgentView;
-use super::status::desired;
+use super::status::{desired, is_lost};
 
 /// How often endpoints are written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -184,10 +184,7 @@ pub(super) fn change(written: &TunnelEndpointStatus, next: &TunnelEndpointStatus
     if written == next {
         return Change::Nothing;
     }
-    let lost = |status: &TunnelEndpointStatus| {
-        status.conditions.iter().any(|condition| condition.type_ == "Connected" && condition.status != "True")
-    };
-    if !view.connected && !lost(written) {
+    if !view.connected && !is_lost(written) {
         return Change::Lost;
     }
     if without_counters(written) == without_counters(next) { Change::Counters } else { Change::Matter }

@@ -57,6 +57,26 @@ pub(super) fn desired(
     }
 }
 
+/// The status of an agent that has not come back since its replica began again: what it said stays.
+pub(super) fn written_off(
+    written: &TunnelEndpointStatus,
+    holder: StreamHolder,
+    now: Timestamp,
+) -> TunnelEndpointStatus {
+    let verdict =
+        || (false, "StreamLost", "the operator replica began again, and the agent has not come back".to_owned());
+    TunnelEndpointStatus {
+        conditions: vec![condition(written, "Connected", verdict(), now), condition(written, "Ready", verdict(), now)],
+        stream: Some(holder),
+        ..written.clone()
+    }
+}
+
+/// Whether it says that nobody holds the agent's stream.
+pub(super) fn is_lost(status: &TunnelEndpointStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == "Connected" && condition.status != "True")
+}
+
 /// What the agent carries, in the words of the status.
 fn carried(state: &State, role: EndpointRole) -> TunnelEndpointStatus {
     let bits: u64 = state.channels.iter().map(|channel| channel.bits_per_second).fold(0, u64::saturating_add);

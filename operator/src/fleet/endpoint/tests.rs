@@ -229,6 +229,32 @@ async fn an_endpoint_that_the_leader_has_written_off_is_taken_back_although_its_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_life_before_held_and_nobody_came_back_for_is_written_off() {
+    let api = Arc::new(FakeApi::default());
+    let before = Replica::start("a", &api);
+    let streams = [before.agent("n1"), before.agent("n2")];
+    pass(1).await;
+    // The process is killed: nobody writes the ends of its streams. Its successor has the same name.
+    drop(before);
+    drop(streams);
+    let a = Replica::start("a", &api);
+    let _back = a.agent("n2");
+    pass(29).await;
+    assert_eq!(held(&api.status("n1")), ("a", 1, "True"), "it may still come back");
+    *api.away.lock().unwrap() = true;
+    pass(60).await;
+    *api.away.lock().unwrap() = false;
+    pass(6).await;
+    let status = api.status("n1");
+    assert_eq!(held(&status), ("a", 2, "False"));
+    assert_eq!(status.address.as_deref(), Some("192.0.2.1:10000"), "what was known stays");
+    assert_eq!(held(&api.status("n2")), ("a", 2, "True"), "this one did");
+    let _late = a.agent("n1");
+    pass(1).await;
+    assert_eq!(held(&api.status("n1")), ("a", 3, "True"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_whose_quiet_agent_is_elsewhere_learns_it() {
     let api = Arc::new(FakeApi::default());
     let (a, b) = (Replica::start("a", &api), Replica::start("b", &api));
@@ -358,6 +384,14 @@ impl Objects for FakeObjects {
         let objects = self.api.objects.lock().unwrap();
         let status = objects.get(&format!("{namespace}/{name}"))?.status.clone();
         Some(status.and_then(|status| status.stream).map_or(0, |stream| stream.epoch))
+    }
+
+    fn held(&self, replica: &str) -> Vec<(String, String)> {
+        let objects = self.api.objects.lock().unwrap();
+        let stream = |object: &TunnelEndpoint| object.status.as_ref()?.stream.clone();
+        let held = objects.iter().filter(|(_, object)| stream(object).is_some_and(|stream| stream.replica == replica));
+        let name = |key: &String| key.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        held.filter_map(|(key, _)| name(key)).collect()
     }
 }
 

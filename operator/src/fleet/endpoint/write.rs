@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use castgate_crds::tunnel_endpoint::{StreamHolder, TunnelEndpoint, TunnelEndpointSpec, TunnelEndpointStatus};
+use castgate_crds::tunnel_endpoint::{StreamHolder, TunnelEndpoint, TunnelEndpointSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::super::registry::AgentView;
 use super::plan::Claim;
-use super::status::desired;
+use super::status::{desired, is_lost};
 use super::store::{Store, StoreError};
 use super::wall_clock;
 
@@ -147,8 +147,4 @@ impl<S: Store> Task<S> {
             None => Ok(holder.epoch.saturating_add(1)),
         }
     }
-}
-
-fn is_lost(status: &TunnelEndpointStatus) -> bool {
-    status.conditions.iter().any(|condition| condition.type_ == "Connected" && condition.status != "True")
 }

@@ -9,6 +9,7 @@ use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
 use castgate_e2e::receive::Receive;
 use castgate_e2e::scenario;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -16,6 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(the_api_server_is_away_for_a_minute_and_no_packet_is_lost).needs_own_cluster(),
     scenario!(the_database_is_away_for_a_minute_and_no_packet_is_lost),
     scenario!(two_replicas_serve_agents_and_the_status_is_true),
+    scenario!(a_kubelet_stands_still_and_the_replica_on_its_node_keeps_its_agents).needs_own_cluster(),
 ];
 
 /// How long each is away.
@@ -131,29 +133,34 @@ fn the_database_is_away_for_a_minute_and_no_packet_is_lost(world: &mut World) ->
     again.finish().map(drop)
 }
 
+/// The replica that has the Lease.
+fn leader(cluster: &Cluster) -> Option<String> {
+    let lease = cluster.get(&["lease", "castgate-operator", "-n", "castgate-system"]).ok()?;
+    let holder = lease["spec"]["holderIdentity"].as_str()?;
+    (!holder.is_empty()).then(|| holder.to_owned())
+}
+
+/// An agent finds either replica: those of the leader are sent away until all of them are at the follower, whose name this gives.
+fn agents_at_the_follower(cluster: &Cluster) -> Result<String> {
+    until("agents at the follower alone", LONG * 2, || {
+        let leader = leader(cluster)?;
+        let all = endpoints(cluster, "edge").ok()?;
+        let replicas: Vec<&str> =
+            all.iter().filter_map(|(_, one)| one["status"]["stream"]["replica"].as_str()).collect();
+        let of_leader = all.iter().zip(&replicas).filter(|(_, replica)| **replica == leader);
+        let of_leader: Vec<&String> = of_leader.map(|((node, _), _)| node).collect();
+        match (&of_leader[..], &replicas[..]) {
+            ([], [one, other]) if one == other => return Some((*one).to_owned()),
+            (nodes, _) => nodes.iter().try_for_each(|node| replace_agent(cluster, node)).ok()?,
+        }
+        None
+    })
+}
+
 fn two_replicas_serve_agents_and_the_status_is_true(world: &mut World) -> Result<()> {
     isp(world)?;
     let cluster = &world.cluster;
-    let holder = || -> Option<String> {
-        let lease = cluster.get(&["lease", "castgate-operator", "-n", "castgate-system"]).ok()?;
-        Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())
-    };
-    // An agent finds either replica: those of the leader are sent away until all of them are at the follower.
-    let followers_only = until("agents at the follower alone", LONG * 2, || {
-        let leader = holder()?;
-        let all = endpoints(cluster, "edge").ok()?;
-        let of_leader: Vec<String> = all
-            .iter()
-            .filter(|(_, one)| one["status"]["stream"]["replica"] == leader)
-            .map(|(node, _)| node.clone())
-            .collect();
-        if of_leader.is_empty() {
-            return Some(all);
-        }
-        of_leader.iter().try_for_each(|node| replace_agent(cluster, node)).ok()?;
-        None
-    })?;
-    ensure!(followers_only.len() == 2, "{} endpoints", followers_only.len());
+    agents_at_the_follower(cluster)?;
     let _source = studio_sends(cluster, NEWS)?;
     let receive = customer_receives(cluster, NEWS, &[])?;
     let node = node_of(cluster, &receive)?;
@@ -174,19 +181,66 @@ fn two_replicas_serve_agents_and_the_status_is_true(world: &mut World) -> Result
 
 /// The leader goes; the other replica leads and the status stays true.
 fn arrive_after_leader_change(cluster: &Cluster) -> Result<()> {
-    let lease = cluster.get(&["lease", "castgate-operator", "-n", "castgate-system"])?;
-    let leader = lease["spec"]["holderIdentity"].as_str().context("nobody leads")?.to_owned();
-    cluster.kubectl(&["delete", "pod", &leader, "-n", "castgate-system"])?;
-    until("another leader", LONG, || {
-        let lease = cluster.get(&["lease", "castgate-operator", "-n", "castgate-system"]).ok()?;
-        lease["spec"]["holderIdentity"]
-            .as_str()
-            .is_some_and(|holder| !holder.is_empty() && holder != leader)
-            .then_some(())
-    })?;
+    let before = leader(cluster).context("nobody leads")?;
+    cluster.kubectl(&["delete", "pod", &before, "-n", "castgate-system"])?;
+    until("another leader", LONG, || leader(cluster).filter(|holder| *holder != before))?;
     stage::await_isp(cluster)?;
     let _source = studio_sends(cluster, NEWS)?;
     let mut receive = customer_receives(cluster, NEWS, &[])?;
     arrives_again(&mut receive, SOON)?;
     receive.finish().map(drop)
+}
+
+/// The leader takes the replica for gone, as it would one whose node has died, and learns that it lives. Its agents say nothing
+/// new meanwhile: nobody receives anything.
+fn a_kubelet_stands_still_and_the_replica_on_its_node_keeps_its_agents(world: &mut World) -> Result<()> {
+    isp(world)?;
+    let cluster = &world.cluster;
+    let follower = agents_at_the_follower(cluster)?;
+    let replicas = pods(cluster, "operator")?;
+    let (_, _, node, _) = replicas.iter().find(|(name, ..)| *name == follower).context("the follower has no pod")?;
+    let kubelet = |signal: &str| -> Result<()> {
+        let told = cluster.node(node).command("pkill")?.args([signal, "-x", "kubelet"]).status()?;
+        ensure!(told.success(), "no kubelet runs on {node}");
+        Ok(())
+    };
+    let epochs = || -> Result<Vec<(String, String, i64, String)>> {
+        let hold = |(on, endpoint): (String, Value)| {
+            let stream = &endpoint["status"]["stream"];
+            let replica = stream["replica"].as_str().unwrap_or_default().to_owned();
+            let (connected, ..) = stage::condition(&endpoint, "Connected");
+            (on, replica, stream["epoch"].as_i64().unwrap_or_default(), connected)
+        };
+        Ok(endpoints(cluster, "edge")?.into_iter().map(hold).collect())
+    };
+    let before = epochs()?;
+    kubelet("-STOP")?;
+    let outcome = (|| {
+        let written_off = until("endpoints that the leader writes off", LONG, || {
+            let now = epochs().ok()?;
+            let is_later = now.iter().zip(&before).all(|((.., now, _), (.., before, _))| now > before);
+            is_later.then_some(())
+        });
+        written_off.with_context(|| format!("{before:?} became {:?}", epochs()))?;
+        let back = until("endpoints that the follower has taken back", SOON, || {
+            let now = epochs().ok()?;
+            now.iter().all(|(_, replica, _, connected)| *replica == follower && connected == "True").then_some(now)
+        });
+        let back = back.with_context(|| format!("{before:?} became {:?}", epochs()))?;
+        // Neither writes against the other from now on, for longer than either waits between two looks.
+        let start = Instant::now();
+        while start.elapsed() < SOON {
+            let now = epochs()?;
+            ensure!(now == back, "{back:?} became {now:?}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let object = cluster.get(&["node", node])?;
+        let (ready, ..) = stage::condition(&object, "Ready");
+        ensure!(ready == "Unknown", "{node} is ready: {ready}");
+        Ok(())
+    })();
+    kubelet("-CONT")?;
+    outcome?;
+    cluster.await_nodes(LONG)?;
+    stage::await_isp(cluster)
 }

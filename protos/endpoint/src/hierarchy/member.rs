@@ -2,7 +2,7 @@
 //!
 //! Shared by those who walk down the hierarchy: the locator, and the discovery of the registrar.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use castgate_wire::registry::{self, Scheme, Server};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,35 @@ impl Member {
     /// A database as another one names it.
     pub(super) fn of_server(server: &Server) -> Self {
         Self { scheme: server.scheme, ..Self::of_socket(SocketAddr::new(server.address, server.port)) }
+    }
+}
+
+/// A database of which the name is known and not yet the address.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub(super) scheme: Scheme,
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) path: String,
+}
+
+impl Named {
+    /// The databases at the addresses of the name.
+    pub(super) fn members(&self, addresses: Vec<IpAddr>) -> Vec<Member> {
+        let Self { scheme, name, port, path } = self;
+        let member = |address| Member {
+            scheme: *scheme,
+            address: SocketAddr::new(address, *port),
+            authority: format!("{name}:{port}"),
+            path: path.clone(),
+        };
+        addresses.into_iter().map(member).collect()
+    }
+}
+
+impl From<Named> for DatabaseAddress {
+    fn from(Named { scheme, name, port, path }: Named) -> Self {
+        Self { scheme, place: Place::Name { name, port }, path }
     }
 }
 

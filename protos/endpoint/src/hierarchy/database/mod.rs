@@ -27,6 +27,7 @@ mod doubt;
 mod entry;
 mod explain;
 mod goodbye;
+mod hold;
 mod index;
 mod keys;
 mod logins;
@@ -36,11 +37,11 @@ pub(super) mod slab;
 mod transfer;
 pub(super) mod trie;
 mod wheel;
+mod words;
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{Bye, Country, Prefix, Query, Register};
@@ -52,14 +53,15 @@ pub use explain::{Considered, Explanation};
 pub use matching::{ANSWER_SERVERS_MAX, Answer, Caller, Tier};
 pub use shared::{Learned, Proposal};
 pub use transfer::{Adoption, TransferPart};
+pub use words::{Change, Config, Refusal, Registered};
 
-use super::accounts::{Account, Accounts, Claim};
+use super::accounts::{Account, Accounts};
 use super::clock::UnixMillis;
 use super::policy::{Moved, Policies, Policy};
-use super::region::Regions;
 use doubt::Hearing;
 use entry::Held;
 use goodbye::Goodbyes;
+use hold::{TICK_MILLIS, Until, tick_of};
 use index::Index;
 use keys::Keys;
 use logins::Logins;
@@ -68,141 +70,8 @@ use wheel::{Tick, Wheel};
 
 /// Intervals after which an entry that is not refreshed is gone.
 const LIFETIME_INTERVALS: u32 = 2;
-/// Milliseconds of a tick of the wheel. A QUERY looks at the deadline itself; this is only how long what has gone still takes room.
-const TICK_MILLIS: u64 = 125;
 /// Timers touched by one [`Database::handle_timeout`]: about a millisecond, in which nobody is answered.
 const EXPIRY_STEPS_MAX: usize = 512;
-
-/// Bounds and timing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// How often an entry is to be refreshed.
-    pub update_interval: Duration,
-    /// Entries at one time.
-    pub entries_max: usize,
-    /// Entries of one account.
-    pub entries_per_account_max: usize,
-    /// Networks of one entry.
-    pub networks_per_entry_max: usize,
-    /// Networks of all entries of one account: each costs memory, however few entries they are spread over.
-    pub networks_per_account_max: usize,
-    /// Addresses of this database: an entry there is ourselves, and never part of an answer.
-    pub own: Vec<SocketAddr>,
-    /// Which countries are neighbours.
-    pub regions: Arc<Regions>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            update_interval: Duration::from_mins(5),
-            entries_max: 300_000,
-            entries_per_account_max: 10_000,
-            networks_per_entry_max: 8_192,
-            networks_per_account_max: 262_144,
-            own: Vec::new(),
-            regions: Arc::default(),
-        }
-    }
-}
-
-/// What the store has to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The entry is there, until then. It was not, or it said something else: it is promised only when it is on disk.
-    Put(Key, StoredEntry),
-    /// The entry stays as it is, for longer. Nobody has to wait for it: an entry that is in the store lives for an interval after
-    /// a restart, whatever deadline is written there.
-    Refresh(Key, StoredEntry),
-    /// The entry is gone: it said BYE, or its account may no longer claim it.
-    Delete(Key),
-    /// The entry is gone by itself. Nobody waits for it either.
-    Expire(Key),
-}
-
-/// A REGISTER was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registered {
-    /// False for a refresh.
-    pub is_new: bool,
-    /// When the next one is expected (`X-CastGate-Update-Interval`).
-    pub interval: Duration,
-}
-
-/// Why a REGISTER or BYE is not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The login has no account (any more).
-    #[error("there is no such account")]
-    NoAccount,
-    /// The account may not claim this.
-    #[error(transparent)]
-    Claim(#[from] Claim),
-    /// Another account registered this entry.
-    #[error("entry {0} belongs to another account")]
-    Foreign(Key),
-    /// SOURCE is not the address of a host.
-    #[error("SOURCE {0} is not the address of a host")]
-    NotAHost(IpAddr),
-    /// The entry could never be part of an answer.
-    #[error("neither NETWORKS nor COUNTRY says whose clients the entry is for")]
-    ForNobody,
-    /// More networks than an entry may have.
-    #[error("an entry may have {0} networks, this one has {1}")]
-    TooManyNetworks(usize, usize),
-    /// More entries than an account may have.
-    #[error("the account holds {0} entries, which is all it may")]
-    AccountEntries(usize),
-    /// More networks than an account may have.
-    #[error("the entries of the account would hold more than {0} networks")]
-    AccountNetworks(usize),
-    /// The database is full.
-    #[error("the database holds {0} entries, which is all it can")]
-    Full(usize),
-    /// A strict BYE for an entry that is not there.
-    #[error("there is no such entry")]
-    NoEntry,
-}
-
-impl Refusal {
-    /// The HTTP status (castgate UMTP notes).
-    #[must_use]
-    pub const fn status(&self) -> u16 {
-        match self {
-            Self::NotAHost(_) | Self::ForNobody => 400,
-            Self::NoAccount => 401,
-            Self::Claim(_)
-            | Self::Foreign(_)
-            | Self::TooManyNetworks(..)
-            | Self::AccountEntries(_)
-            | Self::AccountNetworks(_) => 403,
-            Self::NoEntry => 404,
-            Self::Full(_) => 503,
-        }
-    }
-
-    /// The cause as a metric label.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::NoAccount => "no_account",
-            Self::Claim(Claim::Type(_)) => "claim_type",
-            Self::Claim(Claim::Network(_)) => "claim_network",
-            Self::Claim(Claim::System { .. }) => "claim_system",
-            Self::Claim(Claim::Apart { .. }) => "claim_apart",
-            Self::Claim(Claim::Country(_)) => "claim_country",
-            Self::Claim(Claim::Source(_)) => "claim_source",
-            Self::Foreign(_) => "foreign_entry",
-            Self::NotAHost(_) => "not_a_host",
-            Self::ForNobody => "for_nobody",
-            Self::TooManyNetworks(..) => "too_many_networks",
-            Self::AccountEntries(_) => "account_entries",
-            Self::AccountNetworks(_) => "account_networks",
-            Self::Full(_) => "full",
-            Self::NoEntry => "no_entry",
-        }
-    }
-}
 
 /// The state machine.
 #[derive(Debug)]
@@ -225,14 +94,6 @@ pub struct Database {
     hearing: Hearing,
     /// Entries that we know from peers only.
     hearsay: usize,
-}
-
-/// How long an entry is held.
-#[derive(Debug, Clone, Copy)]
-struct Until {
-    deadline: u64,
-    vouched: u64,
-    hearsay: bool,
 }
 
 impl Database {
@@ -530,73 +391,10 @@ impl Database {
         hasher.write_u16(port);
         u32::try_from(hasher.finish() >> 32).expect("32 bits")
     }
-
-    /// The entry of a key. One whose time is up is gone, whether or not the wheel has come to it.
-    fn live(&mut self, now: u64, hash: u32, key: &Key) -> Option<Slot> {
-        let slot = self.keys.find(hash, |slot| self.held[slot].key == *key)?;
-        if self.held[slot].deadline <= now {
-            self.expire(now, slot);
-            return None;
-        }
-        Some(slot)
-    }
-
-    /// Puts or replaces an entry. A refresh that changes nothing touches its deadline alone.
-    fn hold(&mut self, entry: Entry, hash: u32, Until { deadline, vouched, hearsay }: Until) {
-        let before = self.keys.find(hash, |slot| self.held[slot].key == entry.key);
-        let same = |slot: &Slot| {
-            let held = &self.held[*slot];
-            **self.logins.name(held.login) == *entry.login && held.says(&entry)
-        };
-        let slot = if let Some(slot) = before.filter(same) {
-            slot
-        } else {
-            if let Some(before) = before {
-                self.take_out(before);
-            }
-            let login = self.logins.take(&entry.login, entry.networks.len());
-            let slot = self.held.insert(Held::new(entry, login, hash));
-            self.index.insert(slot, &self.held);
-            self.keys.insert(hash, slot, |slot| self.held[slot].hash);
-            slot
-        };
-        let held = &mut self.held[slot];
-        self.hearsay = self.hearsay + usize::from(hearsay) - usize::from(held.hearsay);
-        (held.deadline, held.vouched, held.hearsay) = (deadline, vouched, hearsay);
-        self.wheel.set(slot, tick_of(deadline));
-    }
-
-    fn drop_slot(&mut self, slot: Slot) {
-        let held = self.take_out(slot);
-        self.changes.push_back(Change::Delete(held.key));
-    }
-
-    fn expire(&mut self, now: u64, slot: Slot) {
-        let held = self.take_out(slot);
-        if !held.hearsay {
-            self.hearing.miss(now, self.overdue());
-        }
-        self.changes.push_back(Change::Expire(held.key));
-    }
-
-    fn take_out(&mut self, slot: Slot) -> Held {
-        self.index.remove(slot, &self.held);
-        self.wheel.remove(slot);
-        let held = self.held.remove(slot);
-        self.keys.remove(held.hash, slot);
-        self.logins.give_back(held.login, held.networks.len());
-        self.hearsay -= usize::from(held.hearsay);
-        held
-    }
 }
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The first tick at which the deadline has passed.
-fn tick_of(deadline: u64) -> Tick {
-    Tick::try_from(deadline.div_ceil(TICK_MILLIS)).unwrap_or(Tick::MAX)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use castgate_wire::registry::{Country, EntryType, Prefix, Protocol, ProtocolFilter, Request};
 use proptest::prelude::*;

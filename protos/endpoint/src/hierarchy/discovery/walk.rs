@@ -38,7 +38,7 @@ use crate::hierarchy::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 pub use crate::hierarchy::locator::PATH_STEPS_MAX;
 use crate::hierarchy::locator::{ASKS_MAX, ServiceTarget};
 use crate::hierarchy::lot::Lot;
-use crate::hierarchy::member::{MEMBERS_MAX, Member, in_service_order};
+use crate::hierarchy::member::{MEMBERS_MAX, Member, Named, in_service_order};
 
 /// Names looked up in one walk: the roots and what their service records lead to.
 const NAMES_MAX: usize = 64;
@@ -159,7 +159,7 @@ struct WalkStep {
 #[derive(Debug)]
 enum State {
     Service(String),
-    Address { name: String, port: u16, path: String, scheme: Scheme },
+    Address(Named),
     Ask(Member),
     AskCountry(Member),
     Found(Box<Found>),
@@ -199,7 +199,7 @@ impl Walk {
     pub fn step(&self) -> Step {
         match &self.state {
             State::Service(name) => Step::ResolveService { name: format!("{SERVICE}.{name}") },
-            State::Address { name, .. } => Step::ResolveAddress { name: name.clone() },
+            State::Address(named) => Step::ResolveAddress { name: named.name.clone() },
             State::Ask(member) => Step::Ask(ask(member, &self.query)),
             State::AskCountry(member) => Step::Ask(ask(member, self.country_query.as_deref().unwrap_or(&self.query))),
             State::Found(found) => Step::Found(Found::clone(found)),
@@ -228,7 +228,7 @@ impl Walk {
             }
             Ok(_) | Err(_) => {
                 let path = registry::PATH.to_owned();
-                self.state = State::Address { name, port: DEFAULT_PORT, path, scheme: Scheme::Http };
+                self.state = State::Address(Named { scheme: Scheme::Http, name, port: DEFAULT_PORT, path });
                 return;
             }
         }
@@ -237,23 +237,17 @@ impl Walk {
 
     /// Brings the addresses of [`Step::ResolveAddress`].
     pub fn handle_addresses(&mut self, result: Result<Vec<IpAddr>, String>) {
-        let State::Address { name, port, path, scheme } = &self.state else { return };
-        let (name, port, path, scheme) = (name.clone(), *port, path.clone(), *scheme);
+        let State::Address(named) = &self.state else { return };
+        let named = named.clone();
         match result {
             Ok(addresses) if addresses.is_empty() => {
-                self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
+                self.hop(named.name, HopOutcome::Failed("the name has no address".to_owned()));
             }
             Ok(addresses) => {
-                self.hop(name.clone(), HopOutcome::Resolved(addresses.len()));
-                let member = |address| Member {
-                    scheme,
-                    address: SocketAddr::new(address, port),
-                    authority: format!("{name}:{port}"),
-                    path: path.clone(),
-                };
-                self.roots.extend(addresses.into_iter().map(member));
+                self.hop(named.name.clone(), HopOutcome::Resolved(addresses.len()));
+                self.roots.extend(named.members(addresses));
             }
-            Err(sentence) => self.hop(name, HopOutcome::Failed(shortened(&sentence))),
+            Err(sentence) => self.hop(named.name, HopOutcome::Failed(shortened(&sentence))),
         }
         self.advance();
     }
@@ -263,7 +257,7 @@ impl Walk {
         let (member, by_country) = match &self.state {
             State::Ask(member) => (member.clone(), false),
             State::AskCountry(member) => (member.clone(), true),
-            State::Service(_) | State::Address { .. } | State::Found(_) | State::Failed => return,
+            State::Service(_) | State::Address(_) | State::Found(_) | State::Failed => return,
         };
         let asked = member.address.to_string();
         let servers = match result {
@@ -403,7 +397,7 @@ impl Walk {
                 }
                 Place::Service(_) | Place::Name { .. } if self.names >= NAMES_MAX => continue,
                 Place::Service(name) => self.state = State::Service(name),
-                Place::Name { name, port } => self.state = State::Address { name, port, path, scheme },
+                Place::Name { name, port } => self.state = State::Address(Named { scheme, name, port, path }),
             }
             self.names += 1;
             return;

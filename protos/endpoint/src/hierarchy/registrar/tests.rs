@@ -1,6 +1,8 @@
 //! A registrar under a clock that we turn, with parents that answer as the test says.
 
-use castgate_wire::registry::{EntryType, Protocol, Scheme};
+use std::time::Duration;
+
+use castgate_wire::registry::{EntryType, Protocol, Request, Scheme};
 
 use super::*;
 

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use castgate_wire::registry::{Protocol, Request, Scheme};
+use castgate_wire::registry::{Protocol, Request, Scheme, Server};
 
 use super::super::{Call, Outcome, Registrar};
 use super::*;
+use crate::hierarchy::discovery::Role;
 
 const ROOT: &str = "127.0.4.1:5632";
 const COUNTRY: &str = "127.0.5.1:5632";

@@ -51,21 +51,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
+mod path;
+mod words;
+
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use castgate_wire::registry::{Country, EntryType, ProtocolFilter, Query, Request, Scheme, Server};
-use serde::{Deserialize, Serialize};
 
+use self::cache::CachedServer;
+use self::path::{Candidate, Next, Path};
 use super::address::{DEFAULT_PORT, DatabaseAddress, Place, SERVICE};
 use super::clock::UnixMillis;
 use super::lot::Lot;
-use super::member::{MEMBERS_MAX, Member, in_service_order};
+use super::member::{Member, Named, in_service_order};
 
-/// How long a cached answer may be used.
-pub const CACHE_AGE_MAX: Duration = Duration::from_hours(24);
+pub use self::cache::{CACHE_AGE_MAX, Cache};
+pub use self::words::{Answer, Ask, Found, Hop, HopOutcome, LocateError, ServiceTarget, Step, TaskId};
+
 /// How long the driver waits for a TCP connection to a database.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the driver waits for the whole answer, connecting included.
@@ -94,143 +99,6 @@ pub struct Wanted {
     pub protocol: ProtocolFilter,
 }
 
-/// One thing that the driver was given to do. Never used again in a walk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TaskId(u32);
-
-/// What the driver shall do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Look up the SRV records of `name` (already with `_castgate._tcp.` in front), then [`Locator::handle_service`].
-    ResolveService {
-        /// What the result is handed back with.
-        id: TaskId,
-        /// The full name of the service.
-        name: String,
-    },
-    /// Look up the addresses of `name`, then [`Locator::handle_addresses`].
-    ResolveAddress {
-        /// What the result is handed back with.
-        id: TaskId,
-        /// The host name.
-        name: String,
-    },
-    /// Ask a database, then [`Locator::handle_answer`].
-    Ask(Ask),
-    /// Done: these are the servers.
-    Found(Found),
-    /// Done: there are none to be had.
-    Failed(LocateError),
-}
-
-/// One HTTP request: `GET target` at `address`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// What the answer is handed back with.
-    pub id: TaskId,
-    /// How it is spoken to.
-    pub scheme: Scheme,
-    /// Where to connect to.
-    pub address: SocketAddr,
-    /// The `Host` field.
-    pub authority: String,
-    /// Path and query string.
-    pub target: String,
-}
-
-/// One SRV record (RFC 2782).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceTarget {
-    /// Lower is asked first.
-    pub priority: u16,
-    /// Among equal priorities: the share of clients that ask it first.
-    pub weight: u16,
-    /// TCP port.
-    pub port: u16,
-    /// Host name; `.` says that there is no such service.
-    pub target: String,
-}
-
-/// What a database answered with status 200.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The servers, or the databases to ask next, in the order of the answer.
-    pub servers: Vec<Server>,
-    /// `X-CastGate-Match`, when present.
-    pub tier: Option<String>,
-}
-
-/// A walk that ended at tunnel servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The tunnel servers in the order of the database's answer.
-    pub servers: Vec<Server>,
-    /// Every database asked and every name looked up, in order, with what came of it.
-    pub hops: Vec<Hop>,
-    /// True when no database could be reached and these are the servers of the last time.
-    pub from_cache: bool,
-    /// How old the list of servers is; zero when a database has just told it.
-    pub age: Duration,
-    /// What to keep for the next time.
-    pub cache: Cache,
-}
-
-/// One question of a walk and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    /// Whom we asked: an address, or a name that was looked up.
-    pub asked: String,
-    /// How deep below the roots; 0 is a root or a cached database.
-    pub depth: usize,
-    /// What came of it.
-    pub outcome: HopOutcome,
-}
-
-/// What came of one question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HopOutcome {
-    /// The name has this many addresses or service records.
-    Resolved(usize),
-    /// A list of this many databases to ask next, with the tier that matched.
-    Databases(usize, Option<String>),
-    /// A list of this many tunnel servers, with the tier that matched.
-    Servers(usize, Option<String>),
-    /// A list without anything we can use.
-    Nothing,
-    /// No answer, in a sentence.
-    Failed(String),
-    /// Another one, asked at the same time, was faster.
-    Overtaken,
-}
-
-/// What is remembered from one walk to the next; made for serde.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cache {
-    roots: Vec<DatabaseAddress>,
-    country: Option<String>,
-    protocol: String,
-    obtained: UnixMillis,
-    databases: Vec<Member>,
-    servers: Vec<CachedServer>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct CachedServer {
-    address: IpAddr,
-    port: u16,
-    protocol: Option<String>,
-    /// Absent in what an earlier version left.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    fed_by: Vec<IpAddr>,
-}
-
-/// No tunnel server, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocateError {
-    /// Every database asked and every name looked up, in order, with what came of it.
-    pub hops: Vec<Hop>,
-}
-
 /// The state machine of one walk. Make a new one for the next.
 ///
 /// [`poll`](Self::poll) hands out what to do, each task once, several at the same time; the matching `handle_*` brings the
@@ -244,11 +112,7 @@ pub struct Locator {
     all_roots: Vec<DatabaseAddress>,
     /// Roots not tried yet; the last is next.
     roots: Vec<DatabaseAddress>,
-    /// From the roots down. The first step is always there: the databases of the cache, then the roots as they are looked up.
-    path: Vec<PathStep>,
-    /// Who was asked and not called back: what was asked once is never asked again.
-    asked: HashSet<SocketAddr>,
-    asks: usize,
+    path: Path,
     /// A database said that there is nothing for us.
     is_denied: bool,
     hops: Vec<Hop>,
@@ -256,24 +120,9 @@ pub struct Locator {
     /// What the driver is busy with, in the order of its start. Questions all belong to the last step of the path.
     open: Vec<Open>,
     next_id: u32,
-    next_origin: u32,
     /// Until then the tasks that are open have their head start; `None`: the next one may start.
     head_start: Option<Instant>,
     end: Option<End>,
-}
-
-#[derive(Debug, Default)]
-struct PathStep {
-    /// Members not asked yet; the last is next.
-    left: Vec<Candidate>,
-    all: Vec<Candidate>,
-}
-
-/// A member and which list it comes from: the first step holds several.
-#[derive(Debug, Clone)]
-struct Candidate {
-    member: Member,
-    origin: u32,
 }
 
 #[derive(Debug)]
@@ -285,7 +134,7 @@ struct Open {
 #[derive(Debug)]
 enum Task {
     Service(String),
-    Address { name: String, port: u16, path: String, scheme: Scheme },
+    Address(Named),
     Ask(Candidate),
 }
 
@@ -317,20 +166,17 @@ impl Locator {
             lot,
             all_roots: roots,
             roots: left,
-            path: vec![PathStep::default()],
-            asked: HashSet::new(),
-            asks: 0,
+            path: Path::new(),
             is_denied: false,
             hops: Vec::new(),
             cache,
             open: Vec::new(),
             next_id: 0,
-            next_origin: 0,
             head_start: None,
             end: None,
         };
         let cached = locator.cache.as_ref().map(|cache| cache.databases.clone()).unwrap_or_default();
-        locator.add_to_last_step(cached);
+        locator.path.add(cached, &mut locator.lot);
         locator
     }
 
@@ -338,7 +184,7 @@ impl Locator {
     /// no database answers.
     #[must_use]
     pub fn from_the_roots(mut self) -> Self {
-        self.path = vec![PathStep::default()];
+        self.path = Path::new();
         self
     }
 
@@ -395,23 +241,16 @@ impl Locator {
 
     /// Brings the addresses of [`Step::ResolveAddress`].
     pub fn handle_addresses(&mut self, id: TaskId, result: Result<Vec<IpAddr>, String>) {
-        let task = self.close(id, |task| matches!(task, Task::Address { .. }));
-        let Some(Task::Address { name, port, path, scheme }) = task else { return };
+        let Some(Task::Address(named)) = self.close(id, |task| matches!(task, Task::Address(_))) else { return };
         match result {
             Ok(addresses) if addresses.is_empty() => {
-                self.hop(name, HopOutcome::Failed("the name has no address".to_owned()));
+                self.hop(named.name, HopOutcome::Failed("the name has no address".to_owned()));
             }
             Ok(addresses) => {
-                self.hop(name.clone(), HopOutcome::Resolved(addresses.len()));
-                let member = |address| Member {
-                    scheme,
-                    address: SocketAddr::new(address, port),
-                    authority: format!("{name}:{port}"),
-                    path: path.clone(),
-                };
-                self.add_to_last_step(addresses.into_iter().map(member).collect());
+                self.hop(named.name.clone(), HopOutcome::Resolved(addresses.len()));
+                self.path.add(named.members(addresses), &mut self.lot);
             }
-            Err(sentence) => self.hop(name, HopOutcome::Failed(sentence)),
+            Err(sentence) => self.hop(named.name, HopOutcome::Failed(sentence)),
         }
     }
 
@@ -442,9 +281,9 @@ impl Locator {
             let members: Vec<Member> = databases.iter().map(Member::of_server).collect();
             // Whoever has not answered yet may be asked once more, as a member of the new step.
             let is_open = |address| self.open.iter().any(|open| open.task.asks() == Some(address));
-            let is_fresh = |member: &Member| !self.asked.contains(&member.address) || is_open(member.address);
+            let is_fresh = |member: &Member| !self.path.was_asked(member) || is_open(member.address);
             let fresh = members.iter().filter(|member| is_fresh(member)).count();
-            if self.path.len() >= PATH_STEPS_MAX {
+            if self.path.is_full() {
                 let sentence = format!("it names further databases after {PATH_STEPS_MAX} steps");
                 return self.hop(asked.to_string(), HopOutcome::Failed(sentence));
             }
@@ -467,15 +306,12 @@ impl Locator {
             return self.hop(asked.to_string(), HopOutcome::Nothing);
         }
         self.hop(asked.to_string(), HopOutcome::Servers(servers.len(), tier));
-        let all = self.path.last().map(|step| step.all.as_slice()).unwrap_or_default();
-        let same_list = all.iter().filter(|other| other.origin == candidate.origin);
-        let databases = same_list.map(|other| other.member.clone()).collect();
         let cache = Cache {
             roots: self.all_roots.clone(),
             country: self.wanted.country.as_ref().map(ToString::to_string),
             protocol: self.wanted.protocol.to_string(),
             obtained: self.now,
-            databases,
+            databases: self.path.list_of(candidate),
             servers: servers.iter().map(CachedServer::of_server).collect(),
         };
         self.call_back();
@@ -487,24 +323,10 @@ impl Locator {
         self.end = Some(End::Found(Box::new(Found { servers, hops: self.hops.clone(), from_cache, age, cache })));
     }
 
-    /// One step deeper. The loop guard sits in [`next_task`](Self::next_task): what was asked once is never asked again.
     fn descend(&mut self, members: Vec<Member>) {
         self.call_back();
-        self.path.push(PathStep::default());
-        self.add_to_last_step(members);
-    }
-
-    /// Adds a list to the step that is asked now; its members are the next, in drawn order.
-    fn add_to_last_step(&mut self, mut members: Vec<Member>) {
-        self.lot.shuffle(&mut members);
-        members.truncate(MEMBERS_MAX);
-        let origin = self.next_origin;
-        self.next_origin += 1;
-        let candidates = members.into_iter().map(|member| Candidate { member, origin });
-        if let Some(step) = self.path.last_mut() {
-            step.left.extend(candidates.clone());
-            step.all.extend(candidates);
-        }
+        self.path.descend();
+        self.path.add(members, &mut self.lot);
     }
 
     /// The race is over: what is still open goes back to where it came from, in case the winner leads nowhere.
@@ -515,17 +337,12 @@ impl Locator {
             match task {
                 Task::Ask(candidate) => {
                     self.hop(candidate.member.address.to_string(), HopOutcome::Overtaken);
-                    self.asked.remove(&candidate.member.address);
-                    if let Some(step) = self.path.last_mut() {
-                        step.left.push(candidate);
-                    }
+                    self.path.give_back(candidate);
                 }
                 Task::Service(name) => {
                     self.roots.push(DatabaseAddress::at(Scheme::Http, Place::Service(name)));
                 }
-                Task::Address { name, port, path, scheme } => {
-                    self.roots.push(DatabaseAddress { scheme, place: Place::Name { name, port }, path });
-                }
+                Task::Address(named) => self.roots.push(named.into()),
             }
         }
         self.head_start = None;
@@ -536,7 +353,7 @@ impl Locator {
         self.next_id += 1;
         let step = match &task {
             Task::Service(name) => Step::ResolveService { id, name: format!("{SERVICE}.{name}") },
-            Task::Address { name, .. } => Step::ResolveAddress { id, name: name.clone() },
+            Task::Address(named) => Step::ResolveAddress { id, name: named.name.clone() },
             Task::Ask(Candidate { member, .. }) => Step::Ask(Ask {
                 id,
                 scheme: member.scheme,
@@ -552,30 +369,21 @@ impl Locator {
     /// Other members, then the step above, then other roots (draft-liefooghe-castgate-02 leaves the failure open).
     fn next_task(&mut self) -> Option<Task> {
         loop {
-            let is_first = self.path.len() <= 1;
-            let step = self.path.last_mut()?;
-            while let Some(candidate) = step.left.pop() {
-                if self.asks >= ASKS_MAX {
-                    return None;
-                }
-                if self.asked.insert(candidate.member.address) {
-                    self.asks += 1;
-                    return Some(Task::Ask(candidate));
-                }
-            }
-            if !is_first {
-                if !self.open.is_empty() {
-                    return None;
-                }
-                self.path.pop();
-                continue;
+            match self.path.next() {
+                Next::Ask(candidate) => return Some(Task::Ask(candidate)),
+                Next::Enough => return None,
+                // The step above has to wait for those of this one that have not answered.
+                Next::Nobody if self.path.depth() > 0 && !self.open.is_empty() => return None,
+                Next::Nobody if self.path.ascend() => continue,
+                Next::Nobody => {}
             }
             let DatabaseAddress { scheme, place, path } = self.roots.pop()?;
             match place {
                 Place::Service(name) => return Some(Task::Service(name)),
-                Place::Name { name, port } => return Some(Task::Address { name, port, path, scheme }),
+                Place::Name { name, port } => return Some(Task::Address(Named { scheme, name, port, path })),
                 Place::Socket(address) => {
-                    self.add_to_last_step(vec![Member { scheme, address, authority: address.to_string(), path }]);
+                    let member = Member { scheme, address, authority: address.to_string(), path };
+                    self.path.add(vec![member], &mut self.lot);
                 }
             }
         }
@@ -595,8 +403,7 @@ impl Locator {
     }
 
     fn hop(&mut self, asked: String, outcome: HopOutcome) {
-        let depth = self.path.len().saturating_sub(1);
-        self.hops.push(Hop { asked, depth, outcome });
+        self.hops.push(Hop { asked, depth: self.path.depth(), outcome });
     }
 }
 
@@ -605,65 +412,10 @@ impl Task {
     fn asks(&self) -> Option<SocketAddr> {
         match self {
             Self::Ask(candidate) => Some(candidate.member.address),
-            Self::Service(_) | Self::Address { .. } => None,
+            Self::Service(_) | Self::Address(_) => None,
         }
     }
 }
-
-impl Cache {
-    fn answers(&self, roots: &[DatabaseAddress], wanted: &Wanted, now: UnixMillis) -> bool {
-        self.roots == roots
-            && self.country == wanted.country.as_ref().map(ToString::to_string)
-            && self.protocol == wanted.protocol.to_string()
-            && now.since(self.obtained).is_some_and(|age| age < CACHE_AGE_MAX)
-    }
-}
-
-impl CachedServer {
-    fn of_server(server: &Server) -> Self {
-        let protocol = server.protocol.as_ref().map(ToString::to_string);
-        Self { address: server.address, port: server.port, protocol, fed_by: server.fed_by.clone() }
-    }
-
-    fn to_server(&self) -> Server {
-        Server {
-            address: self.address,
-            port: self.port,
-            entry_type: EntryType::TunnelServer,
-            protocol: self.protocol.as_deref().and_then(|word| word.parse().ok()),
-            prefix_len: None,
-            fed_by: self.fed_by.clone(),
-            scheme: Scheme::Http,
-        }
-    }
-}
-
-impl fmt::Display for HopOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = |tier: &Option<String>| tier.as_ref().map(|tier| format!(" by {tier}")).unwrap_or_default();
-        match self {
-            Self::Resolved(count) => write!(f, "{count} found in DNS"),
-            Self::Databases(count, tier) => write!(f, "{count} databases{}", by(tier)),
-            Self::Servers(count, tier) => write!(f, "{count} tunnel servers{}", by(tier)),
-            Self::Nothing => f.write_str("knows no tunnel server for this place"),
-            Self::Failed(sentence) => f.write_str(sentence),
-            Self::Overtaken => f.write_str("another one answered first"),
-        }
-    }
-}
-
-impl fmt::Display for LocateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hops.iter().rfind(|hop| hop.outcome != HopOutcome::Overtaken) {
-            None => f.write_str("no tunnel server found: no database is configured"),
-            Some(Hop { asked, outcome, .. }) => {
-                write!(f, "no tunnel server found after {} questions; the last, {asked}: {outcome}", self.hops.len())
-            }
-        }
-    }
-}
-
-impl std::error::Error for LocateError {}
 
 #[cfg(test)]
 mod tests;

@@ -10,91 +10,27 @@
 //! ```
 //! draft-liefooghe-castgate-02 §4.1.4 has the parents of one's parents asked again, so that new peers are told as well.
 
+mod search;
+mod words;
+
 use std::collections::VecDeque;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use castgate_wire::registry::{EntryType, Prefix, Register, Server};
+use castgate_wire::registry::{EntryType, Prefix, Register};
 
-use super::{Config, Parent, RETRY_MAX, Standing, Status, Wish, backoff, jittered};
-use crate::hierarchy::address::{DatabaseAddress, Place};
-use crate::hierarchy::discovery::{Ask, Found, Member, PathStep, Role, Step, Subject, Walk};
-use crate::hierarchy::locator::ServiceTarget;
+use self::search::{Noted, Phase, Search, Taken, Whereabouts, address, is_subject_of, specific};
+use super::pair::{RETRY_MAX, Wish, backoff};
+use super::words::{Config, Parent, Standing, Status};
+use crate::hierarchy::address::DatabaseAddress;
+use crate::hierarchy::discovery::{Member, Step, Subject, Walk};
 use crate::hierarchy::lot::Lot;
 
-/// The parents are asked again at every update of this number (castgate UMTP notes).
-const UPDATES_PER_WALK: u32 = 4;
+pub use self::search::subjects;
+pub use self::words::{Discovery, Lookup, Question, QuestionId, Reply};
+
 /// Walks at one time: each has one question under way.
 const WALKS_MAX: usize = 8;
-/// A parent that its own parents do not name any more is left after so many updates. A walk proves little, and two in a row no more:
-/// who lost his memory, or was cut off, and names nobody gets it back within an interval or two.
-const MISSED_UPDATES: u32 = 3;
-
-/// How the databases to register with are found, where they are not named.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Discovery {
-    /// Where every walk begins.
-    pub roots: Vec<DatabaseAddress>,
-    /// Our login at every database that is found.
-    pub login: String,
-    /// Our password there.
-    pub password: String,
-    /// The certificates that vouch for databases, as PEM; `None`: those that the system trusts. For https.
-    pub ca: Option<String>,
-    /// What a database of ours is to one with exactly the same network.
-    pub role: Role,
-    /// Whether a database of ours that has peers is announced only after [`set_synchronised`](super::Registrar::set_synchronised).
-    pub waits_for_peers: bool,
-}
-
-/// Passwords are not for logs.
-impl fmt::Debug for Discovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { roots, login, password: _, ca: _, role, waits_for_peers } = self;
-        f.debug_struct("Discovery")
-            .field("roots", roots)
-            .field("login", login)
-            .field("role", role)
-            .field("waits_for_peers", waits_for_peers)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Names a [`Question`] until its reply is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QuestionId(u64);
-
-/// Something for the driver to find out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// To be handed back with the reply.
-    pub id: QuestionId,
-    /// What to find out.
-    pub lookup: Lookup,
-}
-
-/// What a [`Question`] is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// The SRV records of this name; the reply is [`Reply::Services`].
-    Services(String),
-    /// The addresses of this name; the reply is [`Reply::Addresses`].
-    Addresses(String),
-    /// The list of a database, asked without credentials; the reply is [`Reply::Databases`].
-    Databases(Ask),
-}
-
-/// What came of a [`Question`]; an error is a sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// Of [`Lookup::Services`].
-    Services(Result<Vec<ServiceTarget>, String>),
-    /// Of [`Lookup::Addresses`].
-    Addresses(Result<Vec<IpAddr>, String>),
-    /// Of [`Lookup::Databases`].
-    Databases(Result<Vec<Server>, String>),
-}
 
 /// What came of a REGISTER, as far as it tells something of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,58 +56,6 @@ pub(super) struct Survey {
     peers: Vec<DatabaseAddress>,
     /// Whether our database holds what these peers hold.
     synchronised: bool,
-}
-
-#[derive(Debug)]
-struct Search {
-    subject: Subject,
-    phase: Phase,
-    found: Option<Whereabouts>,
-    /// Of the walks since the last one that came to an end.
-    failures: u32,
-    /// Walks in a row that led to the same parents, who refuse us.
-    refusals: u32,
-    /// Whether the last walk is one of them.
-    is_refused: bool,
-    /// Another network of the entry leads to a new parent: this one may do so as well, and is waited for, since a REGISTER says all that
-    /// the parent gets.
-    is_rushed: bool,
-    error: Option<String>,
-    /// How often the parents want to hear from us.
-    interval: Duration,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Idle { at: Instant },
-    Walking { walk: Box<Walk>, question: Option<QuestionId> },
-}
-
-/// What the last walk found.
-#[derive(Debug)]
-struct Whereabouts {
-    walked_at: Instant,
-    /// The path above those that we register with.
-    above: Vec<PathStep>,
-    parents: Vec<Known>,
-    peers: Vec<DatabaseAddress>,
-    /// It was announced once: a peer that comes later is one that takes over from us.
-    is_admitted: bool,
-}
-
-/// What is different since the walk before.
-struct Taken {
-    /// Parents that are found for the first time.
-    news: Vec<Member>,
-    /// Parents that are left.
-    left: Vec<SocketAddr>,
-}
-
-#[derive(Debug)]
-struct Known {
-    member: Member,
-    /// Since when walks do not find it.
-    missed_since: Option<Instant>,
 }
 
 impl Survey {
@@ -225,17 +109,7 @@ impl Survey {
                     }
                     search
                 }
-                None => Search {
-                    subject,
-                    phase: Phase::Idle { at: now },
-                    found: None,
-                    failures: 0,
-                    refusals: 0,
-                    is_refused: false,
-                    is_rushed: false,
-                    error: None,
-                    interval: config.interval,
-                },
+                None => Search::new(subject, config.interval, now),
             };
             self.searches.push(search);
         }
@@ -374,10 +248,7 @@ impl Survey {
     /// Networks of an entry leave a parent together where all of them miss it: the last REGISTER that it hears says all that it may be told.
     fn leave(&mut self, entry: &Register, left: &[SocketAddr]) {
         for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
-            if let Some(found) = &mut search.found {
-                let is_left = |known: &Known| known.missed_since.is_some() && left.contains(&known.member.address);
-                found.parents.retain(|known| !is_left(known));
-            }
+            search.leave(left);
         }
     }
 
@@ -394,45 +265,11 @@ impl Survey {
         let mut changed = false;
         let mut left: Vec<SocketAddr> = Vec::new();
         for search in self.searches.iter_mut().filter(|search| search.is_of(entry)) {
-            let Some(found) = &mut search.found else { continue };
-            let Some(at) = found.parents.iter().position(|known| address(&known.member) == *parent) else { continue };
-            if matches!(news, News::Accepted { is_back: true, .. })
-                && let Some(since) = &mut found.parents[at].missed_since
-            {
-                // It was cut off, and those above it learn only now that it is back.
-                *since = now;
-            }
-            match news {
-                News::Accepted { interval, .. } if interval != search.interval => {
-                    search.interval = interval;
-                    if let Phase::Idle { at } = &mut search.phase {
-                        *at = found.walked_at + jittered(lot, interval.saturating_mul(UPDATES_PER_WALK));
-                    }
-                }
-                // Its own parents do not name it any more: we belong somewhere else, or it is gone for good.
-                News::Refused if found.parents[at].missed_since.is_some() => {
-                    found.parents.remove(at);
+            match search.note(parent, news, config, lot, now) {
+                Noted::Nothing => {}
+                Noted::Left(gone) => {
                     changed = true;
-                }
-                News::Unreachable if found.parents[at].is_gone(search.interval, now) => {
-                    left.push(found.parents.remove(at).member.address);
-                    changed = true;
-                }
-                News::Accepted { .. } => search.refusals = 0,
-                // Perhaps we belong somewhere else: whoever was to name our parents did not know them yet.
-                News::Refused => {
-                    if let Phase::Idle { at } = &mut search.phase
-                        && !std::mem::replace(&mut search.is_refused, true)
-                    {
-                        *at = (*at).min(now + backoff(config.retry, search.refusals));
-                        search.refusals = search.refusals.saturating_add(1);
-                    }
-                }
-                // There may be another one in its place.
-                News::Unreachable => {
-                    if let Phase::Idle { at } = &mut search.phase {
-                        *at = (*at).min(now + RETRY_MAX);
-                    }
+                    left.extend(gone);
                 }
             }
         }
@@ -546,102 +383,6 @@ impl Survey {
             })
         })
     }
-}
-
-impl Search {
-    /// Whether an entry has the network of this search.
-    fn is_of(&self, entry: &Register) -> bool {
-        is_subject_of(&self.subject, entry)
-    }
-
-    /// Takes in the end of a walk.
-    fn take(&mut self, Found { path, decision, hops: _ }: Found, lot: &mut Lot, now: Instant) -> Taken {
-        let found = self.found.take();
-        let is_admitted = found.as_ref().is_some_and(|found| found.is_admitted);
-        let is_known = |member: &Member| {
-            let known = found.iter().flat_map(|found| &found.parents);
-            known.into_iter().any(|known| address(&known.member) == address(member))
-        };
-        let mut news: Vec<Member> = decision.register.iter().filter(|member| !is_known(member)).cloned().collect();
-        if !news.is_empty() {
-            // One step further: the next one may follow at once.
-            self.refusals = 0;
-        }
-        if found.is_none() {
-            // The first time all are waited for anyway.
-            news.clear();
-        }
-        self.is_refused = false;
-        let mut parents: Vec<Known> =
-            decision.register.into_iter().map(|member| Known { member, missed_since: None }).collect();
-        let mut left = Vec::new();
-        for mut known in found.into_iter().flat_map(|found| found.parents) {
-            let is_found = parents.iter().any(|other| address(&other.member) == address(&known.member));
-            let is_gone = known.is_gone(self.interval, now);
-            known.missed_since.get_or_insert(now);
-            // Where nothing was registered yet there is nothing to stay for.
-            if !is_found && is_admitted && !is_gone {
-                parents.push(known);
-            } else if !is_found {
-                left.push(known.member.address);
-            }
-        }
-        let mut above = path;
-        above.truncate(decision.step);
-        let peers = decision.transfer.iter().map(address).collect();
-        self.found = Some(Whereabouts { walked_at: now, above, parents, peers, is_admitted });
-        self.failures = 0;
-        self.error = None;
-        self.phase = Phase::Idle { at: now + jittered(lot, self.interval.saturating_mul(UPDATES_PER_WALK)) };
-        Taken { news, left }
-    }
-}
-
-impl Whereabouts {
-    fn has_parent(&self, member: &Member) -> bool {
-        self.parents.iter().any(|known| known.member.address == member.address)
-    }
-}
-
-fn is_subject_of(subject: &Subject, entry: &Register) -> bool {
-    let Subject { entry_type, range, country, .. } = subject;
-    (entry.entry_type, entry.country) == (*entry_type, *country) && ranges(entry).any(|own| own == *range)
-}
-
-impl Known {
-    fn is_gone(&self, interval: Duration, now: Instant) -> bool {
-        self.missed_since.is_some_and(|since| now.saturating_duration_since(since) >= interval * MISSED_UPDATES)
-    }
-}
-
-/// What has to be searched for these entries; the same may be there several times.
-#[must_use]
-pub fn subjects(entries: &[Register], role: Role) -> Vec<Subject> {
-    let databases = entries.iter().filter(|entry| entry.entry_type == EntryType::TunnelDatabase);
-    let own: Vec<SocketAddr> = databases.map(|entry| SocketAddr::new(entry.source, entry.port)).collect();
-    let subject = |entry: &Register, range| Subject {
-        entry_type: entry.entry_type,
-        range,
-        country: entry.country,
-        own: own.clone(),
-        role,
-    };
-    entries.iter().flat_map(|entry| ranges(entry).map(|range| subject(entry, range)).collect::<Vec<_>>()).collect()
-}
-
-/// The ranges that an entry is searched for; `None` where it has no network, or the one of everybody.
-fn ranges(entry: &Register) -> impl Iterator<Item = Option<Prefix>> {
-    let none = entry.networks.is_empty().then_some(None);
-    entry.networks.iter().map(|network| specific(*network)).chain(none)
-}
-
-fn specific(network: Prefix) -> Option<Prefix> {
-    (network.prefix_len() > 0).then(|| network.trunc())
-}
-
-/// A database that was found, as one that is named.
-fn address(member: &Member) -> DatabaseAddress {
-    DatabaseAddress { scheme: member.scheme, place: Place::Socket(member.address), path: member.path.clone() }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use super::complaints::Complaints;
 use super::{RegistrarError, entry_name, lookups};
 use crate::http::client::{self, trust_of};
 use crate::news::tell;
@@ -134,7 +135,12 @@ impl Direct {
         };
         let mut chain = feeding.chain();
         machine.set_fed_by(&chain.borrow_and_update(), Instant::now());
-        let publisher = Publisher { statuses: publisher, carried_out: progress, changed: changed.clone() };
+        let mut publisher = Publisher {
+            complaints: Complaints::default(),
+            statuses: publisher,
+            carried_out: progress,
+            changed: changed.clone(),
+        };
         publisher.publish(&machine, 0);
         let sides = Sides { board, chain, dns, trust };
         let task = tokio::spawn(run(machine, received, publisher, sides));
@@ -251,7 +257,7 @@ struct Sides {
 async fn run(
     mut machine: endpoint::Registrar,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    publisher: Publisher,
+    mut publisher: Publisher,
     sides: Sides,
 ) {
     let Sides { mut board, mut chain, dns, mut trust } = sides;
@@ -283,7 +289,7 @@ async fn run(
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
                 tracing::trace!(parent = %call.parent.address, "call");
                 let outcome = client::carry_out(&call).await;
-                log(&call, &outcome);
+                tracing::debug!(parent = %call.parent.address, ?outcome, "answered");
                 (call.id, outcome)
             });
         }
@@ -345,16 +351,8 @@ async fn run(
     }
 }
 
-fn log(call: &endpoint::Call, outcome: &Outcome) {
-    let parent = &call.parent.address;
-    match outcome {
-        Outcome::Done { .. } => tracing::debug!(%parent, "accepted"),
-        Outcome::Refused { sentence, .. } => tracing::warn!(%parent, sentence, "refused"),
-        Outcome::Unreachable { sentence } => tracing::warn!(%parent, sentence, "not reached"),
-    }
-}
-
 struct Publisher {
+    complaints: Complaints,
     statuses: watch::Sender<Vec<RegistrationReport>>,
     carried_out: watch::Sender<u64>,
     changed: Arc<Notify>,
@@ -362,7 +360,8 @@ struct Publisher {
 
 impl Publisher {
     /// Statuses first: who sees that an order was carried out sees what came of it.
-    fn publish(&self, machine: &endpoint::Registrar, carried_out: u64) {
+    fn publish(&mut self, machine: &endpoint::Registrar, carried_out: u64) {
+        self.complaints.log(machine.statuses(), machine.is_discovering());
         let reports: Vec<RegistrationReport> = machine.statuses().map(|status| report(&status)).collect();
         if tell(&self.statuses, reports) {
             self.changed.notify_one();

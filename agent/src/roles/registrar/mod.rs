@@ -7,6 +7,7 @@
 //! Owns which of the two it is. Going from one to the other is another start (`config::diff`).
 
 mod adapter;
+mod complaints;
 mod direct;
 mod lookups;
 mod systems;

@@ -15,21 +15,21 @@ pub struct TaskId(pub(super) u32);
 /// What the driver shall do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Look up the SRV records of `name` (already with `_castgate._tcp.` in front), then [`Locator::handle_service`].
+    /// Look up the SRV records of `name` (already with `_castgate._tcp.` in front), then [`Locator::handle_service`](super::Locator::handle_service).
     ResolveService {
         /// What the result is handed back with.
         id: TaskId,
         /// The full name of the service.
         name: String,
     },
-    /// Look up the addresses of `name`, then [`Locator::handle_addresses`].
+    /// Look up the addresses of `name`, then [`Locator::handle_addresses`](super::Locator::handle_addresses).
     ResolveAddress {
         /// What the result is handed back with.
         id: TaskId,
         /// The host name.
         name: String,
     },
-    /// Ask a database, then [`Locator::handle_answer`].
+    /// Ask a database, then [`Locator::handle_answer`](super::Locator::handle_answer).
     Ask(Ask),
     /// Done: these are the servers.
     Found(Found),

@@ -182,6 +182,12 @@ impl Registrar {
         self.explore(is_news, now);
     }
 
+    /// Whether parents are found, and not named.
+    #[must_use]
+    pub fn is_discovering(&self) -> bool {
+        self.survey.is_some()
+    }
+
     /// The databases that one of ours takes its entries from, in order. After each change
     /// [`set_synchronised`](Self::set_synchronised) is to be called anew.
     #[must_use]

@@ -13,6 +13,7 @@ use castgate_planner::cluster::{
     AdapterFacts, Facts, Metas, NamespaceFacts, NodeFacts, ObjectMeta, Settings, Taint, names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::jiff::Timestamp as KubeTimestamp;
 use serde_json::Value;
 
 use crate::watch::World;
@@ -216,6 +217,18 @@ fn meta_of(object: &Value) -> ObjectMeta {
     }
 }
 
+/// Since when a node is not ready; `None`: it is. A node that does not say when is taken for one that failed just now.
+#[must_use]
+pub fn away_since(node: &Value) -> Option<KubeTimestamp> {
+    let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null);
+    if ready["status"] == "True" {
+        return None;
+    }
+    let since = ready["lastTransitionTime"].as_str().and_then(|time| time.parse().ok());
+    Some(since.unwrap_or(KubeTimestamp::MAX))
+}
+
 fn node_facts(node: &Value) -> NodeFacts {
     let status = &node["status"];
     let addresses = |kind: &'static str| {
@@ -237,9 +250,7 @@ fn node_facts(node: &Value) -> NodeFacts {
     };
     NodeFacts {
         labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
-        ready: status["conditions"].as_array().is_some_and(|all| {
-            all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-        }),
+        ready: away_since(node).is_none(),
         unschedulable: node["spec"]["unschedulable"] == true,
         taints: node["spec"]["taints"].as_array().into_iter().flatten().filter_map(taint).collect(),
         internal_ip: four("InternalIP"),
@@ -296,5 +307,20 @@ mod tests {
         assert!(meta_of(&object(json!([]), json!([FINALIZER]))).registers);
         assert!(!meta_of(&object(json!([]), json!(["other"]))).registers);
         assert!(meta_of(&json!({"spec": {"hierarchy": {"discovery": {"roots": ["roots.example"]}}}})).registers);
+    }
+
+    #[test]
+    fn a_node_is_away_since_it_says_so() {
+        let second = KubeTimestamp::from_second(100).unwrap();
+        let node = |conditions: Value| json!({"status": {"conditions": conditions}});
+        let ready =
+            |status: &str| json!({"type": "Ready", "status": status, "lastTransitionTime": "1970-01-01T00:01:40Z"});
+        let pressed = json!({"type": "MemoryPressure", "status": "True"});
+        assert_eq!(away_since(&node(json!([pressed, ready("True")]))), None);
+        assert_eq!(away_since(&node(json!([pressed, ready("Unknown")]))), Some(second));
+        assert_eq!(away_since(&node(json!([ready("False")]))), Some(second));
+        for silent in [node(json!([])), Value::Null, node(json!([{"type": "Ready", "status": "False"}]))] {
+            assert_eq!(away_since(&silent), Some(KubeTimestamp::MAX), "{silent}");
+        }
     }
 }

@@ -23,18 +23,6 @@ pub enum Step {
 /// The pods of the operator, each with when its node ceased to be ready; `None`: it is ready.
 pub type Replicas = BTreeMap<String, Option<KubeTimestamp>>;
 
-/// Since when a node is not ready; `None`: it is. A node that does not say when is taken for one that failed just now.
-#[must_use]
-pub fn away_since(node: &Value) -> Option<KubeTimestamp> {
-    let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null);
-    if ready["status"] == "True" {
-        return None;
-    }
-    let since = ready["lastTransitionTime"].as_str().and_then(|time| time.parse().ok());
-    Some(since.unwrap_or(KubeTimestamp::MAX))
-}
-
 /// Looks at every endpoint.
 #[must_use]
 pub fn tidy(index: &Index, facts: &Facts, replicas: &Replicas, me: &str, now: Timestamp) -> Vec<Step> {
@@ -160,6 +148,7 @@ mod tests {
         assert_eq!(object["status"]["stream"], json!({"replica": "op-1", "epoch": 5}));
         assert_eq!(object["status"]["conditions"][0]["status"], "False");
     }
+
     #[test]
     fn a_replica_whose_node_is_not_ready_is_gone_unless_it_wrote_since() {
         // The endpoint says since second 100 that its stream is there.
@@ -167,19 +156,5 @@ mod tests {
         assert!(matches!(steps[..], [Step::TakeOver(_)]), "{steps:?}");
         assert_eq!(look_when(100, endpoint("away", true), vec![pod("n1")]), [], "taken back in the same second");
         assert_eq!(look_when(99, endpoint("away", true), vec![pod("n1")]), []);
-    }
-
-    #[test]
-    fn a_node_is_away_since_it_says_so() {
-        let node = |conditions: Value| json!({"status": {"conditions": conditions}});
-        let ready =
-            |status: &str| json!({"type": "Ready", "status": status, "lastTransitionTime": "1970-01-01T00:01:40Z"});
-        let pressed = json!({"type": "MemoryPressure", "status": "True"});
-        assert_eq!(away_since(&node(json!([pressed, ready("True")]))), None);
-        assert_eq!(away_since(&node(json!([pressed, ready("Unknown")]))), Some(second(100)));
-        assert_eq!(away_since(&node(json!([ready("False")]))), Some(second(100)));
-        for silent in [node(json!([])), Value::Null, node(json!([{"type": "Ready", "status": "False"}]))] {
-            assert_eq!(away_since(&silent), Some(KubeTimestamp::MAX), "{silent}");
-        }
     }
 }

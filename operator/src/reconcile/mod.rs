@@ -31,7 +31,7 @@ use self::apply::{Applier, ApplyError, Key, key_of};
 use self::objects::Refusals;
 use self::withdraw::Withdrawal;
 use crate::events::Events;
-use crate::index::{ADAPTER_SECRET, FINALIZER, Index, name_of};
+use crate::index::{ADAPTER_SECRET, FINALIZER, Index, away_since, name_of};
 use crate::observe::Metrics;
 use crate::pki::{Authority, Lifetimes};
 use crate::trust::{self, AUTHORITY};
@@ -315,10 +315,10 @@ impl Reconciler {
 
     /// Endpoints whose agent or whose operator replica is gone.
     async fn tidy_endpoints(&mut self, view: &View<'_>, again: &mut Duration) {
-        let away_since = |node: &str| {
+        let since = |node: &str| {
             let node = self.world.object(Kind::Node, "", node);
             // A pod of a node that is gone stays in the list for minutes.
-            node.map_or(Some(KubeTimestamp::MAX), |node| endpoints::away_since(&node))
+            node.map_or(Some(KubeTimestamp::MAX), |node| away_since(&node))
         };
         let pods = self.world.objects(Kind::Pod);
         let replicas = pods
@@ -326,7 +326,7 @@ impl Reconciler {
             .filter(|pod| pod["metadata"]["namespace"] == *self.place.namespace)
             .filter_map(|pod| {
                 let name = pod["metadata"]["name"].as_str()?.to_owned();
-                Some((name, away_since(pod["spec"]["nodeName"].as_str()?)))
+                Some((name, since(pod["spec"]["nodeName"].as_str()?)))
             })
             .chain([(self.place.pod.clone(), None)])
             .collect();

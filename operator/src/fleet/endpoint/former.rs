@@ -1,6 +1,7 @@
 //! What a life of this replica before held. The pod of a replica that starts again keeps its name, so nobody takes its endpoints
 //! over; agents come back and claim theirs, and those of agents that do not are written off here.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use castgate_crds::tunnel_endpoint::{StreamHolder, TunnelEndpoint};
@@ -17,23 +18,25 @@ impl<S: Store, O: Objects> Writer<S, O> {
     /// Ends when every endpoint of a former life is claimed or written off.
     pub(super) async fn settle_former(&self) {
         tokio::time::sleep(COMES_BACK).await;
-        for (namespace, name) in self.objects.held(&self.replica) {
-            while let Err(error) = self.write_off(&namespace, &name).await {
-                debug!(namespace, name, %error, "an endpoint of a former life cannot be written off");
-                tokio::time::sleep(RETRY).await;
-            }
+        while let Err(error) = self.write_off_former().await {
+            debug!(%error, "endpoints of a former life cannot be written off");
+            tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn write_off(&self, namespace: &str, name: &str) -> Result<(), StoreError> {
-        let is_here = self
-            .fleet
-            .agents()
-            .iter()
-            .any(|view| view.connected && view.identity.namespace == namespace && view.identity.endpoint() == name);
-        if is_here {
-            return Ok(());
+    async fn write_off_former(&self) -> Result<(), StoreError> {
+        let agents = self.fleet.agents().into_iter().filter(|view| view.connected);
+        let here: BTreeSet<_> =
+            agents.map(|view| (view.identity.namespace.clone(), view.identity.endpoint())).collect();
+        for place in self.objects.held(&self.replica) {
+            if !here.contains(&place) {
+                self.write_off(&place.0, &place.1).await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn write_off(&self, namespace: &str, name: &str) -> Result<(), StoreError> {
         let Some(object) = self.store.read(namespace, name).await? else { return Ok(()) };
         let status = object.status.clone().unwrap_or_default();
         let holder = status.stream.clone().unwrap_or_default();

@@ -127,7 +127,7 @@ fn counted_streams(patterns: Vec<pattern::Repr>) -> BTreeMap<u64, u32> {
 #[test]
 fn a_channel_put_back_on_the_lan_it_came_from_does_not_circle() {
     const CHANNEL: &str = "ham:ip:239.1.2.3:5004";
-    const SENT: u64 = 200;
+    const AFTER: u64 = 100;
     let topology = "
         studio:   source 10.1.0.10/24, server 10.1.0.2/24, neighbour 10.1.0.20/24, looper 10.1.0.30/24
         internet: server 192.0.2.2/24, first 192.0.2.31/24
@@ -145,26 +145,48 @@ fn a_channel_put_back_on_the_lan_it_came_from_does_not_circle() {
         let native = Recorder::start(lab.host("neighbour"), "studio", channel(CHANNEL).parse()?)?;
         let socket = castgate_e2e::recorder::sender(lab.host("source"), "studio")?;
         let source = lab.host("source").address("studio");
-        let heard_from =
-            |is_it: bool| native.heard().iter().filter(|d| (d.from.ip() == &source) == is_it).count() as u64;
-        for sequence in 0..SENT {
+        let mut sequence = 0;
+        let mut speak = || -> Result<u64> {
             let mut payload = vec![0; 400];
             pattern::Repr { stream: 1, sequence, sent_nanos: 1 }.emit(&mut payload);
             socket.send_to(&payload, channel(CHANNEL))?;
-            wait::until("the LAN", SOON, || (heard_from(true) > sequence).then_some(()))?;
-            if sequence == SENT / 2 {
-                // Not before the first half has gone by does the looper matter; from then on he puts back what he gets.
-                looper.wait_packets(1, SOON)?;
-                wait::until("the loop", SOON, || (heard_from(false) > 0).then_some(()))?;
-            }
+            sequence += 1;
+            Ok(sequence)
+        };
+        let heard_from =
+            |is_it: bool| native.heard().iter().filter(|d| (d.from.ip() == &source) == is_it).count() as u64;
+        // Until the looper has joined and puts back what he gets; the server hears it and ends his tunnel.
+        wait::until("the loop", SOON, || match speak() {
+            Ok(_) => (heard_from(false) > 0).then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })??;
+        looper
+            .process()
+            .wait_line("the end of the tunnel", SOON, |line| line.contains("has torn the tunnel down").then_some(()))?;
+        // He comes back each second, and for a moment he puts back again what he gets.
+        let mut sent = 0;
+        for _ in 0..AFTER {
+            sent = speak()?;
+            wait::until("the LAN", SOON, || (heard_from(true) >= sent).then_some(()))?;
         }
         // A circle would never end; this silence is the proof that there is none.
         native.wait_quiet(Duration::from_secs(1), SOON)?;
-        let report = first.wait_packets(SENT, SOON)?;
-        let copies = native.count() as u64;
-        ensure!(copies < SENT + SENT / 4, "{copies} copies of {SENT} packets in the studio");
+        let report = first.wait_packets(sent, SOON)?;
+        let heard = native.heard();
+        let copies = |is_it: bool| {
+            let from = heard.iter().filter(|datagram| (datagram.from.ip() == &source) == is_it);
+            counted(from.filter_map(|datagram| pattern::Repr::parse(&datagram.payload)).collect())
+        };
+        let (spoken, put_back) = (copies(true), copies(false));
+        ensure!(spoken.len() as u64 == sent && spoken.values().all(|count| *count == 1), "{} spoken", spoken.len());
+        ensure!(put_back.values().all(|count| *count == 1), "what the looper put back came to him again: {put_back:?}");
         // Until the server heard the looper and ended his tunnel, a few came twice; never more than the looper put back.
-        ensure!(report.packets() <= copies && report.lost() == 0, "{copies} copies, {:?}", report.value());
+        ensure!(
+            report.packets() <= heard.len() as u64 && report.lost() == 0,
+            "{} copies, {:?}",
+            heard.len(),
+            report.value()
+        );
         Ok(())
     });
 }

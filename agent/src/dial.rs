@@ -67,7 +67,12 @@ pub(crate) async fn read(path: &Path) -> Result<String, String> {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
-        std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text).map(|_| text)
+        // One octet more than there may be, to see that there are more.
+        let octets = std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if octets as u64 > FILE_BYTES_MAX {
+            return Err(std::io::Error::other(format!("has more than {} MiB", FILE_BYTES_MAX >> 20)));
+        }
+        Ok(text)
     });
     let complain = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     read.await.map_err(|error| complain(&error))?.map_err(|error| complain(&error))
@@ -137,6 +142,15 @@ mod tests {
     fn a_thousand_agents_do_not_wait_alike() {
         let waits: std::collections::BTreeSet<_> = (0..1000).map(|_| Backoff::default().next()).collect();
         assert!(waits.len() > 900, "{}", waits.len());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_long_is_refused_and_not_cut_off() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FILE_BYTES_MAX).unwrap();
+        assert_eq!(read(file.path()).await.unwrap().len() as u64, FILE_BYTES_MAX);
+        file.as_file().set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert_eq!(read(file.path()).await, Err(format!("{}: has more than 1 MiB", file.path().display())));
     }
 
     #[tokio::test]

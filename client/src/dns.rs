@@ -111,18 +111,19 @@ impl Dns {
         self.records(name, RecordType::SRV, service).await
     }
 
-    /// The addresses of a host.
+    /// The addresses of a host. A name may be one that this system knows alone, such as that of a Service in a cluster: the
+    /// system's search list counts as it does for every other program here.
     ///
     /// # Errors
     /// [`DnsError`] when there is no resolver or no address.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
-        match self.resolver(name)?.lookup_ip(rooted(name)).await {
+        match self.resolver(name)?.lookup_ip(name).await {
             Ok(lookup) => Ok(lookup.iter().collect()),
             Err(error) => Err(DnsError::Lookup { name: name.to_owned(), error }),
         }
     }
 
-    /// The addresses of a host that are of one family; none is no error.
+    /// The addresses of a host that are of one family, found like [`addresses`](Self::addresses); none is no error.
     ///
     /// # Errors
     /// [`DnsError`] when there is no resolver, or it does not answer.
@@ -171,7 +172,9 @@ impl Dns {
         kind: RecordType,
         pick: impl Fn(&RData) -> Option<T>,
     ) -> Result<Vec<T>, DnsError> {
-        let query = name::parse(name).ok_or_else(|| DnsError::Name(name.to_owned()))?;
+        let mut query = name::parse(name).ok_or_else(|| DnsError::Name(name.to_owned()))?;
+        // Hosts alone are looked for in the system's search list; whoever knows the whole name says so by a dot at the end.
+        query.set_fqdn(name.ends_with('.') || !matches!(kind, RecordType::A | RecordType::AAAA));
         match self.resolver(name)?.lookup(query, kind).await {
             Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| pick(&record.data)).collect()),
             Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
@@ -218,9 +221,9 @@ impl Dns {
                 targets.sort_by_key(|target| (target.priority, std::cmp::Reverse(target.weight)));
                 let mut found = Vec::new();
                 for ServiceTarget { port, target, .. } in targets {
-                    let target = target.trim_end_matches('.');
                     // One dead target must not hide the others.
-                    let addresses = self.addresses(target).await.unwrap_or_default();
+                    let addresses = self.addresses(&rooted(&target)).await.unwrap_or_default();
+                    let target = target.trim_end_matches('.');
                     found.extend(
                         addresses.into_iter().map(|ip| (SocketAddr::new(ip, port), format!("{target}:{port}"))),
                     );

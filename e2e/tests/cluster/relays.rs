@@ -1,8 +1,10 @@
 //! AMT on the cluster: a server with a relay, a `TunnelRelay` below it, customers of both tunnels, and the zone that tells of them.
 
 use crate::charts::install;
-use crate::stage::{CUSTOMER, LONG, NAMESPACE, NEWS, SOON, address, isp, object, ready, studio_sends, until};
-use anyhow::{Result, ensure};
+use crate::stage::{
+    CUSTOMER, LONG, NAMESPACE, NEWS, SOON, SPORTS, address, database, isp, object, ready, studio_sends, until,
+};
+use anyhow::{Context, Result, ensure};
 use castgate_e2e::cluster::Cluster;
 use castgate_e2e::cluster::runner::{Scenario, World};
 use castgate_e2e::receive::Receive;
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 
 pub const SCENARIOS: &[Scenario] = &[
     scenario!(a_relay_below_an_amt_server_carries_its_channels_and_tells_of_both).needs_own_cluster(),
+    scenario!(a_relay_finds_the_server_above_it_by_the_database_and_is_found_there_itself).needs_own_cluster(),
     scenario!(the_operator_serves_the_zone_that_leads_to_the_amt_server).needs_own_cluster(),
 ];
 
@@ -83,6 +86,49 @@ fn a_relay_below_an_amt_server_carries_its_channels_and_tells_of_both(world: &mu
     until("no gateway any more", LONG, || {
         (object(cluster, "ts", "amt").ok()?["status"]["endpoints"] == 0).then_some(())
     })
+}
+
+/// A relay that knows nothing but the name of the database. It is registered there for one customer.
+fn found() -> Value {
+    json!({
+        "apiVersion": "castgate.dev/v1alpha1", "kind": "TunnelRelay", "metadata": {"name": "found", "namespace": NAMESPACE},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": "n3"}, "umtp": {"port": 10500}, "bundles": [{"name": "tv"}],
+            "upstream": {"protocol": "UMTP", "discovery": "Hierarchy", "databaseRef": {"name": "isp"}},
+            "hierarchy": {
+                "country": "BE", "networks": [format!("{CUSTOMER}/32")],
+                "parents": [{"databaseRef": {"name": "isp"}, "credentialsSecretRef": {"name": "edge-at-isp"}}],
+            },
+        },
+    })
+}
+
+fn a_relay_finds_the_server_above_it_by_the_database_and_is_found_there_itself(world: &mut World) -> Result<()> {
+    isp(world)?;
+    let cluster = &world.cluster;
+    apply(cluster, &found())?;
+    ready(cluster, "tunnelrelay/found")?;
+    let status = || {
+        let all = cluster.get(&["tunnelendpoints", "-n", NAMESPACE]).ok()?;
+        let agent = all["items"].as_array()?.iter().find(|agent| agent["spec"]["ownerName"] == "found")?.clone();
+        Some(agent["status"].clone())
+    };
+    until("its entry in the database", LONG, || (status()?["registered"] == "1/1").then_some(()))?;
+    let _source = studio_sends(cluster, SPORTS)?;
+    let customer = cluster.host("customer", CUSTOMER)?;
+    let mut viewer = Receive::start(&customer, SPORTS, &["--tds", &database(cluster)?, "--country", "BE"])?;
+    let report = viewer.wait_packets(100, SOON)?;
+    let relay = format!("{}:10500", address(cluster, "n3"));
+    ensure!(report.server() == relay, "the customer is served by {}", report.server());
+    let servers = ["n1", "n2"].map(|node| format!("{}:10100", address(cluster, node)));
+    let mut last = None;
+    let waited = until("the server above in the status", LONG, || {
+        last = status();
+        servers.iter().any(|server| last.as_ref().is_some_and(|last| last["upstream"] == **server)).then_some(())
+    });
+    waited.with_context(|| format!("the relay says {last:?}"))?;
+    viewer.finish()?;
+    cluster.kubectl(&["delete", "tunnelrelay/found", "-n", NAMESPACE, "--timeout=60s"]).map(drop)
 }
 
 fn the_operator_serves_the_zone_that_leads_to_the_amt_server(world: &mut World) -> Result<()> {

@@ -107,7 +107,7 @@ async fn roots_that_do_not_speak_our_language_are_quoted() {
     for (answer, said) in [
         ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "answered 503 Service Unavailable"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", ""),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n<SERVERS>", "the answer cannot be read"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n<SERVERS>", "the answer of "),
     ] {
         let strange = Strange::start(Duration::ZERO, answer).await;
         let server = Direct::start(registrar_at(server("134.184.1.0/24"), strange.address), &Arc::default()).unwrap();

@@ -14,8 +14,7 @@ use std::time::{Instant, SystemTime};
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_endpoint::hierarchy::feed;
 use castgate_endpoint::hierarchy::locator::{self, Ask, Found, HopOutcome, ServiceTarget, Step, TaskId, Wanted};
-use castgate_wire::registry::{Country, Protocol, ProtocolFilter, Server, xml};
-use hyper::StatusCode;
+use castgate_wire::registry::{Country, Protocol, ProtocolFilter, Server};
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
@@ -268,11 +267,7 @@ async fn ask(
         on_behalf_of,
     };
     let answer = exchange.run(dns).await.map_err(|error| error.to_string())?;
-    if answer.status != StatusCode::OK {
-        return Err(format!("answered {}", answer.status));
-    }
-    let servers = xml::parse_servers(&answer.body).map_err(|error| error.to_string())?;
-    Ok(locator::Answer { servers, tier: answer.matched })
+    Ok(locator::Answer { servers: answer.servers()?, tier: answer.matched })
 }
 
 /// What a task of a walk came to.

@@ -21,8 +21,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::dns::Dns;
-use crate::http::{Exchange, HttpError};
+use crate::http::{Opened, Verdict};
 
 /// Time without a single octet after which the rest is not waited for.
 const PART_TIME: Duration = Duration::from_secs(10);
@@ -30,24 +29,17 @@ const PART_TIME: Duration = Duration::from_secs(10);
 const TOTAL_TIME: Duration = Duration::from_mins(10);
 /// Parts that wait for the reader; then the database waits.
 const PARTS_MAX: usize = 16;
-/// Octets of a refusal that are read: it is a sentence.
-const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 
 /// Why there are no entries, or not all.
 #[derive(Debug, Error)]
 pub enum TransferError {
-    /// No answer at all.
-    #[error(transparent)]
-    Http(#[from] HttpError),
     /// An answer, but no list.
-    #[error("{peer} answered {status}{}{said}", if .said.is_empty() { "" } else { ": " })]
+    #[error("{peer} answered {verdict}")]
     Refused {
         /// Who.
         peer: std::net::SocketAddr,
-        /// The status.
-        status: StatusCode,
-        /// The first line of what came with it.
-        said: String,
+        /// Status and sentence.
+        verdict: Box<Verdict>,
     },
     /// What came before is good.
     #[error("the list of {peer} ends too early: {reason}")]
@@ -59,26 +51,18 @@ pub enum TransferError {
     },
 }
 
-/// Hands every entry to `each`, in a thread that may block, until it has had enough. An entry that cannot be read is handed on
-/// as an error.
+/// Hands every entry of an answer to `each`, in a thread that may block, until it has had enough. An entry that cannot be read is
+/// handed on as an error. `each` is dropped in that thread: before this returns, unless it is itself what takes too long.
 ///
 /// # Errors
 /// [`TransferError`]; what was handed on before is good.
 pub async fn transfer(
-    exchange: &Exchange<'_>,
-    dns: &Dns,
+    opened: Opened,
     each: impl FnMut(Result<TransferEntry, ParseError>) -> ControlFlow<()> + Send + 'static,
 ) -> Result<(), TransferError> {
-    let opened = exchange.open(dns).await?;
-    let (peer, status) = (opened.peer, opened.head.status);
-    if status != StatusCode::OK {
-        let late = HttpError::Timeout { peer, after: PART_TIME };
-        let whole = timeout(PART_TIME, opened.whole(REFUSAL_BYTES_MAX)).await.unwrap_or(Err(late));
-        // What cannot be read takes nothing away from the status.
-        let body = whole.map(|answer| answer.body).unwrap_or_default();
-        let said = String::from_utf8_lossy(&body);
-        let said = said.split(char::is_control).next().unwrap_or_default().trim().to_owned();
-        return Err(TransferError::Refused { peer, status, said });
+    let peer = opened.peer;
+    if opened.status() != StatusCode::OK {
+        return Err(TransferError::Refused { peer, verdict: Box::new(opened.verdict().await) });
     }
     let incomplete = |reason: String| TransferError::Incomplete { peer, reason };
     let (parts, received) = mpsc::channel(PARTS_MAX);
@@ -172,6 +156,8 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::dns::Dns;
+    use crate::http::Exchange;
 
     const ENTRY: &str = "<SERVER><ADDRESS>192.0.2.1</ADDRESS><PORT>10100</PORT><TYPE>0</TYPE><PROTOCOL>UDP</PROTOCOL>\
                          <LOGIN>be</LOGIN><PASSWORD>x</PASSWORD></SERVER>\n";
@@ -236,7 +222,7 @@ mod tests {
     async fn what_is_no_list_or_not_all_of_it_is_told_in_one_sentence() {
         let long = "x".repeat(2 << 20);
         for (answer, sentence) in [
-            ("HTTP/1.0 401 No\r\n\r\nwho are you\r\nsecond line".to_owned(), "answered 401 Unauthorized: who are you"),
+            ("HTTP/1.0 401 No\r\n\r\nwho are you\r\nsecond line".to_owned(), "answered 401: who are you"),
             (format!("HTTP/1.0 503 No\r\n\r\n{long}"), "answered 503 Service Unavailable"),
             (format!("HTTP/1.0 200 OK\r\n\r\n<SERVERS>{ENTRY}"), "ends too early: "),
             (format!("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n<SERVERS>{ENTRY}"), "ends too early: "),
@@ -258,7 +244,7 @@ mod tests {
         each: impl FnMut(Result<TransferEntry, ParseError>) -> ControlFlow<()> + Send + 'static,
     ) -> Result<(), TransferError> {
         let exchange = Exchange::new(peer, "tds.example:5632", "/script/castgate.cgs?ACTION=TRANSFER");
-        transfer(&exchange, &Dns::default(), each).await
+        transfer(exchange.open(&Dns::default()).await.unwrap(), each).await
     }
 
     async fn send(stream: &mut TcpStream, text: &str) {

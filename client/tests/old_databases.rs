@@ -155,6 +155,19 @@ async fn a_redirect_in_circles_ends() {
 }
 
 #[tokio::test]
+async fn a_line_that_is_too_long_for_a_database_goes_as_a_post() {
+    const REFUSAL: &str = "HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\n\r\n";
+    let short = Database::start(|_, head| if head.starts_with("GET ") { REFUSAL.to_owned() } else { ok(LIST) }).await;
+    assert_eq!(locator(&[short.address]).servers().await, Ok(vec!["127.0.2.1:10100".parse().unwrap()]));
+    let heads = short.heads();
+    assert!(heads.len() == 2 && heads[1].starts_with("POST /script/castgate.cgs HTTP/1.1\r\n"), "{heads:?}");
+    // Who refuses that as well has answered.
+    let refusing = Database::start(|_, _| REFUSAL.to_owned()).await;
+    assert!(failure(&locator(&[refusing.address])).await.contains("answered 414 URI Too Long"));
+    assert_eq!(refusing.heads().len(), 2);
+}
+
+#[tokio::test]
 async fn credentials_are_given_to_the_same_host_only() {
     let credentials = Credentials { login: "be".to_owned(), password: "secret".to_owned() };
     let stranger = Database::start(|_, _| ok(LIST)).await;

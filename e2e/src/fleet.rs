@@ -49,6 +49,7 @@ pub struct Agent<'a> {
     host: &'a Host,
     config: PathBuf,
     state: PathBuf,
+    resolver: Option<SocketAddr>,
     process: Process,
 }
 
@@ -88,11 +89,23 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When the program is not built or does not start.
     pub fn start_named(lab: &Lab, host: &'a Host, name: &str, snapshot: &str) -> Result<Self> {
+        Self::start_with(lab, host, name, snapshot, None)
+    }
+
+    /// Starts an agent that asks this name server.
+    ///
+    /// # Errors
+    /// When the program is not built or does not start.
+    pub fn start_resolving(lab: &Lab, host: &'a Host, resolver: SocketAddr, snapshot: &str) -> Result<Self> {
+        Self::start_with(lab, host, host.name(), snapshot, Some(resolver))
+    }
+
+    fn start_with(lab: &Lab, host: &'a Host, name: &str, snapshot: &str, resolver: Option<SocketAddr>) -> Result<Self> {
         let config = lab.folder().join(format!("{name}.yaml"));
         let state = lab.folder().join(format!("{name}-state"));
         std::fs::write(&config, snapshot).context("the snapshot cannot be written")?;
-        let process = run(host, &config, &state)?;
-        Ok(Self { host, config, state, process })
+        let process = run(host, &config, &state, resolver)?;
+        Ok(Self { host, config, state, resolver, process })
     }
 
     /// Kills it with SIGKILL.
@@ -108,7 +121,7 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it does not start.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = run(self.host, &self.config, &self.state)?;
+        self.process = run(self.host, &self.config, &self.state, self.resolver)?;
         Ok(())
     }
 
@@ -142,9 +155,12 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn run(host: &Host, config: &PathBuf, state: &PathBuf) -> Result<Process> {
+fn run(host: &Host, config: &PathBuf, state: &PathBuf, resolver: Option<SocketAddr>) -> Result<Process> {
     let mut command = host.command(program("castgate-agent")?);
     command.arg("--config").arg(config).arg("--state").arg(state);
+    if let Some(resolver) = resolver {
+        command.env("CASTGATE_RESOLVER", resolver.to_string());
+    }
     host.spawn("castgate-agent", command)
 }
 

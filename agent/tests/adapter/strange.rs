@@ -152,9 +152,10 @@ async fn a_database_that_drips_its_answer_holds_up_nobody_else() {
     let registrar = bed.agent(SERVER, &adapter, &["BE"]);
     becomes(&bed.database, 1).await;
     assert!(began.elapsed() < Duration::from_secs(8), "the honest one waits for nobody");
+    let sentence = format!("{address} did not answer within 10 s");
     let is_given_up = |reports: &[RegistrationReport]| {
         let strange = reports.iter().find(|report| report.parent == address.to_string());
-        strange.is_some_and(|report| report.last_refusal.as_deref() == Some("no answer within 10 s"))
+        strange.is_some_and(|report| report.last_refusal.as_ref() == Some(&sentence))
     };
     stands(&registrar, is_given_up).await;
 }

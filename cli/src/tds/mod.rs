@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use castgate_client::http::{Answer, Credentials, Exchange};
+use castgate_client::http::{Credentials, DatabaseRequest, Opened};
 use castgate_client::{DatabaseAddress, Dns};
 use castgate_wire::registry::{
     Bye, Country, EntryType, Prefix, Protocol, ProtocolFilter, Query, Register, Request, Scheme, Server, xml,
@@ -158,7 +158,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 async fn query(args: QueryArgs) -> Result<()> {
     let QueryArgs { peer, entry_type, country, protocol, network } = args;
     let answer = peer.ask(&Request::Query(Query { entry_type, country, protocol, network }), None).await?;
-    let servers = xml::parse_servers(&answer.body).context("the answer is not a list of servers")?;
+    let servers = xml::parse_servers(&answer.whole().await?.body).context("the answer is not a list of servers")?;
     for server in &servers {
         peer.print(&server_json(server), &in_words(server))?;
     }
@@ -185,27 +185,20 @@ async fn bye(args: ByeArgs) -> Result<()> {
 
 impl Peer {
     /// Sends the request to the first address of the database that answers at all.
-    async fn ask(&self, request: &Request, credentials: Option<&Credentials>) -> Result<Answer> {
-        let target = format!("{}?{}", self.tds.path, request.emit());
-        let mut outcome = Err(anyhow!("the database {} has no address", self.tds));
-        let dns = Dns::from_environment()?;
-        let trust = self.trust.trust();
-        for (peer, authority) in dns.databases(&self.tds).await? {
-            let (scheme, local, trust) = (self.tds.scheme, self.local, Some(&trust));
-            let asked = Exchange::new(peer, &authority, &target);
-            let exchange = Exchange { scheme, trust, local, credentials, ..asked };
-            match exchange.run(&dns).await {
-                Ok(answer) if answer.status.is_success() => return Ok(answer),
-                Ok(answer) => {
-                    let said = String::from_utf8_lossy(&answer.body);
-                    let said = said.lines().next().unwrap_or_default().trim();
-                    let separator = if said.is_empty() { "" } else { ": " };
-                    bail!("{peer} answered {}{separator}{said}", answer.status);
-                }
-                Err(error) => outcome = Err(error.into()),
-            }
+    async fn open(&self, dns: &Dns, request: &Request, credentials: Option<&Credentials>) -> Result<Opened> {
+        let (database, trust, local) = (&self.tds, &self.trust.trust(), self.local);
+        let request = DatabaseRequest { database, authority: None, trust, request, local, credentials };
+        Ok(request.open(dns).await?)
+    }
+
+    /// The same, where an answer without success is an error.
+    async fn ask(&self, request: &Request, credentials: Option<&Credentials>) -> Result<Opened> {
+        let opened = self.open(&Dns::from_environment()?, request, credentials).await?;
+        if opened.status().is_success() {
+            return Ok(opened);
         }
-        outcome
+        let peer = opened.peer();
+        bail!("{peer} answered {}", opened.verdict().await)
     }
 
     fn print(&self, row: &Value, words: &str) -> Result<()> {

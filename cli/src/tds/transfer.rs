@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use castgate_client::http::Exchange;
-use castgate_client::{Dns, TransferError};
+use anyhow::{Context as _, Result, bail};
+use castgate_client::Dns;
 use castgate_wire::registry::xml::ParseError;
 use castgate_wire::registry::{Country, Prefix, Request, Transfer, TransferEntry};
 
@@ -41,28 +40,14 @@ struct Printed {
 /// Asks the first address of the database that answers at all.
 pub(super) async fn run(args: TransferArgs) -> Result<()> {
     let TransferArgs { peer, account, network, country } = args;
-    let Peer { tds, trust, local, json } = peer;
-    let (trust, scheme) = (trust.trust(), tds.scheme);
-    let target = format!("{}?{}", tds.path, Request::Transfer(Transfer { network, country }).emit());
-    let credentials = account.credentials()?;
-    let dns = Dns::from_environment()?;
-    let mut outcome = Err(anyhow!("the database {tds} has no address"));
-    for (address, authority) in dns.databases(&tds).await? {
-        let asked = Exchange::new(address, &authority, &target);
-        let exchange = Exchange { scheme, trust: Some(&trust), local, credentials: Some(&credentials), ..asked };
-        let printed = Arc::<Mutex<Printed>>::default();
-        let shared = printed.clone();
-        let each = move |entry| shared.lock().unwrap_or_else(PoisonError::into_inner).take(json, entry);
-        match castgate_client::transfer(&exchange, &dns, each).await {
-            Ok(()) => {
-                let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
-                return printed.sum_up();
-            }
-            Err(TransferError::Http(error)) => outcome = Err(error.into()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    outcome
+    let request = Request::Transfer(Transfer { network, country });
+    let opened = peer.open(&Dns::from_environment()?, &request, Some(&account.credentials()?)).await?;
+    let printed = Arc::<Mutex<Printed>>::default();
+    let (shared, json) = (printed.clone(), peer.json);
+    let each = move |entry| shared.lock().unwrap_or_else(PoisonError::into_inner).take(json, entry);
+    castgate_client::transfer(opened, each).await?;
+    let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
+    printed.sum_up()
 }
 
 impl Printed {

@@ -2,10 +2,12 @@
 
 use crate::{SOON, SSM_RULE};
 use anyhow::ensure;
-use castgate_e2e::fleet::{Fleet, HOME, ServerConfig, fleet_country, fleet_root};
+use castgate_e2e::fleet::{Agent, Fleet, HOME, PASSWORD, PASSWORD_HASH, ServerConfig, fleet_country, fleet_root};
 use castgate_e2e::lab::Scenario;
+use castgate_e2e::peers::bind::{Bind, Zone};
 use castgate_e2e::programs::program;
 use castgate_e2e::registry;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const SERVER: &str = "192.0.2.2";
@@ -106,5 +108,43 @@ fn locate_shows_the_way_from_the_root_to_the_server() {
         nobody.env("XDG_CACHE_HOME", client.folder()).env("HOME", client.folder());
         ensure!(client.run("castgate locate", nobody, SOON).is_err(), "a server was located where there is none");
         Ok(())
+    });
+}
+
+#[test]
+fn a_parent_is_found_by_its_name_and_a_peer_of_a_bare_name_by_its_service_record() {
+    let topology = "
+        internet: names 192.0.2.53/24, country 192.0.2.11/24, peer 192.0.2.12/24, server 192.0.2.2/24, asker 192.0.2.30/24
+    ";
+    Scenario::new(topology).needs(&["named"]).run(|lab| {
+        let at = |host: &str, port: u16| SocketAddr::from((lab.host(host).address("internet"), port));
+        let (country, peer) = (at("country", 7_000), at("peer", 5_632));
+        let records = format!("_castgate._tcp.be IN SRV 0 0 7000 tds.be\ntds.be IN A {}\n", country.ip());
+        let zone = Zone { origin: "lab.example", records: &records };
+        let bind = Bind::start(lab.host("names"), at("names", 53), &[zone])?;
+        let start = |name: &str, roles: &str| {
+            let snapshot = format!("generation: 1\nagent: lab/{name}\n{roles}");
+            Agent::start_resolving(lab, lab.host(name), bind.address(), &snapshot)
+        };
+        let accounts = format!(
+            "  accounts:\n    - {{ login: server, passwordHash: \"{PASSWORD_HASH}\", allow: {{ types: [TS], countries: [BE] }} }}\n"
+        );
+        let login = format!("login: peers, password: \"{PASSWORD}\", waitSeconds: 1");
+        let _country =
+            start("country", &format!("database:\n  listen: {country}\n  peers: {{ members: [], {login} }}\n{accounts}"))?;
+        let _server = start(
+            "server",
+            &format!(
+                "registrar:\n  entries:\n    - {{ type: TS, source: {SERVER}, port: 10100, protocol: UDP, country: BE }}\n  \
+                 parents:\n    - {{ url: \"http://tds.be.lab.example:7000\", login: server, password: \"{PASSWORD}\" }}\n"
+            ),
+        )?;
+        let asker = lab.host("asker");
+        registry::wait_listed(asker, country, "TS", "BE", SERVER, SOON)?;
+        let _peer = start(
+            "peer",
+            &format!("database:\n  listen: {peer}\n  peers: {{ members: [be.lab.example], {login} }}\n{accounts}"),
+        )?;
+        registry::wait_listed(asker, peer, "TS", "BE", SERVER, SOON)
     });
 }

@@ -3,6 +3,7 @@
 //! Owns how many are answered at one time and for how long. Whoever asks has shown his key before.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use castgate_endpoint::hierarchy::registrar::{Lookup, Reply, subjects};
 use castgate_rpc::v1::{
     self, DiscoverAnswer, DiscoverRequest, LocateAnswer, LocateRequest, TransferRequest, Whereabouts,
 };
-use castgate_wire::registry::{EntryType, Query, Request, Server, Transfer, xml};
-use hyper::StatusCode;
+use castgate_wire::registry::xml::ParseError;
+use castgate_wire::registry::{EntryType, Query, Request, Server, Transfer, TransferEntry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -114,11 +115,10 @@ impl Questions {
                 let asked = Exchange::new(peer, &authority, &target);
                 let exchange = Exchange { scheme, trust, on_behalf_of: place, ..asked };
                 match exchange.run(&self.dns).await {
-                    Ok(answer) if answer.status == StatusCode::OK => match xml::parse_servers(&answer.body) {
+                    Ok(answer) => match answer.servers() {
                         Ok(servers) => return Ok((servers, answer.matched)),
-                        Err(error) => last = format!("{peer}: {error}"),
+                        Err(sentence) => last = format!("{peer}: {sentence}"),
                     },
-                    Ok(answer) => last = format!("{peer} answered {}", answer.status),
                     Err(error) => last = error.to_string(),
                 }
             }
@@ -197,7 +197,7 @@ impl Questions {
         }
         let turn = turn(&self.transfers)?;
         let (sender, receiver) = mpsc::channel(ENTRIES_WAITING_MAX);
-        tokio::spawn(hand_on(members, peers.clone(), transfer, sender, [own, turn]));
+        tokio::spawn(hand_on(self.dns.clone(), members, peers.clone(), transfer, sender, [own, turn]));
         Ok(receiver)
     }
 }
@@ -206,6 +206,7 @@ type Answered = Result<(Vec<Server>, Option<String>), Status>;
 
 /// Fetches from the first peer that gives anything, until the agent is gone.
 async fn hand_on(
+    dns: Dns,
     members: Vec<DatabaseAddress>,
     peers: AdapterPeers,
     transfer: Transfer,
@@ -218,22 +219,27 @@ async fn hand_on(
     for member in members {
         let (entries, given) = (sender.clone(), Arc::new(AtomicBool::new(false)));
         let begun = given.clone();
-        let take = move |entry: Option<castgate_wire::registry::TransferEntry>| {
-            if let Some(entry) = entry {
-                begun.store(true, Ordering::Relaxed);
-                // Whoever is gone is noticed below.
-                let _ = entries.blocking_send(Ok((&entry).into()));
+        let peer = member.to_string();
+        let each = move |entry: Result<TransferEntry, ParseError>| {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tracing::debug!(peer, %error, "an entry that cannot be read is not handed on");
+                    return ControlFlow::Continue(());
+                }
+            };
+            begun.store(true, Ordering::Relaxed);
+            match entries.blocking_send(Ok((&entry).into())) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             }
         };
         let outcome = tokio::select! {
-            outcome = client::transfer(&member, account, &transfer, take) => outcome,
+            outcome = client::transfer(&dns, &member, account, &transfer, each) => outcome,
             () = sender.closed() => return,
         };
         match outcome {
-            Ok(((), unreadable)) => {
-                tracing::debug!(peer = %member, unreadable, "entries handed on");
-                return;
-            }
+            Ok(()) => return,
             Err(sentence) => last = format!("{member}: {sentence}"),
         }
         if given.load(Ordering::Relaxed) {

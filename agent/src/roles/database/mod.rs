@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use castgate_client::Dns;
 use castgate_control::{DatabaseSnapshot, EtcdSnapshot, RouteTableError, SnapshotError, StoreSnapshot};
 use castgate_endpoint::hierarchy::accounts::AccountError;
 use castgate_endpoint::hierarchy::address::AddressError;
@@ -88,6 +89,9 @@ pub enum DatabaseError {
     /// The etcd of the snapshot cannot be used.
     #[error("store.etcd.{0}")]
     Etcd(#[from] EtcdError),
+    /// The environment names a resolver that is none.
+    #[error("{0}")]
+    Resolver(String),
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),
@@ -208,9 +212,10 @@ impl Database {
         state_dir: &Path,
         board: Peering,
     ) -> Result<(), DatabaseError> {
+        let dns = Dns::from_environment().map_err(|error| DatabaseError::Resolver(error.to_string()))?;
         let (service, listen) = (self.service.clone(), self.listen);
-        let found = board.peers();
-        let together = Peers { service: service.clone(), own: listen, settings: self.peers.subscribe(), found, board };
+        let (found, settings) = (board.peers(), self.peers.subscribe());
+        let together = Peers { service: service.clone(), dns, own: listen, settings, found, board };
         // Before the first question can come.
         service.set_synchronised(!together.may_have_members());
         together.board.set_ready(true);

@@ -12,13 +12,16 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use castgate_client::Dns;
 use castgate_control::PeersSnapshot;
 use castgate_endpoint::hierarchy::address::{AddressError, DatabaseAddress, Place};
 use castgate_endpoint::hierarchy::database::Adoption;
 use castgate_endpoint::hierarchy::peers as endpoint;
+use castgate_wire::registry::xml::ParseError;
 use castgate_wire::registry::{Transfer, TransferEntry};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -67,6 +70,7 @@ impl Settings {
 /// What the task works with.
 pub(super) struct Peers {
     pub(super) service: Arc<Service>,
+    pub(super) dns: Dns,
     /// Where we listen: a peer there is ourselves.
     pub(super) own: SocketAddr,
     pub(super) settings: watch::Receiver<Option<Settings>>,
@@ -118,7 +122,7 @@ impl Peers {
             while farewells.try_join_next().is_some() {}
             let before = std::mem::replace(&mut named, settings.clone());
             for (before, member) in taken_out(before.as_ref(), &members) {
-                farewells.spawn(farewell(self.service.clone(), before, member));
+                farewells.spawn(farewell(self.service.clone(), self.dns.clone(), before, member));
             }
             let now = Instant::now();
             let wait = settings.as_ref().map(|settings| settings.wait).unwrap_or_default();
@@ -138,7 +142,7 @@ impl Peers {
             machine.handle_timeout(now);
             self.tell(machine);
             if let (Some(settings), Some(member)) = (settings, machine.poll_transfer()) {
-                let outcome = take_from(&self.service, &settings, &member).await;
+                let outcome = take_from(&self.service, &self.dns, &settings, &member).await;
                 if let Err(reason) = &outcome {
                     tracing::warn!(peer = %member, %reason, "no transfer from this peer");
                 }
@@ -199,10 +203,10 @@ fn taken_out(before: Option<&Settings>, members: &[DatabaseAddress]) -> Vec<(Set
 }
 
 /// Asks a peer that leaves, until it has left.
-async fn farewell(service: Arc<Service>, settings: Settings, member: DatabaseAddress) {
+async fn farewell(service: Arc<Service>, dns: Dns, settings: Settings, member: DatabaseAddress) {
     let mut has_given = false;
     for _ in 0..FAREWELLS {
-        match take_from(&service, &settings, &member).await {
+        match take_from(&service, &dns, &settings, &member).await {
             Ok(()) => has_given = true,
             Err(_) if has_given => return,
             Err(reason) => tracing::info!(peer = %member, reason, "no last transfer from this peer"),
@@ -211,38 +215,69 @@ async fn farewell(service: Arc<Service>, settings: Settings, member: DatabaseAdd
     }
 }
 
-async fn take_from(service: &Arc<Service>, settings: &Settings, member: &DatabaseAddress) -> Result<(), String> {
-    let mut intake = Intake { service: service.clone(), batch: Vec::new(), total: Adoption::default() };
-    let name = member.to_string();
-    let take = move |entry: Option<TransferEntry>| intake.take(entry);
+async fn take_from(
+    service: &Arc<Service>,
+    dns: &Dns,
+    settings: &Settings,
+    member: &DatabaseAddress,
+) -> Result<(), String> {
+    let total = Arc::<Mutex<Taken>>::default();
+    let mut intake = Intake { service: service.clone(), batch: Vec::new(), total: total.clone() };
+    let each = move |entry| {
+        intake.take(entry);
+        ControlFlow::Continue(())
+    };
     let Settings { login, password, ca, .. } = settings;
     let account = PeerAccount { login, password, ca: ca.as_deref() };
-    let outcome = client::transfer(member, account, &Transfer::default(), take).await;
-    let (Adoption { taken, known, gone, refused }, unreadable) = outcome?;
-    tracing::info!(peer = name, taken, known, gone, refused, unreadable, "entries transferred");
+    client::transfer(dns, member, account, &Transfer::default(), each).await?;
+    let Taken { adoption: Adoption { taken, known, gone, refused }, unreadable } = *lock(&total);
+    tracing::info!(peer = %member, taken, known, gone, refused, unreadable, "entries transferred");
     Ok(())
 }
 
-/// Takes entries over while they come.
+/// What became of the entries of a peer.
+#[derive(Debug, Default, Clone, Copy)]
+struct Taken {
+    adoption: Adoption,
+    unreadable: usize,
+}
+
+/// Takes entries over while they come; dropped, the last of them: what came before a break is good.
 struct Intake {
     service: Arc<Service>,
     batch: Vec<TransferEntry>,
-    total: Adoption,
+    total: Arc<Mutex<Taken>>,
 }
 
 impl Intake {
-    /// One more, or `None` after the last; the sum so far.
-    fn take(&mut self, entry: Option<TransferEntry>) -> Adoption {
-        let last = entry.is_none();
-        self.batch.extend(entry);
-        if self.batch.len() >= BATCH || (last && !self.batch.is_empty()) {
-            let batch = std::mem::take(&mut self.batch);
-            let act = Act { action: "adopt", login: None, source: None };
-            let (now, wall) = (Instant::now(), SystemTime::now().into());
-            // Written with the next commit: its owner and our peers have it as well.
-            let (adoption, _) = self.service.change(act, |database| database.adopt(now, wall, batch));
-            self.total += adoption;
+    fn take(&mut self, entry: Result<TransferEntry, ParseError>) {
+        match entry {
+            Ok(entry) => self.batch.push(entry),
+            Err(_) => lock(&self.total).unreadable += 1,
         }
-        self.total
+        if self.batch.len() >= BATCH {
+            self.adopt();
+        }
     }
+
+    fn adopt(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let act = Act { action: "adopt", login: None, source: None };
+        let (now, wall) = (Instant::now(), SystemTime::now().into());
+        // Written with the next commit: its owner and our peers have it as well.
+        let (adoption, _) = self.service.change(act, |database| database.adopt(now, wall, batch));
+        lock(&self.total).adoption += adoption;
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if !self.batch.is_empty() {
+            self.adopt();
+        }
+    }
+}
+
+fn lock(total: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    total.lock().unwrap_or_else(PoisonError::into_inner)
 }

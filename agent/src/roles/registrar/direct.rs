@@ -284,11 +284,11 @@ async fn run(
             });
         }
         while may_talk && let Some(call) = machine.poll_call() {
-            let lines = lines.clone();
+            let (lines, dns) = (lines.clone(), dns.clone());
             calls.spawn(async move {
                 let _line = lines.acquire().await.expect("nobody closes the semaphore");
                 tracing::trace!(parent = %call.parent.address, "call");
-                let outcome = client::carry_out(&call).await;
+                let outcome = client::carry_out(&dns, &call).await;
                 tracing::debug!(parent = %call.parent.address, ?outcome, "answered");
                 (call.id, outcome)
             });

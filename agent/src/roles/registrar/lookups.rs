@@ -12,7 +12,7 @@ pub(crate) async fn find_out(dns: &Dns, trust: &Trust, lookup: Lookup) -> Reply 
     let reply = match &lookup {
         Lookup::Services(name) => Reply::Services(dns.services(name).await.map_err(|error| error.to_string())),
         Lookup::Addresses(name) => Reply::Addresses(dns.addresses(name).await.map_err(|error| error.to_string())),
-        Lookup::Databases(ask) => Reply::Databases(client::ask(ask, trust).await),
+        Lookup::Databases(ask) => Reply::Databases(client::ask(dns, ask, trust).await),
     };
     tracing::debug!(?lookup, ?reply, "looked up");
     reply

@@ -236,6 +236,11 @@ fn redirect(status: u16, location: &str) -> String {
     format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
 }
 
+/// Whether the head is there; a body may follow it.
+fn ends_head(octets: &[u8]) -> bool {
+    octets.windows(4).any(|four| four == b"\r\n\r\n")
+}
+
 /// A server that answers octets.
 struct Database {
     address: SocketAddr,
@@ -256,7 +261,7 @@ impl Database {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|len| len > 0) {}
+                while !ends_head(&head) && stream.read_buf(&mut head).await.is_ok_and(|len| len > 0) {}
                 let head = String::from_utf8_lossy(&head).into_owned();
                 let number = seen.lock().unwrap().len();
                 let octets = answer(number, &head);

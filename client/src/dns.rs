@@ -46,7 +46,13 @@ pub enum DnsError {
     /// No name.
     #[error("{0:?} is no name of the DNS")]
     Name(String),
-    /// The name leads nowhere.
+    /// There is no such name, or nothing of an address at it.
+    #[error("the name {0} has no address")]
+    NoAddress(String),
+    /// There is no such name, or no service record at it.
+    #[error("the name {0} has no service record")]
+    NoService(String),
+    /// Nobody could tell.
     #[error("the name {name} was not found: {error}")]
     Lookup {
         /// The name.
@@ -95,12 +101,11 @@ impl Dns {
     /// # Errors
     /// [`DnsError`] when there is no resolver or no such record.
     pub async fn services(&self, name: &str) -> Result<Vec<ServiceTarget>, DnsError> {
-        let lookup = self
-            .resolver(name)?
-            .srv_lookup(rooted(name))
-            .await
-            .map_err(|error| DnsError::Lookup { name: name.to_owned(), error })?;
-        Ok(lookup.answers().iter().filter_map(|record| service(&record.data)).collect())
+        match self.resolver(name)?.srv_lookup(rooted(name)).await {
+            Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| service(&record.data)).collect()),
+            Err(error) if error.is_no_records_found() => Err(DnsError::NoService(plain(name))),
+            Err(error) => Err(DnsError::Lookup { name: plain(name), error }),
+        }
     }
 
     /// The same of a name of any octets, as those of instances are; none is no error.
@@ -119,7 +124,8 @@ impl Dns {
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
         match self.resolver(name)?.lookup_ip(name).await {
             Ok(lookup) => Ok(lookup.iter().collect()),
-            Err(error) => Err(DnsError::Lookup { name: name.to_owned(), error }),
+            Err(error) if error.is_no_records_found() => Err(DnsError::NoAddress(plain(name))),
+            Err(error) => Err(DnsError::Lookup { name: plain(name), error }),
         }
     }
 
@@ -178,7 +184,7 @@ impl Dns {
         match self.resolver(name)?.lookup(query, kind).await {
             Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| pick(&record.data)).collect()),
             Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
-            Err(error) => Err(DnsError::Lookup { name: name.trim_end_matches('.').to_owned(), error }),
+            Err(error) => Err(DnsError::Lookup { name: plain(name), error }),
         }
     }
 
@@ -266,6 +272,11 @@ fn service(data: &RData) -> Option<ServiceTarget> {
     }
 }
 
+/// The name as people write it.
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_owned()
+}
+
 /// The name as DNS takes it without trying search domains.
 fn rooted(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
@@ -327,6 +338,18 @@ mod tests {
         answering.abort();
     }
 
+    #[tokio::test]
+    async fn what_is_not_there_is_said_in_a_sentence() {
+        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
+        let answering = tokio::spawn(answer_queries(name_server));
+        let error = dns.addresses("dead.example.org.").await.unwrap_err();
+        assert_eq!(error.to_string(), "the name dead.example.org has no address");
+        let error = dns.services("_castgate._tcp.nothing.org").await.unwrap_err();
+        assert_eq!(error.to_string(), "the name _castgate._tcp.nothing.org has no service record");
+        answering.abort();
+    }
+
     /// A name server that knows one service and one address and has nothing else, and another service of two targets, of which
     /// the first has no address.
     async fn answer_queries(socket: UdpSocket) {
@@ -339,6 +362,7 @@ mod tests {
             let data: Vec<Vec<u8>> = match kind {
                 1 if asks_about(b"dead") => Vec::new(),
                 1 => vec![vec![127, 0, 4, 1]],
+                33 if asks_about(b"nothing") => Vec::new(),
                 33 if asks_about(b"several") => vec![
                     [&[0, 2, 0, 0, 0x16, 0x01][..], b"\x03tds\x07several\x03org\0"].concat(),
                     [&[0, 1, 0, 0, 0x16, 0x00][..], b"\x04dead\x07several\x03org\0"].concat(),

@@ -6,6 +6,7 @@ mod facts;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
+use castgate_client::dns::RESOLVER_VARIABLE;
 use castgate_client::{CacheFolder, DatabaseAddress, Dns, Locator, Trust, locate, probe};
 use castgate_wire::registry::Country;
 use serde::Serialize;
@@ -129,7 +130,7 @@ async fn from_here(roots: Vec<DatabaseAddress>, country: Option<Country>, trust:
     const NAME: &str = "from here";
     let dns = match Dns::from_environment() {
         Ok(dns) => dns,
-        Err(error) => return Check::failed(NAME, error.to_string(), "correct /etc/resolv.conf"),
+        Err(error) => return Check::failed(NAME, error.to_string(), format!("correct {RESOLVER_VARIABLE}")),
     };
     let found = match Locator::new(roots, country, dns, CacheFolder::none()).trusting(trust).locate().await {
         Ok(found) => found,

@@ -165,6 +165,9 @@ async fn a_line_that_is_too_long_for_a_database_goes_as_a_post() {
     let refusing = Database::start(|_, _| REFUSAL.to_owned()).await;
     assert!(failure(&locator(&[refusing.address])).await.contains("answered 414 URI Too Long"));
     assert_eq!(refusing.heads().len(), 2);
+    let authority = refusing.address.to_string();
+    let answer = Exchange::new(refusing.address, &authority, "/without-pairs").run(&dns()).await.unwrap();
+    assert_eq!((answer.status.as_u16(), refusing.heads().len()), (414, 4), "nothing is repeated without end");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ impl Exchange<'_> {
             let request = exchange.request(is_too_long);
             let is_get = request.method() == Method::GET;
             let opened = exchange.first_of(&peers, request, deadline).await?;
-            if opened.status() == StatusCode::URI_TOO_LONG && is_get {
+            if opened.status() == StatusCode::URI_TOO_LONG && is_get && !is_too_long {
                 is_too_long = true;
                 continue;
             }

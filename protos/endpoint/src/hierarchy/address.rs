@@ -50,7 +50,7 @@ pub enum AddressError {
     /// A scheme other than http and https.
     #[error("database `{0}`: only http:// and https:// are spoken")]
     Scheme(String),
-    /// User, query or fragment in a URL.
+    /// User, query or fragment in a URL, or what no URL is made of.
     #[error("database `{0}`: a URL of a database is http[s]://HOST[:PORT][/PATH]")]
     Url(String),
     /// A port that is not 1 to 65535.
@@ -139,6 +139,11 @@ impl Place {
     }
 }
 
+/// What a URL is made of (RFC 3986 §2), so that no line of a request can be broken with it, and every HTTP library carries it.
+pub(super) fn is_url_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&octet)
+}
+
 /// Letters, digits, `-` and `_` in labels of 1 to 63; not all of it digits and dots (`1.2.3` is a mistyped address).
 fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
@@ -167,7 +172,7 @@ impl FromStr for DatabaseAddress {
             Some(at) if in_url => rest.split_at(at),
             _ => (rest, ""),
         };
-        let plain = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'?' | b'#' | b'@');
+        let plain = |octet| is_url_octet(octet) && !matches!(octet, b'?' | b'#' | b'@');
         if in_url && !rest.bytes().all(plain) {
             return Err(AddressError::Url(whole.to_owned()));
         }
@@ -258,6 +263,9 @@ mod tests {
             "https://",
             "http://",
             "http://a@b",
+            "http://a/<b>",
+            "http://a/`b",
+            "http://a/b\\c",
             "http://a/x?y=1",
             "a b",
             "roots.example:0",

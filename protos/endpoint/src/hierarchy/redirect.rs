@@ -11,7 +11,7 @@
 
 use castgate_wire::registry::Scheme;
 
-use super::address::Place;
+use super::address::{Place, is_url_octet};
 
 /// How many redirects one request follows: one for the path, one for the host, one to spare. A loop ends here.
 pub const REDIRECTS_MAX: usize = 3;
@@ -74,7 +74,7 @@ impl Redirect {
         let location = location.map(str::trim).filter(|text| !text.is_empty()).ok_or(RedirectError::Nowhere)?;
         let shown = || location.chars().take(SHOWN_MAX).collect::<String>();
         let wrong = || RedirectError::Url(shown());
-        if !location.bytes().all(|octet| octet.is_ascii_alphanumeric() || URL_MARKS.contains(&octet)) {
+        if !location.bytes().all(is_url_octet) {
             return Err(wrong());
         }
         let text = location.split('#').next().unwrap_or_default();
@@ -135,8 +135,6 @@ impl Redirect {
 /// Ports of a URL without one (RFC 9110 §4.2.1, §4.2.2).
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
-/// What a URL is made of besides letters and digits (RFC 3986 §2), so that no line of a request can be broken with it.
-const URL_MARKS: &[u8] = b"-._~:/?#[]@!$&'()*+,;=%";
 /// Characters of a `Location` that a sentence repeats.
 const SHOWN_MAX: usize = 120;
 

@@ -296,8 +296,12 @@ impl Errands {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => return done,
-                // Dropped by `retain`; an errand does not panic.
-                Some(Err(_)) => {}
+                // Dropped by `retain`, or a panic: the walk would wait for it for ever.
+                Some(Err(error)) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
                 None => std::future::pending().await,
             }
         }

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use castgate_client::http::{Credentials, DatabaseRequest, Exchange, Verdict};
+use castgate_client::http::{Credentials, DatabaseRequest, Exchange, Opened, Verdict};
 use castgate_client::{Dns, Trust};
 use castgate_endpoint::hierarchy::address::DatabaseAddress;
 use castgate_endpoint::hierarchy::discovery::Ask;
@@ -32,17 +32,8 @@ pub(crate) async fn carry_out(dns: &Dns, call: &Call) -> Outcome {
 
 async fn exchange(dns: &Dns, Call { id: _, parent, authority, request }: &Call) -> Result<Verdict, String> {
     let Parent { address, login, password, ca } = parent;
-    let trust = trust_of(ca.as_deref())?;
-    let credentials = Credentials { login: login.clone(), password: password.clone() };
-    let request = DatabaseRequest {
-        database: address,
-        authority: Some(authority),
-        trust: &trust,
-        request,
-        local: None,
-        credentials: Some(&credentials),
-    };
-    Ok(request.open(dns).await.map_err(|error| error.to_string())?.verdict().await)
+    let account = PeerAccount { login, password, ca: ca.as_deref() };
+    Ok(open(dns, address, Some(authority), account, request).await?.verdict().await)
 }
 
 fn outcome(verdict: &Verdict) -> Outcome {
@@ -70,7 +61,7 @@ pub(crate) fn trust_of(ca: Option<&str>) -> Result<Trust, String> {
     Trust::only(ca).ok_or_else(|| "ca: holds no certificate that can be read".to_owned())
 }
 
-/// Who we are at a peer, and whose certificates we believe.
+/// Who we are at another database, and whose certificates we believe.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAccount<'a> {
     pub(crate) login: &'a str,
@@ -82,15 +73,25 @@ pub(crate) struct PeerAccount<'a> {
 pub(crate) async fn transfer(
     dns: &Dns,
     database: &DatabaseAddress,
-    PeerAccount { login, password, ca }: PeerAccount<'_>,
+    account: PeerAccount<'_>,
     wanted: &Transfer,
     each: impl FnMut(Result<TransferEntry, ParseError>) -> ControlFlow<()> + Send + 'static,
 ) -> Result<(), String> {
-    let trust = trust_of(ca)?;
-    let credentials = Credentials { login: login.to_owned(), password: password.to_owned() };
-    let request = Request::Transfer(wanted.clone());
-    let (trust, request, credentials) = (&trust, &request, Some(&credentials));
-    let request = DatabaseRequest { database, authority: None, trust, request, local: None, credentials };
-    let opened = request.open(dns).await.map_err(|error| error.to_string())?;
+    let opened = open(dns, database, None, account, &Request::Transfer(wanted.clone())).await?;
     castgate_client::transfer(opened, each).await.map_err(|error| error.to_string())
+}
+
+/// Sends a request as somebody, to a database that may go by another name than its address. An error is a sentence.
+async fn open(
+    dns: &Dns,
+    database: &DatabaseAddress,
+    authority: Option<&str>,
+    PeerAccount { login, password, ca }: PeerAccount<'_>,
+    request: &Request,
+) -> Result<Opened, String> {
+    let trust = &trust_of(ca)?;
+    let credentials = Credentials { login: login.to_owned(), password: password.to_owned() };
+    let credentials = Some(&credentials);
+    let request = DatabaseRequest { database, authority, trust, request, local: None, credentials };
+    request.open(dns).await.map_err(|error| error.to_string())
 }

@@ -286,6 +286,7 @@ fn rooted(name: &str) -> String {
 mod tests {
     use super::*;
     use tokio::net::UdpSocket;
+    use tokio::task::JoinHandle;
 
     #[test]
     fn the_resolver_is_an_address_with_or_without_port() {
@@ -306,9 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_named_resolver_is_asked_for_service_and_address() {
-        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
-        let answering = tokio::spawn(answer_queries(name_server));
+        let (dns, answering) = asking().await;
         let services = dns.services("_castgate._tcp.example.org").await.unwrap();
         let expected = ServiceTarget { priority: 1, weight: 2, port: 5632, target: "tds.example.org.".to_owned() };
         assert_eq!(services, [expected]);
@@ -320,9 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_target_of_a_service_does_not_hide_those_of_lower_priority() {
-        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
-        let answering = tokio::spawn(answer_queries(name_server));
+        let (dns, answering) = asking().await;
         let mut services = dns.services("_castgate._tcp.several.org").await.unwrap();
         services.sort_by_key(|service| service.priority);
         assert_eq!((services[0].target.as_str(), services[0].priority, services.len()), ("dead.several.org.", 1, 2));
@@ -340,14 +337,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_there_is_said_in_a_sentence() {
-        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
-        let answering = tokio::spawn(answer_queries(name_server));
+        let (dns, answering) = asking().await;
         let error = dns.addresses("dead.example.org.").await.unwrap_err();
         assert_eq!(error.to_string(), "the name dead.example.org has no address");
         let error = dns.services("_castgate._tcp.nothing.org").await.unwrap_err();
         assert_eq!(error.to_string(), "the name _castgate._tcp.nothing.org has no service record");
         answering.abort();
+    }
+
+    /// What asks a name server of ours, and its task.
+    async fn asking() -> (Dns, JoinHandle<()>) {
+        let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = Dns::with_resolver(&name_server.local_addr().unwrap().to_string()).unwrap();
+        (dns, tokio::spawn(answer_queries(name_server)))
     }
 
     /// A name server that knows one service and one address and has nothing else, and another service of two targets, of which

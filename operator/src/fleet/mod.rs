@@ -11,6 +11,8 @@
 //! Owns the streams and what is known through them. Plans nothing, and reads no custom resource but the endpoints it writes.
 
 mod endpoint;
+#[cfg(test)]
+mod fixtures;
 mod identity;
 mod registry;
 mod server;

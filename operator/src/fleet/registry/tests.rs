@@ -1,5 +1,6 @@
 //! What is sent to whom and when, without any network.
 
+use super::super::fixtures::{identity, snapshot};
 use super::*;
 
 #[test]
@@ -204,24 +205,6 @@ mod outbox {
 
 fn fleet(streams_max: usize) -> Arc<Fleet> {
     Fleet::new(Arc::new(Metrics::new()), streams_max)
-}
-
-fn identity(node: &str) -> Identity {
-    Identity {
-        namespace: "isp".to_owned(),
-        role: EndpointRole::Server,
-        owner: "edge".to_owned(),
-        node: node.to_owned(),
-        pod: format!("ts-edge-{node}"),
-    }
-}
-
-/// A snapshot that differs with `content`.
-fn snapshot(node: &str, content: u16) -> (String, AgentSnapshot) {
-    let agent = format!("isp/ts-edge@{node}");
-    let listen = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 10_000 + content);
-    let server = castgate_control::ServerSnapshot::new(listen, vec!["lo".to_owned()]);
-    (agent.clone(), AgentSnapshot { agent, server: Some(server), ..AgentSnapshot::default() })
 }
 
 fn latest(stream: &mut Stream) -> Option<Arc<Planned>> {

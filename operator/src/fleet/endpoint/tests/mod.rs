@@ -4,12 +4,12 @@ mod writing;
 
 use std::sync::Mutex;
 
-use castgate_control::AgentSnapshot;
 use castgate_crds::tunnel_endpoint::{TunnelEndpoint, TunnelEndpointStatus};
 use castgate_rpc::v1::{Hello, State, Verdict};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::super::fixtures::{identity, snapshot};
 use super::super::identity::Identity;
 use super::super::registry::Stream;
 use super::*;
@@ -217,24 +217,6 @@ fn held(status: &TunnelEndpointStatus) -> (&str, i64, &str) {
 
 fn listening() -> State {
     State { listen: "192.0.2.1:10000".to_owned(), ..State::default() }
-}
-
-fn identity(node: &str) -> Identity {
-    Identity {
-        namespace: "isp".to_owned(),
-        role: EndpointRole::Server,
-        owner: "edge".to_owned(),
-        node: node.to_owned(),
-        pod: format!("ts-edge-{node}"),
-    }
-}
-
-/// A snapshot of a server that differs with `content`.
-fn planned(node: &str, content: u16) -> (String, AgentSnapshot) {
-    let agent = format!("isp/ts-edge@{node}");
-    let listen = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 10_000 + content);
-    let server = castgate_control::ServerSnapshot::new(listen, vec!["lo".to_owned()]);
-    (agent.clone(), AgentSnapshot { agent, server: Some(server), ..AgentSnapshot::default() })
 }
 
 /// The agent takes what is published for it.

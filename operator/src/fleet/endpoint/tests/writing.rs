@@ -277,13 +277,13 @@ async fn a_change_that_is_taken_at_once_does_not_make_the_agent_unready_and_one_
         let status = api.status("n1");
         (status.conditions[1].status.clone(), status.conditions[1].message.clone())
     };
-    a.fleet.publish([planned("n1", 1)].into());
+    a.fleet.publish([snapshot("n1", 1)].into());
     let mut stream = a.agent("n1");
     take(&mut stream);
     pass(1).await;
     assert_eq!(ready().0, "True", "the first thing that is said of it");
 
-    a.fleet.publish([planned("n1", 2)].into());
+    a.fleet.publish([snapshot("n1", 2)].into());
     pass(1).await;
     assert_eq!(ready().0, "True", "it has time to take it");
     take(&mut stream);
@@ -292,7 +292,7 @@ async fn a_change_that_is_taken_at_once_does_not_make_the_agent_unready_and_one_
     assert_eq!(ready().0, "True");
     assert!(api.writes() <= writes + 1, "the generation alone");
 
-    a.fleet.publish([planned("n1", 3)].into());
+    a.fleet.publish([snapshot("n1", 3)].into());
     pass(4).await;
     assert_eq!(ready().0, "True");
     pass(2).await;
